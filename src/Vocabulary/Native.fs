@@ -1,0 +1,175 @@
+namespace Cmcl
+
+open System
+open System.IO
+open System.Runtime.InteropServices
+open TorchSharp
+
+/// Finds and loads the native libtorch and TorchSharp's native shim before the first tensor is made.
+///
+/// TorchSharp 0.107.0's Linux shim asks for the symbol version GLIBCXX_3.4.32 (GCC 13) but uses nothing from it
+/// (its one symbol of that version has no relocation), so on older systems such as Debian 12 it fails to load for no
+/// real reason. There we load a copy of the shim in which that one version requirement is marked weak (one byte).
+[<RequireQualifiedAccess>]
+module Native =
+
+    /// The environment variable that names a folder with libtorch's shared libraries (such as Python's torch/lib).
+    [<Literal>]
+    let FolderVariable = "CMCL_LIBTORCH"
+
+    [<DllImport("libc", EntryPoint = "setenv")>]
+    extern int private setenv(string name, string value, int overwrite)
+
+    let private shimName = "libLibTorchSharp.so"
+
+    /// Hash of an ELF version name, as in the SysV ABI.
+    let private elfHash (s: string) =
+        let mutable h = 0u
+
+        for c in s do
+            h <- (h <<< 4) + uint32 c
+            let g = h &&& 0xf0000000u
+
+            if g <> 0u then
+                h <- h ^^^ (g >>> 24)
+
+            h <- h &&& ~~~g
+
+        h
+
+    /// Marks the named version requirement of a 64-bit little-endian ELF file as weak. True when something changed.
+    let weakenVersion (version: string) (elf: byte[]) : bool =
+        let u16 o = BitConverter.ToUInt16(elf, o)
+        let u32 o = BitConverter.ToUInt32(elf, o)
+        let u64 o = BitConverter.ToUInt64(elf, o)
+        let wanted = elfHash version
+        let mutable changed = false
+        let sectionTable = int (u64 0x28)
+        let sectionSize, sections = int (u16 0x3A), int (u16 0x3C)
+
+        for i in 0 .. sections - 1 do
+            let section = sectionTable + i * sectionSize
+
+            if u32 (section + 4) = 0x6ffffffeu then // SHT_GNU_verneed
+                let mutable need = int (u64 (section + 24))
+                let mutable more = true
+
+                while more do
+                    let count = int (u16 (need + 2))
+                    let mutable aux = need + int (u32 (need + 8))
+
+                    for _ in 1..count do
+                        if u32 aux = wanted && elf[aux + 4] &&& 2uy = 0uy then
+                            elf[aux + 4] <- elf[aux + 4] ||| 2uy // VER_FLG_WEAK
+                            changed <- true
+
+                        aux <- aux + int (u32 (aux + 12))
+
+                    let next = int (u32 (need + 12))
+                    more <- next <> 0
+                    need <- need + next
+
+        changed
+
+    let private tryLoad (path: string) =
+        let mutable handle = 0n
+        NativeLibrary.TryLoad(path, &handle)
+
+    let private cacheFolder () =
+        let root =
+            match Environment.GetEnvironmentVariable "XDG_CACHE_HOME" with
+            | null
+            | "" ->
+                // Empty when the home folder does not exist.
+                match Environment.GetFolderPath Environment.SpecialFolder.UserProfile with
+                | "" -> Path.GetTempPath()
+                | home -> Path.Combine(home, ".cache")
+            | dir -> dir
+
+        Path.Combine(root, "cmcl")
+
+    let private patchedCopy (shim: string) =
+        let bytes = File.ReadAllBytes shim
+
+        if weakenVersion "GLIBCXX_3.4.32" bytes then
+            let digest =
+                Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
+
+            let folder = Path.Combine(cacheFolder (), digest)
+            let target = Path.Combine(folder, shimName)
+
+            if not (File.Exists target) then
+                Directory.CreateDirectory folder |> ignore
+                let temp = target + "." + Guid.NewGuid().ToString "N"
+                File.WriteAllBytes(temp, bytes)
+                File.Move(temp, target, true)
+
+            Some target
+        else
+            None
+
+    let private folderOf (t: Type) =
+        match Path.GetDirectoryName t.Assembly.Location with
+        | null -> AppContext.BaseDirectory
+        | dir -> dir
+
+    let private nativeFolders () =
+        let managed = folderOf typeof<torch>
+
+        let under dir =
+            Path.Combine(dir, "runtimes", "linux-x64", "native")
+
+        let chosen =
+            match Environment.GetEnvironmentVariable FolderVariable with
+            | null
+            | "" -> []
+            | dir -> [ dir ]
+
+        // The last two are for scripts that reference packages: PACKAGES/torchsharp/VERSION/lib/net8.0/TorchSharp.dll.
+        let package = Path.GetFullPath(Path.Combine(managed, "..", ".."))
+        let packages = Path.GetFullPath(Path.Combine(package, "..", ".."))
+
+        chosen
+        @ [
+            managed
+            under managed
+            under AppContext.BaseDirectory
+            under package
+            under (Path.Combine(packages, "libtorch-cpu-linux-x64", "2.10.0"))
+        ]
+        |> List.distinct
+
+    let private load () =
+        if OperatingSystem.IsLinux() then
+            // libgomp spins at its barriers unless told otherwise, which on a busy machine costs a time slice per
+            // operation. It reads the environment when it is loaded, and .NET's own setter does not reach it.
+            setenv ("OMP_WAIT_POLICY", "passive", 0) |> ignore
+            let folders = nativeFolders ()
+
+            let find name =
+                folders |> List.map (fun d -> Path.Combine(d, name)) |> List.tryFind File.Exists
+            // By full path where we know it, or else by name (LD_LIBRARY_PATH); dependencies first.
+            for name in
+                [
+                    "libc10.so"
+                    "libtorch_cpu.so"
+                    "libc10_cuda.so"
+                    "libtorch_cuda.so"
+                    "libtorch.so"
+                ] do
+                match find name with
+                | Some path -> tryLoad path |> ignore
+                | None ->
+                    if not (name.Contains "cuda") then
+                        tryLoad name |> ignore
+
+            match find shimName with
+            | Some shim ->
+                if not (tryLoad shim) then
+                    patchedCopy shim |> Option.iter (tryLoad >> ignore)
+            | None -> ()
+
+    let private once = lazy (load ())
+
+    /// Loads the native libraries; does nothing the second time. Call it before the first use of TorchSharp.
+    let init () : unit = once.Force()

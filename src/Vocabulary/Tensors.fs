@@ -1,0 +1,102 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// Which way matrices are kept while training.
+[<RequireQualifiedAccess>]
+type Dtype =
+    | Float32
+    | Float64
+
+    member d.Torch =
+        match d with
+        | Float32 -> torch.float32
+        | Float64 -> torch.float64
+
+    override d.ToString() =
+        match d with
+        | Float32 -> "float32"
+        | Float64 -> "float64"
+
+/// Tolerances by name, so that a bound is chosen once and not per test.
+[<RequireQualifiedAccess>]
+module Tolerance =
+    /// Relative rounding of one number: 2⁻²³ or 2⁻⁵².
+    let epsilon (dtype: Dtype) : float =
+        match dtype with
+        | Dtype.Float32 -> 1.1920928955078125e-7
+        | Dtype.Float64 -> 2.220446049250313e-16
+
+    /// Agreement of two computations of one quantity: 1e-5 in float32, 1e-12 in float64.
+    let agreement (dtype: Dtype) : float =
+        match dtype with
+        | Dtype.Float32 -> 1e-5
+        | Dtype.Float64 -> 1e-12
+
+/// Scopes, shapes and conversions. Every function here returns a new tensor and leaves its arguments as they are.
+[<RequireQualifiedAccess>]
+module Tensors =
+    /// Runs `make` in a scope of its own and keeps only its result; all temporaries are freed.
+    /// Example: `Tensors.scoped (fun () -> (a + b).mm(c))`.
+    let scoped (make: unit -> torch.Tensor) : torch.Tensor =
+        use scope = torch.NewDisposeScope()
+        scope.MoveToOuter(make ())
+
+    /// Runs `make` in a scope of its own and keeps the tensors that `kept` finds in its result.
+    let scopedWith (kept: 'a -> seq<torch.Tensor>) (make: unit -> 'a) : 'a =
+        use scope = torch.NewDisposeScope()
+        let result = make ()
+
+        for t in kept result do
+            scope.MoveToOuter t |> ignore
+
+        result
+
+    /// The shape in words: `[3 × 4]`.
+    let shapeText (t: torch.Tensor) : string =
+        "[" + System.String.Join(" × ", t.shape) + "]"
+
+    /// Raises `Fault.Shape` unless the tensor is a matrix with these sizes; −1 stands for any size.
+    let requireMatrix (what: string) (rows: int64) (columns: int64) (t: torch.Tensor) : unit =
+        let fits expected actual = expected = -1L || expected = actual
+
+        if t.dim () <> 2L || not (fits rows t.shape[0] && fits columns t.shape[1]) then
+            let word size =
+                if size = -1L then "any" else string size
+
+            Check.fail (Fault.Shape(what, $"[{word rows} × {word columns}]", shapeText t))
+
+    /// A matrix product with its shapes checked first (a mismatch in `matmul` would end the process).
+    let product (a: torch.Tensor) (b: torch.Tensor) : torch.Tensor =
+        requireMatrix "left factor of a product" -1L -1L a
+        requireMatrix "right factor of a product" a.shape[1] -1L b
+        a.mm b
+
+    /// A new tensor from managed rows, float64 on the CPU. Example: `Tensors.ofRows [ [ 1.0; 2.0 ]; [ 3.0; 4.0 ] ]`.
+    let ofRows (rows: float list list) : torch.Tensor = torch.tensor (array2D rows)
+
+    /// One number out of a tensor with one element.
+    let toFloat (t: torch.Tensor) : float =
+        use cpu = t.``to``(torch.float64).cpu()
+        cpu.item<float>()
+
+    /// Frobenius norm.
+    let norm (t: torch.Tensor) : float =
+        use scope = torch.NewDisposeScope()
+        toFloat (t.``to``(torch.float64).norm())
+
+    /// ‖a − b‖ / ‖b‖ in the Frobenius norm; the plain ‖a − b‖ where b is zero.
+    let relativeDifference (a: torch.Tensor) (b: torch.Tensor) : float =
+        use scope = torch.NewDisposeScope()
+        let size = norm b
+        let difference = norm (a - b)
+        if size = 0.0 then difference else difference / size
+
+    /// True when every value is finite.
+    let isFinite (t: torch.Tensor) : bool =
+        use scope = torch.NewDisposeScope()
+        t.isfinite().all().cpu().item<bool>()
+
+    /// Bytes that the tensor's elements take.
+    let bytes (t: torch.Tensor) : int64 =
+        t.NumberOfElements * int64 (t.element_size ())
