@@ -32,8 +32,7 @@ module Charts =
     let private scaled (factor: float) (spread: Spread) =
         { spread with
             Mean = factor * spread.Mean
-            Sd = Option.map ((*) factor) spread.Sd
-        }
+            Sd = Option.map ((*) factor) spread.Sd }
 
     let private error (spreads: Spread list) =
         Error.init (
@@ -52,8 +51,19 @@ module Charts =
             trace.SetProperty("hovertemplate", hover)
             trace)
 
+    /// Points at whole steps with a hole where a step in between was not measured, so that no line is drawn across.
+    let private withHoles (points: (int * Spread) list) : (int * Spread) list =
+        let hole = { Mean = nan; Sd = None; Count = 0 }
+
+        [ for (here, spread), next in List.zip points (List.tail points @ [ List.last points ]) do
+              here, spread
+
+              if fst next > here + 1 then
+                  here + 1, hole ]
+
     /// A line of one method through points at whole steps.
     let private line (style: MethodStyle) (method: string) (unit: string) (points: (int * Spread) list) =
+        let points = withHoles points
         let spreads = points |> List.map snd
 
         Chart.Line(
@@ -72,30 +82,29 @@ module Charts =
         |> traced method $"step %%{{x}}: %%{{y:.3~g}}{unit}<extra>{Theme.plain method}</extra>"
 
     let private lines (unit: string) (styles: Map<string, MethodStyle>) (series: (string * (int * Spread) list) list) =
-        series
-        |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points))
-        |> Chart.combine
+        series |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points)) |> Chart.combine
 
     let private steps (series: (string * (int * Spread) list) list) =
         series |> List.collect (snd >> List.map fst) |> List.distinct |> List.sort
 
     /// Recall, accuracy or another rate of every task (columns) after every step (rows, 0 is before training) for one method,
     /// in per cent, mean over seeds. A frame marks each task at the step that trains it: to its right are tasks still to come,
-    /// below it what became of them. `top` (a fraction) ends the colour scale, so that several can be compared.
+    /// below it what became of them. `top` (a fraction) ends the colour scale; with it, and with the rows of all methods (rows and
+    /// columns are those of the whole run), the charts of several methods can be compared.
     let matrix (top: float) (metric: string) (method: string) (rows: Row list) : GenericChart =
+        let place (r: Row) = Option.map2 (fun step task -> step, task) (Results.index r.Step) (Results.index r.Task)
+
+        let rows = rows |> List.filter (fun r -> r.Metric = metric)
+        let places = List.choose place rows
+        let steps = [ 0 .. places |> List.map fst |> List.fold max 0 ]
+        let tasks = places |> List.map snd |> List.distinct |> List.sort
+
         let cells =
             rows
-            |> List.filter (fun r -> r.Method = method && r.Metric = metric)
-            |> overSeeds (
-                List.choose (fun r -> Option.map2 (fun s t -> (s, t), r.Value) (Results.index r.Step) (Results.index r.Task))
-            )
+            |> List.filter (fun r -> r.Method = method)
+            |> overSeeds (List.choose (fun r -> place r |> Option.map (fun key -> key, r.Value)))
             |> List.collect snd
             |> Map.ofList
-
-        let each side =
-            cells |> Map.toList |> List.map (fst >> side) |> List.distinct |> List.sort
-
-        let steps, tasks = each fst, each snd
 
         let value step task =
             match Map.tryFind (step, task) cells with
@@ -121,11 +130,7 @@ module Charts =
             ShowScale = false,
             ColorScale =
                 StyleParam.Colorscale.Custom
-                    [
-                        0.0, Color.fromString "#eef3f8"
-                        0.5, Color.fromString "#6aa5cf"
-                        1.0, Color.fromString "#0b3c6f"
-                    ],
+                    [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
             UseDefaults = false
         )
         |> traced method "after step %{y}, task %{x}: %{z:.1f} %<extra></extra>"
@@ -159,19 +164,15 @@ module Charts =
             match Results.matrix own.Head.Method own.Head.Seed metric own with
             | None -> []
             | Some whole ->
-                [
-                    for step in 2 .. whole.Steps do
-                        match Transfer.bwt (Transfer.upTo step whole) with
-                        | Some figure -> step, 100.0 * figure.Value
-                        | None -> ()
-                ]
+                [ for step in 2 .. whole.Steps do
+                      match Transfer.bwt (Transfer.upTo step whole) with
+                      | Some figure -> step, 100.0 * figure.Value
+                      | None -> () ]
 
         let series = overSeeds course rows
 
         lines " points" styles series
-        |> Theme.dress
-            (Theme.axis "after step" linear (Some(steps series)))
-            (Theme.axis "points since learned" linear None)
+        |> Theme.dress (Theme.axis "after step" linear (Some(steps series))) (Theme.axis "points since learned" linear None)
 
     /// After every step, the relative deviation of old alignment scores, mean over the tasks learned before. On a logarithmic
     /// axis what did not move at all has no point.
@@ -186,8 +187,7 @@ module Charts =
             rows
             |> List.filter (fun r -> r.Metric = "deviation_rel")
             |> overSeeds course
-            |> List.map (fun (method, points) ->
-                method, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0))
+            |> List.map (fun (method, points) -> method, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0))
 
         lines "" styles series
         |> Theme.dress
@@ -204,31 +204,42 @@ module Charts =
             |> List.map (fun (method, found) -> method, snd found.Head)
             |> Map.ofList
 
-        let rates = final metric
+        let rates, deviations = final metric, final "deviation_rel"
+        let scale (x: float) = if log then System.Math.Log10 x else x
 
-        [
-            for KeyValue(method, x) in final "deviation_rel" do
-                match Map.tryFind method rates with
-                | Some rate when not log || x.Mean > 0.0 ->
-                    let y = scaled 100.0 rate
+        let drawn =
+            [ for KeyValue(_, x) in deviations do
+                  if not log || x.Mean > 0.0 then
+                      scale x.Mean ]
 
-                    Chart.Scatter(
-                        x = [ x.Mean ],
-                        y = [ y.Mean ],
-                        mode = StyleParam.Mode.Markers_Text,
-                        Name = Theme.plain method,
-                        Text = Theme.plain method,
-                        TextPosition = StyleParam.TextPosition.TopCenter,
-                        MarkerColor = Color.fromString styles[method].Colour,
-                        MarkerSymbol = styles[method].Symbol,
-                        UseDefaults = false
-                    )
-                    |> Chart.withMarkerStyle (Size = 10)
-                    |> Chart.withXError (error [ x ])
-                    |> Chart.withYError (error [ y ])
-                    |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
-                | _ -> ()
-        ]
+        // Labels point inwards, where there is room.
+        let side (x: float) =
+            if 2.0 * scale x > List.min drawn + List.max drawn then
+                StyleParam.TextPosition.MiddleLeft
+            else
+                StyleParam.TextPosition.MiddleRight
+
+        [ for KeyValue(method, x) in deviations do
+              match Map.tryFind method rates with
+              | Some rate when not log || x.Mean > 0.0 ->
+                  let y = scaled 100.0 rate
+
+                  Chart.Scatter(
+                      x = [ x.Mean ],
+                      y = [ y.Mean ],
+                      mode = StyleParam.Mode.Markers_Text,
+                      Name = Theme.plain method,
+                      Text = $"  {Theme.plain method}  ",
+                      TextPosition = side x.Mean,
+                      MarkerColor = Color.fromString styles[method].Colour,
+                      MarkerSymbol = styles[method].Symbol,
+                      UseDefaults = false
+                  )
+                  |> Chart.withMarkerStyle (Size = 10)
+                  |> Chart.withXError (error [ x ])
+                  |> Chart.withYError (error [ y ])
+                  |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
+              | _ -> () ]
         |> Chart.combine
         |> Theme.dress
             (Theme.axis "relative deviation of old scores" (if log then logarithmic else linear) None)
@@ -239,28 +250,24 @@ module Charts =
         let count = losses |> List.map _.Step |> List.fold max 0
 
         let course (own: LossRow list) =
-            [
-                for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
-                    let length = epochs |> List.map _.Epoch |> List.max
+            [ for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
+                  let length = epochs |> List.map _.Epoch |> List.max
 
-                    for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
-                        float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
+                  for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
+                      float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
 
-                    float step, nan
-            ]
+                  float step, nan ]
 
-        [
-            for method, own in losses |> List.groupBy _.Method do
-                Chart.Line(
-                    xy = course own,
-                    Name = Theme.plain method,
-                    LineColor = Color.fromString styles[method].Colour,
-                    LineDash = styles[method].Dash,
-                    LineWidth = 1.5,
-                    UseDefaults = false
-                )
-                |> traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>"
-        ]
+        [ for method, own in losses |> List.groupBy _.Method do
+              Chart.Line(
+                  xy = course own,
+                  Name = Theme.plain method,
+                  LineColor = Color.fromString styles[method].Colour,
+                  LineDash = styles[method].Dash,
+                  LineWidth = 1.5,
+                  UseDefaults = false
+              )
+              |> traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
         |> Theme.dress (Theme.axis "end of step" linear (Some [ 0..count ])) (Theme.axis "training loss" linear None)
         |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
@@ -268,8 +275,7 @@ module Charts =
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
     /// the side of its partners' outputs. Thick is protected; the upright line is the cut.
     let spectrum (method: string) (step: int) (modality: string) (spectra: SpectrumRow list) : GenericChart =
-        let rounded (x: float) =
-            float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
+        let rounded (x: float) = float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
 
         let sides =
             spectra
@@ -291,36 +297,33 @@ module Charts =
                 trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{side}</extra>")
                 trace)
 
-        let cut (own: SpectrumRow list) =
-            own |> List.filter (fun r -> r.Protected = Some true) |> List.length
+        let energy = Theme.axis "share of energy" logarithmic None
+        energy.SetProperty("tickformat", ".0e")
 
-        let colour side =
-            if side = "input" then "#0072B2" else "#E69F00"
+        let cut (own: SpectrumRow list) = own |> List.filter (fun r -> r.Protected = Some true) |> List.length
 
-        [
-            for side, own in sides do
-                let side = Theme.plain side
-                let inside = own |> List.filter (fun r -> r.Protected = Some true)
+        let colour side = if side = "input" then "#0072B2" else "#E69F00"
 
-                if not inside.IsEmpty then
-                    curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
+        [ for side, own in sides do
+              let side = Theme.plain side
+              let inside = own |> List.filter (fun r -> r.Protected = Some true)
 
-                let outside = own |> List.filter (fun r -> r.Protected <> Some true)
+              if not inside.IsEmpty then
+                  curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
 
-                if not outside.IsEmpty then
-                    let what =
-                        if own |> List.forall _.Protected.IsNone then
-                            $"{side}: no cut"
-                        else
-                            $"{side}: {outside.Length} free"
+              let outside = own |> List.filter (fun r -> r.Protected <> Some true)
 
-                    curve side (colour side) 1.5 outside what
-        ]
+              if not outside.IsEmpty then
+                  let what =
+                      if own |> List.forall _.Protected.IsNone then
+                          $"{side}: no cut"
+                      else
+                          $"{side}: {outside.Length} free"
+
+                  curve side (colour side) 1.5 outside what ]
         |> Chart.combine
-        |> Theme.dress (Theme.axis "direction" linear None) (Theme.axis "share of energy" logarithmic None)
+        |> Theme.dress (Theme.axis "direction" linear None) energy
         |> Chart.withShapes
-            [
-                for _, own in sides do
-                    if cut own > 0 then
-                        Theme.upright (float (cut own) + 0.5)
-            ]
+            [ for _, own in sides do
+                  if cut own > 0 then
+                      Theme.upright (float (cut own) + 0.5) ]
