@@ -105,6 +105,8 @@ type Method =
       Fields: Field list
       /// Those that it sets itself, over a stream's common ones.
       Presets: (string * string) list
+      /// Settings of its own that exclude each other.
+      Refuses: Settings -> Fault list
       /// Its heads before any step, from identity heads.
       Initial: Heads -> Heads
       Begin: Context -> Memory -> Heads -> Task list -> Session

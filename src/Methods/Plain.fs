@@ -9,6 +9,7 @@ module Plain =
           Curriculum = curriculum
           Fields = fields
           Presets = []
+          Refuses = fun _ -> []
           Initial = id
           Begin = fun context _ heads tasks -> Training.plainSession context (start context heads) tasks
           End = fun _ memory _ _ -> memory }
