@@ -231,3 +231,14 @@ module Field =
         match all |> List.tryFind (fun f -> f.Name = name) with
         | Some f -> f.Read value settings
         | None -> Error [ Fault.Unknown("hyperparameter", name, names all) ]
+
+    /// Whether a hyperparameter changes anything under these settings: a threshold does for `block`, τ for `product` and
+    /// `soft`, a budget for `trust`, partner outputs for `dual`.
+    let matters (settings: Settings) (name: string) : bool =
+        match name with
+        | "threshold" -> settings.Protect = Protect.Block
+        | "partner-threshold" -> settings.Protect = Protect.Block && settings.Sides = Sides.Dual
+        | "tau" -> settings.Protect = Protect.Product || settings.Protect = Protect.Soft
+        | "budget" -> settings.Protect = Protect.Trust
+        | "partner" -> settings.Sides = Sides.Dual
+        | _ -> true
