@@ -63,7 +63,8 @@ module Npy =
         | None when descr.StartsWith '[' -> Error $"it holds records with fields; write a plain array of {typeNames}"
         | None when inner.Contains 'O' -> Error $"it holds Python objects; write an array of {typeNames}"
         | None when inner.StartsWith '>' ->
-            Error $"its numbers are big-endian ('{inner}'); write them little-endian, with .astype('<{inner.Substring 1}')"
+            Error
+                $"its numbers are big-endian ('{inner}'); write them little-endian, with .astype('<{inner.Substring 1}')"
         | None -> Error $"its numbers are of type '{inner}'; {typeNames}, little-endian, can be read"
 
     let private shapeOf (text: string) : Result<int64[], string> =
@@ -110,7 +111,7 @@ module Npy =
             |> Result.bind (fun dtype ->
                 shapeOf shape
                 |> Result.bind (fun shape ->
-                    sizeOf (torch.empty(0L, dtype = Nullable dtype).element_size () |> int) shape
+                    sizeOf (torch.empty(0L, dtype = Nullable dtype).element_size() |> int) shape
                     |> Result.map (fun size ->
                         {
                             Type = dtype
@@ -173,7 +174,7 @@ module Npy =
             overBytes flat (fun piece -> stream.ReadExactly piece.bytes)
 
             if header.Fortran && header.Shape.Length = 2 then
-                flat.reshape(Array.rev header.Shape).t().contiguous ()
+                flat.reshape(Array.rev header.Shape).t().contiguous()
             else
                 flat.reshape header.Shape)
 
@@ -181,7 +182,8 @@ module Npy =
     /// Faults: `Missing`; `Unreadable` for anything that is not a whole, little-endian array of a type named above. The
     /// sizes are checked against the file's length before any memory is asked for.
     let read (path: string) : Result<torch.Tensor, Fault list> =
-        let fault reason = Error [ Fault.Unreadable(path, reason) ]
+        let fault reason =
+            Error [ Fault.Unreadable(path, reason) ]
 
         if not (File.Exists path) then
             Error [ Fault.Missing(path, "reading an array") ]
