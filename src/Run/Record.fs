@@ -42,7 +42,7 @@ module Record =
 
     let private text (s: string) : JsonNode = JsonValue.Create s
     let private whole (n: int) : JsonNode = JsonValue.Create n
-    let private list (items: JsonNode list) : JsonNode = JsonArray(Array.ofList items)
+    let private list (items: JsonNode list) : JsonNode = JsonArray([| for item in items -> item: JsonNode | null |])
 
     let private machine () =
         node

@@ -32,6 +32,10 @@ type Fault =
     | Contradiction of what: string * instead: string
     /// Training that left the finite numbers: the method, the seed, the step, the epoch.
     | Diverged of method: string * seed: int * step: string * epoch: int
+    /// A key of a description that nothing reads: where it stands, the key, the keys that are read there.
+    | UnknownKey of where: string * key: string * known: string list
+    /// A key of a description that has to be there: where, the key.
+    | MissingKey of where: string * key: string
 
     /// One sentence or two: what was expected, what came, what to do.
     member fault.Message: string =
@@ -58,6 +62,13 @@ type Fault =
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
             $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss is not finite. Try a lower --lr, or --clip."
+        | UnknownKey(where, key, known) ->
+            let names = String.Join(", ", known)
+
+            match Fault.Nearest key known with
+            | Some name -> $"{where} has an unknown key '{key}'; did you mean '{name}'? Known: {names}."
+            | None -> $"{where} has an unknown key '{key}'. Known: {names}."
+        | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
 
     /// The known name that is close enough to be a slip of the keyboard.
     static member private Nearest (given: string) (known: string list) : string option =
