@@ -35,14 +35,16 @@ module Record =
     /// The version of this library.
     let cmclVersion: string = version typeof<Request>
 
-    let private node (pairs: (string * JsonNode) list) : JsonNode =
+    let private record (pairs: (string * (JsonNode | null)) list) : JsonObject =
         let o = JsonObject()
         for name, value in pairs do o[name] <- value
         o
 
-    let private text (s: string) : JsonNode = JsonValue.Create s
-    let private whole (n: int) : JsonNode = JsonValue.Create n
-    let private list (items: JsonNode list) : JsonNode = JsonArray([| for item in items -> item: JsonNode | null |])
+    let private node pairs : JsonNode | null = record pairs
+
+    let private text (s: string) : JsonNode | null = JsonValue.Create s
+    let private whole (n: int) : JsonNode | null = JsonValue.Create n
+    let private list (items: (JsonNode | null) list) : JsonNode | null = JsonArray(Array.ofList items)
 
     let private machine () =
         node
@@ -62,7 +64,7 @@ module Record =
               "train", whole s.Train.Length
               "validation", whole s.Validation.Length
               "test", whole s.Test.Length
-              "accuracy", JsonValue.Create s.Accuracy.IsSome ]
+              "accuracy", (JsonValue.Create s.Accuracy.IsSome: JsonNode | null) ]
 
     let private stream (r: Request) =
         node
@@ -81,7 +83,7 @@ module Record =
     /// The text of `config.json`. `failures` are cells that ended early: label, seed, why.
     let write (created: DateTimeOffset) (failures: (string * int * string) list) (r: Request) : string =
         let all =
-            node
+            record
                 [ "cmcl", text cmclVersion
                   "command", text r.Command
                   "created", text (created.ToString("yyyy-MM-ddTHH:mm:sszzz", CultureInfo.InvariantCulture))
