@@ -41,7 +41,8 @@ type RunArgument =
         member a.Usage =
             match a with
             | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
-            | Methods _ -> "methods, separated by commas, each with options of its own in brackets if wanted: vanilla,\"dns[lr=1e-3;exact=on]\" (default: what the stream suggests; cmcl methods lists them)"
+            | Methods _ ->
+                "methods, separated by commas, each with options of its own in brackets if wanted: vanilla,\"dns[lr=1e-3;exact=on]\" (default: what the stream suggests; cmcl methods lists them)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0,1,2)"
             | Out _ -> "folder for the results (default: results/STREAM)"
             | Split _ -> "rows that figures are taken of: test (default) or validation"

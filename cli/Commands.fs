@@ -12,7 +12,9 @@ open TorchSharp
 
 /// Says what is wrong, each on a line of standard error.
 let refuse (faults: Fault list) : int =
-    for fault in faults do eprintfn "cmcl: %s" fault.Message
+    for fault in faults do
+        eprintfn "cmcl: %s" fault.Message
+
     2
 
 let private parseSeeds (text: string) : Result<int list, Fault list> =
@@ -46,7 +48,11 @@ let private parseDevice (text: string) : Result<torch.Device, Fault list> =
         if torch.cuda.is_available () && index < torch.cuda.device_count () then
             Ok(torch.device $"cuda:{index}")
         else
-            Error [ Fault.Contradiction($"--device {text}: this build sees no such CUDA device", "use --device cpu, or build with -p:Torch=cuda on a machine with a GPU") ]
+            Error
+                [ Fault.Contradiction(
+                      $"--device {text}: this build sees no such CUDA device",
+                      "use --device cpu, or build with -p:Torch=cuda on a machine with a GPU"
+                  ) ]
 
     match text.Split ':' with
     | [| "cpu" |] -> Ok torch.CPU
@@ -106,7 +112,8 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
         with
         | Error faults -> refuse faults
         | Ok r ->
-            if not quiet then printfn "%s\n" (Display.settings r)
+            if not quiet then
+                printfn "%s\n" (Display.settings r)
 
             match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
             | Error faults -> refuse faults
@@ -116,7 +123,11 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
                 | Ok report ->
                     if not quiet then
                         AnsiConsole.Write(Display.summary r summary)
-                        printfn "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s" r.Seeds.Length (Path.GetFullPath report)
+
+                        printfn
+                            "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
+                            r.Seeds.Length
+                            (Path.GetFullPath report)
 
                     if summary.Failures.IsEmpty then 0 else 1
 
@@ -139,7 +150,9 @@ let methods (arguments: ParseResults<MethodsArgument>) : int =
 
     match arguments.TryGetResult Method with
     | None ->
-        for m in Registry.methods do list m
+        for m in Registry.methods do
+            list m
+
         printfn "\nOptions of one: cmcl methods NAME. A method with options: --methods \"dns[protect=product;tau=3e-5]\"."
         0
     | Some name ->
@@ -147,6 +160,11 @@ let methods (arguments: ParseResults<MethodsArgument>) : int =
         | Error faults -> refuse faults
         | Ok m ->
             list m
-            for f in m.Fields do printfn "  %-18s %s (%s)" f.Name f.Help f.Takes
-            for name, value in m.Presets do printfn "  %-18s fixed: %s" name value
+
+            for f in m.Fields do
+                printfn "  %-18s %s (%s)" f.Name f.Help f.Takes
+
+            for name, value in m.Presets do
+                printfn "  %-18s fixed: %s" name value
+
             0

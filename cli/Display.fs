@@ -24,14 +24,20 @@ let private lines (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
     work (function
         | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) when epoch = plan.Settings.Epochs ->
             printfn "%s seed %d, %s: loss %.4f, %s" plan.Label seed (place request step) loss (left watch share)
-        | Progress.Within(plan, seed, Event.Remark(step, text), _) -> printfn "%s seed %d, %s: %s" plan.Label seed (place request step) text
+        | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
+            printfn "%s seed %d, %s: %s" plan.Label seed (place request step) text
         | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
         | _ -> ())
 
 /// A live line with a bar: method, seed, step, epoch, loss, time left.
 let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
-    let columns: ProgressColumn[] = [| SpinnerColumn(); ProgressBarColumn(Width = Nullable 24); PercentageColumn(); TaskDescriptionColumn(Alignment = Justify.Left) |]
+
+    let columns: ProgressColumn[] =
+        [| SpinnerColumn()
+           ProgressBarColumn(Width = Nullable 24)
+           PercentageColumn()
+           TaskDescriptionColumn(Alignment = Justify.Left) |]
 
     AnsiConsole
         .Progress()
@@ -46,8 +52,12 @@ let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
                         bar.Description <- Markup.Escape $"{plan.Label} seed {seed}"
                     | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) ->
                         bar.Value <- share
-                        bar.Description <- Markup.Escape $"{plan.Label} seed {seed} · {place request step} · epoch {epoch}/{plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
-                    | Progress.Within(plan, seed, Event.Remark(step, text), _) -> AnsiConsole.MarkupLineInterpolated $"[yellow]{plan.Label} seed {seed}, {place request step}: {text}[/]"
+
+                        bar.Description <-
+                            Markup.Escape
+                                $"{plan.Label} seed {seed} · {place request step} · epoch {epoch}/{plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
+                    | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
+                        AnsiConsole.MarkupLineInterpolated $"[yellow]{plan.Label} seed {seed}, {place request step}: {text}[/]"
                     | Progress.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
                     | Progress.Ended(_, _, None) -> ())
 
@@ -116,7 +126,10 @@ let summary (request: Request) (summary: Summary) : Table =
           "rel. deviation", ("deviation_rel", 1.0, "G3") ]
 
     table.AddColumn "method" |> ignore
-    for name, _ in columns do table.AddColumn(TableColumn(name).RightAligned()) |> ignore
+
+    for name, _ in columns do
+        table.AddColumn(TableColumn(name).RightAligned()) |> ignore
+
     table.AddColumn(TableColumn("seconds").RightAligned()) |> ignore
 
     for plan in request.Plans do

@@ -12,18 +12,22 @@ let private options =
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (message: string) : string =
-    let first = message.Split('\n')[0].Replace("ERROR: ", "").Trim()
+    let first = (Array.head (message.Split '\n')).Replace("ERROR: ", "").Trim()
 
     match first.Split '\'' with
-    | [| _; given; _ |] when first.StartsWith "unrecognized" && given.StartsWith '-' -> (Fault.Unknown("option", given, options)).Message
-    | [| _; given; _ |] when first.StartsWith "unrecognized" -> (Fault.Unknown("command", given, [ "run"; "report"; "info"; "methods" ])).Message
+    | [| _; given; _ |] when first.StartsWith "unrecognized" && given.StartsWith '-' ->
+        (Fault.Unknown("option", given, options)).Message
+    | [| _; given; _ |] when first.StartsWith "unrecognized" ->
+        (Fault.Unknown("command", given, [ "run"; "report"; "info"; "methods" ])).Message
     | _ -> first
 
 [<EntryPoint>]
 let main argv =
     Native.init ()
     Console.OutputEncoding <- Text.Encoding.UTF8
-    let parser = ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
+
+    let parser =
+        ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
 
     try
         let results = parser.ParseCommandLine(argv, raiseOnUsage = true)

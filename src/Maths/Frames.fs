@@ -19,13 +19,15 @@ type Protection =
 /// The coordinates of one modality for one step: U from its old inputs, V from its partners' old outputs. In them a
 /// weight is W' = Vᵀ W U and the first-order change of all old scores is n² Σ μ_i λ_j D'_ij² for the change D'.
 type Frame =
-    { /// d_m × d_m and λ.
-      Inputs: Spectrum
-      /// d × d and μ.
-      Partners: Spectrum
-      /// Protect the modality's own outputs on old inputs whatever the partners' were (k̃ = d): Adam-NSCL's form, and the
-      /// members of the cover in the exact variant.
-      OneSided: bool }
+    {
+        /// d_m × d_m and λ.
+        Inputs: Spectrum
+        /// d × d and μ.
+        Partners: Spectrum
+        /// Protect the modality's own outputs on old inputs whatever the partners' were (k̃ = d): Adam-NSCL's form, and the
+        /// members of the cover in the exact variant.
+        OneSided: bool
+    }
 
 /// What a protection asks of a change in the frame.
 [<RequireQualifiedAccess>]
@@ -74,8 +76,8 @@ module Frame =
     /// μ_i λ_j (d × d_m, float64), both as shares of their traces: what a unit change of each entry does to old scores.
     let importance (frame: Frame) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let column (values: float[]) = torch.tensor(values, dtype = torch.float64).reshape (-1L, 1L)
-            (column (partnerShares frame)).mm((column frame.Inputs.Shares).t ()).``to`` frame.Inputs.Vectors.device)
+            let column (values: float[]) = torch.tensor(values, dtype = torch.float64).reshape(-1L, 1L)
+            (column (partnerShares frame)).mm((column frame.Inputs.Shares).t()).``to`` frame.Inputs.Vectors.device)
 
     /// How many directions a block protects: (inputs k, partners k̃).
     let ranks (inputs: Threshold) (partners: Threshold) (frame: Frame) : struct (int * int) =
@@ -98,24 +100,25 @@ module Frame =
         | Protection.Block(inputs, partners) ->
             let struct (k, kPartner) = ranks inputs partners frame
             let mask = torch.ones_like start
-            use block = mask.narrow(0L, 0L, int64 kPartner).narrow (1L, 0L, int64 k)
+            use block = mask.narrow(0L, 0L, int64 kPartner).narrow(1L, 0L, int64 k)
             block.zero_ () |> ignore
             Shape.Factor mask
-        | Protection.Product tau ->
-            Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le (tau.ToScalar()))))
+        | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.ToScalar()))))
         | Protection.Soft tau ->
-            Shape.Factor(Tensors.scoped (fun () -> likeStart (1.0.ToScalar() / (importance frame / tau.ToScalar() + 1.0.ToScalar()))))
+            Shape.Factor(
+                Tensors.scoped (fun () -> likeStart (1.0.ToScalar() / (importance frame / tau.ToScalar() + 1.0.ToScalar())))
+            )
         | Protection.Trust epsilon ->
             use scope = torch.NewDisposeScope()
             let importance = importance frame
-            let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square ()).sum ())
+            let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
     /// The point nearest in the ellipsoid's own metric family: D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
     /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let size (d: torch.Tensor) = Tensors.toFloat ((importance * d.square ()).sum ())
+            let size (d: torch.Tensor) = Tensors.toFloat ((importance * d.square ()).sum())
             let start = size change
 
             if start <= budget then

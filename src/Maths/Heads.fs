@@ -37,7 +37,7 @@ module Heads =
 
     /// M_ab = W_aᵀ W_b (d_a × d_b), all that alignment scores know of the heads (theory.md, section 1; the paper's Theorem 3).
     let globalParameter (pair: Pair) (heads: Heads) : torch.Tensor =
-        Tensors.scoped (fun () -> Tensors.product ((weight pair.A heads).t ()) (weight pair.B heads))
+        Tensors.scoped (fun () -> Tensors.product ((weight pair.A heads).t()) (weight pair.B heads))
 
     /// Every weight by a function of it, in a map of the same modalities.
     let map (f: torch.Tensor -> torch.Tensor) (heads: Heads) : Heads = Map.map (fun _ w -> f w) heads

@@ -5,9 +5,11 @@ open TorchSharp
 /// The second moment C = XᵀX/n of n rows (uncentred: the mean direction has to be inside what is protected), in float64.
 /// All that is kept of old data.
 type Moment =
-    { Count: int64
-      /// d × d, float64.
-      Matrix: torch.Tensor }
+    {
+        Count: int64
+        /// d × d, float64.
+        Matrix: torch.Tensor
+    }
 
 [<RequireQualifiedAccess>]
 module Moment =
@@ -19,7 +21,7 @@ module Moment =
           Matrix =
             Tensors.scoped (fun () ->
                 let x64 = x.``to`` torch.float64
-                x64.t().mm(x64).div_ ((float (max 1L x.shape[0])).ToScalar())) }
+                x64.t().mm(x64).div_((float (max 1L x.shape[0])).ToScalar())) }
 
     /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
     /// associative to rounding, so that shards may be accumulated apart.
@@ -39,7 +41,7 @@ module Moment =
             Matrix =
                 Tensors.scoped (fun () ->
                     let w64 = w.``to`` torch.float64
-                    w64.mm(m.Matrix).mm (w64.t ())) }
+                    w64.mm(m.Matrix).mm(w64.t ())) }
 
     /// The sum of moments of different rows in one space; `None` of none.
     let mergeAll (moments: Moment list) : Moment option =

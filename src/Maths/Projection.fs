@@ -17,7 +17,8 @@ module Projection =
 
     /// The same from orthonormal bases of the spans, V (d × k̃) and U (d_m × k): G − V (Vᵀ G U) Uᵀ, without d × d projectors.
     let localUpdateFrom (v: torch.Tensor) (u: torch.Tensor) (g: torch.Tensor) : torch.Tensor =
-        Tensors.scoped (fun () -> g - Tensors.product (Tensors.product v (Tensors.product (v.t ()) g |> fun vg -> Tensors.product vg u)) (u.t ()))
+        Tensors.scoped (fun () ->
+            g - Tensors.product (Tensors.product v (Tensors.product (v.t ()) g |> fun vg -> Tensors.product vg u)) (u.t ()))
 
     /// Theorem 4 for a gradient G = gᵀX of B rows, whose rank is at most B: gᵀX − (g P̃)ᵀ(X P) (theory.md, section 7).
     /// `g` is ∂L/∂Y (B × d), `projectedInputs` the same rows of X P, which a step computes once; V (d × k̃) spans the partners' outputs.

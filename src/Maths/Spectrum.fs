@@ -32,12 +32,16 @@ module Threshold =
 
     /// λ_i > `value` (the paper's λ_min).
     let absolute (value: float) : Result<Threshold, Fault list> =
-        if value >= 0.0 && Double.IsFinite value then Ok(Threshold.AbsoluteCut value)
-        else Error [ Fault.BadValue("a threshold", expected, "absolute:" + number value) ]
+        if value >= 0.0 && Double.IsFinite value then
+            Ok(Threshold.AbsoluteCut value)
+        else
+            Error [ Fault.BadValue("a threshold", expected, "absolute:" + number value) ]
 
     let private share name make (value: float) : Result<Threshold, Fault list> =
-        if value >= 0.0 && value < 1.0 then Ok(make value)
-        else Error [ Fault.BadValue("a threshold", expected, $"{name}:{number value}") ]
+        if value >= 0.0 && value < 1.0 then
+            Ok(make value)
+        else
+            Error [ Fault.BadValue("a threshold", expected, $"{name}:{number value}") ]
 
     /// λ_i > `value` · λ_1.
     let relative (value: float) = share "relative" Threshold.RelativeCut value
@@ -48,7 +52,10 @@ module Threshold =
 
     /// The first k.
     let rank (k: int) : Result<Threshold, Fault list> =
-        if k >= 0 then Ok(Threshold.RankCut k) else Error [ Fault.BadValue("a threshold", expected, $"rank:{k}") ]
+        if k >= 0 then
+            Ok(Threshold.RankCut k)
+        else
+            Error [ Fault.BadValue("a threshold", expected, $"rank:{k}") ]
 
     /// From `KIND:VALUE`. Example: `Threshold.parse "trace:3e-3"`.
     let parse (text: string) : Result<Threshold, Fault list> =
@@ -75,17 +82,18 @@ module Threshold =
 
 /// Eigenvalues, largest first and none negative, with an orthonormal basis of the whole space in that order; float64.
 type Spectrum =
-    { Values: float[]
-      /// d × d, a column per eigenvalue.
-      Vectors: torch.Tensor }
+    {
+        Values: float[]
+        /// d × d, a column per eigenvalue.
+        Vectors: torch.Tensor
+    }
 
     /// Σ λ, the trace.
     member s.Total = Array.sum s.Values
 
     /// How many eigenvalues are above zero to rounding: λ > d ε λ_max.
     member s.NumericalRank: int =
-        let floor =
-            float s.Values.Length * Tolerance.epsilon Dtype.Float64 * (if s.Values.Length = 0 then 0.0 else s.Values[0])
+        let floor = float s.Values.Length * Tolerance.epsilon Dtype.Float64 * (if s.Values.Length = 0 then 0.0 else s.Values[0])
 
         s.Values |> Array.filter (fun v -> v > floor) |> Array.length
 
@@ -102,8 +110,7 @@ module Spectrum =
           Vectors = torch.eye (d, dtype = torch.float64, device = device) }
 
     /// No history: the standard basis with nothing in it.
-    let empty (device: torch.Device) (d: int64) : Spectrum =
-        { flat device d with Values = Array.zeroCreate (int d) }
+    let empty (device: torch.Device) (d: int64) : Spectrum = { flat device d with Values = Array.zeroCreate (int d) }
 
     /// The orthonormal columns U (d × k) and d − k more that complete them, from a Householder QR: inside an exact null
     /// space an eigensolver's basis is arbitrary, this one depends on U alone.
@@ -122,19 +129,17 @@ module Spectrum =
     let decompose (matrix: torch.Tensor) : Spectrum =
         Tensors.requireMatrix "second moment" matrix.shape[0] matrix.shape[0] matrix
 
-        Tensors.scopedWith
-            (fun s -> [ s.Vectors ])
-            (fun () ->
-                let c = matrix.``to`` torch.float64
-                let struct (values, vectors) = torch.linalg.eigh ((c + c.t ()) * 0.5.ToScalar())
-                let descending = vectors.flip 1L
-                let values = values.flip(0L).clamp_min(0.0.ToScalar()).cpu().data<float>().ToArray ()
-                let spectrum = { Values = values; Vectors = descending }
-                let rank = spectrum.NumericalRank
+        Tensors.scopedWith (fun s -> [ s.Vectors ]) (fun () ->
+            let c = matrix.``to`` torch.float64
+            let struct (values, vectors) = torch.linalg.eigh ((c + c.t ()) * 0.5.ToScalar())
+            let descending = vectors.flip 1L
+            let values = values.flip(0L).clamp_min(0.0.ToScalar()).cpu().data<float>().ToArray()
+            let spectrum = { Values = values; Vectors = descending }
+            let rank = spectrum.NumericalRank
 
-                { spectrum with
-                    Values = values |> Array.mapi (fun i v -> if i < rank then v else 0.0)
-                    Vectors = complete (descending.narrow (1L, 0L, int64 rank)) })
+            { spectrum with
+                Values = values |> Array.mapi (fun i v -> if i < rank then v else 0.0)
+                Vectors = complete (descending.narrow (1L, 0L, int64 rank)) })
 
     /// How many leading directions the threshold takes in.
     let rank (threshold: Threshold) (s: Spectrum) : int =

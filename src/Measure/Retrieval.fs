@@ -10,7 +10,12 @@ module Retrieval =
 
     /// Folds over blocks of rows of `queries` (n × d): `f state first block` where block is the scores of rows
     /// first … against all of `keys` (m × d).
-    let private overBlocks (f: 'state -> int64 -> torch.Tensor -> 'state) (state: 'state) (queries: torch.Tensor) (keys: torch.Tensor) : 'state =
+    let private overBlocks
+        (f: 'state -> int64 -> torch.Tensor -> 'state)
+        (state: 'state)
+        (queries: torch.Tensor)
+        (keys: torch.Tensor)
+        : 'state =
         let n = queries.shape[0]
         let rows = max 1L (blockSize / max 1L keys.shape[0])
 
@@ -27,7 +32,7 @@ module Retrieval =
     /// The chance of being among the k largest, ties broken evenly: clamp((k − greater)/equal, 0, 1), where `equal` counts
     /// the match itself (metrics.md, section 2: expected rank among ties).
     let private hits (k: int) (greater: torch.Tensor) (equal: torch.Tensor) =
-        ((k.ToScalar() - greater) / equal).clamp (0.0.ToScalar(), 1.0.ToScalar())
+        ((k.ToScalar() - greater) / equal).clamp(0.0.ToScalar(), 1.0.ToScalar())
 
     /// Recall@k for each k, as fractions: row i of `queries` looks for row i of `keys` (n × d each, as scores want them).
     let recall (ks: int list) (queries: torch.Tensor) (keys: torch.Tensor) : float list =
@@ -37,10 +42,9 @@ module Retrieval =
             let matched = scores.diagonal(first).unsqueeze 1L
             let greater = scores.gt(matched).sum(1L).``to`` torch.float64
             let equal = scores.eq(matched).sum(1L).``to`` torch.float64
-            List.map2 (fun sum k -> sum + Tensors.toFloat ((hits k greater equal).sum ())) sums ks
+            List.map2 (fun sum k -> sum + Tensors.toFloat ((hits k greater equal).sum())) sums ks
 
-        overBlocks add (ks |> List.map (fun _ -> 0.0)) queries keys
-        |> List.map (fun sum -> sum / float queries.shape[0])
+        overBlocks add (ks |> List.map (fun _ -> 0.0)) queries keys |> List.map (fun sum -> sum / float queries.shape[0])
 
     /// The share of rows whose class has the largest score (ties shared); rows of class −1 are left out, NaN if all are.
     let accuracy (items: torch.Tensor) (prototypes: torch.Tensor) (labels: int64[]) : float =
@@ -57,13 +61,13 @@ module Retrieval =
             let own = scores.gather (1L, label)
             let greater = scores.gt(own).sum(1L).``to`` torch.float64
             let equal = scores.eq(own).sum(1L).``to`` torch.float64
-            Tensors.toFloat ((hits 1 greater equal).mean ())
+            Tensors.toFloat ((hits 1 greater equal).mean())
 
     /// mean_i [ log Σ_j exp S_ij − S_ii ] with all rows as candidates, S = queries·keysᵀ/τ.
     let private oneWayLoss (temperature: float) (queries: torch.Tensor) (keys: torch.Tensor) : float =
         let add sum first (scores: torch.Tensor) =
             let s = scores / temperature.ToScalar()
-            sum + Tensors.toFloat ((s.logsumexp 1L - s.diagonal first).``to``(torch.float64).sum ())
+            sum + Tensors.toFloat ((s.logsumexp 1L - s.diagonal first).``to``(torch.float64).sum())
 
         overBlocks add 0.0 queries keys / float queries.shape[0]
 

@@ -4,13 +4,15 @@ open TorchSharp
 
 /// How far alignment scores moved: A_now − A_then over all n × n scores of a step's rows.
 type Deviation =
-    { /// Mean absolute difference.
-      Mean: float
-      Max: float
-      /// Root mean square.
-      Rms: float
-      /// ‖A_now − A_then‖_F / ‖A_then‖_F.
-      Relative: float }
+    {
+        /// Mean absolute difference.
+        Mean: float
+        Max: float
+        /// Root mean square.
+        Rms: float
+        /// ‖A_now − A_then‖_F / ‖A_then‖_F.
+        Relative: float
+    }
 
 [<RequireQualifiedAccess>]
 module Stability =
@@ -34,14 +36,14 @@ module Stability =
                 let count = min blockRows (n - first)
                 let block (ya: torch.Tensor) (yb: torch.Tensor) = Tensors.product (ya.narrow (0L, first, count)) (yb.t ())
                 let old = block a0 b0
-                let change = (block a1 b1 - old).abs ()
+                let change = (block a1 b1 - old).abs()
 
                 go
                     (first + count)
                     (struct (sum + Tensors.toFloat (change.sum ()),
                              max largest (Tensors.toFloat (change.max ())),
-                             squares + Tensors.toFloat (change.square().sum ()),
-                             size + Tensors.toFloat (old.square().sum ())))
+                             squares + Tensors.toFloat (change.square().sum()),
+                             size + Tensors.toFloat (old.square().sum())))
 
         let struct (sum, largest, squares, size) = go 0L (struct (0.0, 0.0, 0.0, 0.0))
         let entries = float n * float columns

@@ -15,10 +15,8 @@ type TaskColumn =
 /// R: rows 0..T (after that many steps) by columns (tasks). Made by `Transfer.matrix`, which checks the sizes.
 type ResultMatrix =
     private
-        {
-            Last: int
-            Tasks: TaskColumn list
-        }
+        { Last: int
+          Tasks: TaskColumn list }
 
     /// T: the number of the last row.
     member m.Steps = m.Last
@@ -29,12 +27,7 @@ type ResultMatrix =
 type Average = { Value: float; Terms: int }
 
 /// A mean over seeds. `Sd` is the sample standard deviation (divisor n − 1), None for a single value.
-type Spread =
-    {
-        Mean: float
-        Sd: float option
-        Count: int
-    }
+type Spread = { Mean: float; Sd: float option; Count: int }
 
 /// What a result matrix says about learning and forgetting. Columns weigh the same, values keep their unit (rates stay
 /// fractions), and every function tells how many terms it averaged. None means that there is nothing to average *or that
@@ -47,23 +40,19 @@ module Transfer =
     /// A result matrix of rows 0..`steps`. Faults: a column of another length, or one trained before step 1.
     let matrix (steps: int) (columns: TaskColumn list) : Result<ResultMatrix, Fault list> =
         let faults =
-            [
-                for c in columns do
-                    if c.Values.Length <> steps + 1 then
-                        Fault.Shape($"column '{c.Task}'", $"{steps + 1} values (rows 0 to {steps})", $"{c.Values.Length}")
+            [ for c in columns do
+                  if c.Values.Length <> steps + 1 then
+                      Fault.Shape($"column '{c.Task}'", $"{steps + 1} values (rows 0 to {steps})", $"{c.Values.Length}")
 
-                    if c.LearnedAt < 1 then
-                        Fault.BadValue($"the step that trains '{c.Task}'", "1 or more", $"{c.LearnedAt}")
-            ]
+                  if c.LearnedAt < 1 then
+                      Fault.BadValue($"the step that trains '{c.Task}'", "1 or more", $"{c.LearnedAt}") ]
 
         let measured = Option.filter Double.IsFinite
 
         if faults.IsEmpty then
             Ok
-                {
-                    Last = steps
-                    Tasks = columns |> List.map (fun c -> { c with Values = Array.map measured c.Values })
-                }
+                { Last = steps
+                  Tasks = columns |> List.map (fun c -> { c with Values = Array.map measured c.Values }) }
         else
             Error faults
 
@@ -72,10 +61,8 @@ module Transfer =
             None
         else
             Some
-                {
-                    Value = List.averageBy Option.get terms
-                    Terms = terms.Length
-                }
+                { Value = List.averageBy Option.get terms
+                  Terms = terms.Length }
 
     let private minus = Option.map2 (fun (x: float) y -> x - y)
 
@@ -91,20 +78,17 @@ module Transfer =
     let final (m: ResultMatrix) : Average option = over (fun _ -> true) (last m) m
 
     /// mean_j R[s(j), j] over the tasks trained: how well each was learned when its turn came (plasticity).
-    let learned (m: ResultMatrix) : Average option =
-        over (fun c -> c.LearnedAt <= m.Last) (fun c -> c.Values[c.LearnedAt]) m
+    let learned (m: ResultMatrix) : Average option = over (fun c -> c.LearnedAt <= m.Last) (fun c -> c.Values[c.LearnedAt]) m
 
     let private sinceLearned m (c: TaskColumn) = minus (last m c) c.Values[c.LearnedAt]
 
     /// Backward transfer, mean over {j : s(j) < T} of R[T, j] − R[s(j), j], as GEM's paper (arXiv 1706.08840) defines it:
     /// negative is forgetting. The last task, whose term is zero by construction, is not counted.
-    let bwt (m: ResultMatrix) : Average option =
-        over (fun c -> c.LearnedAt < m.Last) (sinceLearned m) m
+    let bwt (m: ResultMatrix) : Average option = over (fun c -> c.LearnedAt < m.Last) (sinceLearned m) m
 
     /// The same over all trained tasks, the last one's zero included, as GEM's code has it. `final` = `learned` + this,
     /// when every column is trained within the T steps.
-    let bwtAllColumns (m: ResultMatrix) : Average option =
-        over (fun c -> c.LearnedAt <= m.Last) (sinceLearned m) m
+    let bwtAllColumns (m: ResultMatrix) : Average option = over (fun c -> c.LearnedAt <= m.Last) (sinceLearned m) m
 
     /// mean over {j : s(j) < T} of max_{s(j) ≤ i < T} R[i, j] − R[T, j] (Chaudhry et al., arXiv 1801.10112): the fall from the
     /// best earlier value; negative where the last step improved on all before. Never less than −`bwt`.
@@ -121,18 +105,15 @@ module Transfer =
         over (fun c -> c.LearnedAt > 1 && c.LearnedAt <= m.Last) (fun c -> minus c.Values[c.LearnedAt - 1] c.Values[0]) m
 
     /// mean_j R[T, j] − R[0, j]: what all the training changed against zero-shot.
-    let zeroShotShift (m: ResultMatrix) : Average option =
-        over (fun _ -> m.Last > 0) (fun c -> minus (last m c) c.Values[0]) m
+    let zeroShotShift (m: ResultMatrix) : Average option = over (fun _ -> m.Last > 0) (fun c -> minus (last m c) c.Values[0]) m
 
     /// mean over steps i ≥ 1 of the mean over {j : s(j) ≤ i} of R[i, j] (PyCIL's "average accuracy"). Its terms are the steps
     /// after which at least one task of this metric was learned.
     let stepAverage (m: ResultMatrix) : Average option =
-        [
-            for i in 1 .. m.Last do
-                match m.Tasks |> List.filter (fun c -> c.LearnedAt <= i) with
-                | [] -> ()
-                | seen -> seen |> List.map (fun c -> c.Values[i]) |> mean |> Option.map _.Value
-        ]
+        [ for i in 1 .. m.Last do
+              match m.Tasks |> List.filter (fun c -> c.LearnedAt <= i) with
+              | [] -> ()
+              | seen -> seen |> List.map (fun c -> c.Values[i]) |> mean |> Option.map _.Value ]
         |> mean
 
     /// Mean, sample standard deviation (n − 1) and n of one figure over seeds; None for no seeds.
@@ -146,8 +127,6 @@ module Transfer =
             let squares = values |> List.sumBy (fun x -> (x - average) ** 2.0)
 
             Some
-                {
-                    Mean = average
-                    Sd = Some(sqrt (squares / float (values.Length - 1)))
-                    Count = values.Length
-                }
+                { Mean = average
+                  Sd = Some(sqrt (squares / float (values.Length - 1)))
+                  Count = values.Length }

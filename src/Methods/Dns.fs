@@ -44,7 +44,13 @@ module Dns =
         [ for KeyValue(m, f) in frames do
               if f.Inputs.Total > 0.0 then
                   let cut = ranks settings f
-                  let note side (s: Spectrum) k = { Modality = m; Side = side; Shares = s.Shares; Protected = k }
+
+                  let note side (s: Spectrum) k =
+                      { Modality = m
+                        Side = side
+                        Shares = s.Shares
+                        Protected = k }
+
                   note "input" f.Inputs (cut |> Option.map (fun struct (k, _) -> k))
                   note "partner" f.Partners (cut |> Option.map (fun struct (_, k) -> k)) ]
 
@@ -71,7 +77,8 @@ module Dns =
             [ for position, task in List.indexed tasks do
                   for m in Pair.members task.Pair do
                       match bases settings frames[m] (task.Rows m) with
-                      | Some struct (v, u) -> (position, m), struct (v, Tensors.product (Tensors.product (task.Rows m) u) (u.t ()))
+                      | Some struct (v, u) ->
+                          (position, m), struct (v, Tensors.product (Tensors.product (task.Rows m) u) (u.t ()))
                       | None -> () ]
             |> Map
 
@@ -142,18 +149,26 @@ module Dns =
         let shapes = frames |> Map.map (fun m f -> Frame.shape (Settings.protection settings) f start[m])
 
         let bridge (pair: Pair) =
-            (Tensors.product (frames[pair.A].Partners.Vectors.t ()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
+            (Tensors.product (frames[pair.A].Partners.Vectors.t()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
 
-        let factors = shapes |> Map.toList |> List.choose (function m, Shape.Factor f -> Some(m, f) | _ -> None) |> Map
-        let ellipsoids = shapes |> Map.toList |> List.choose (function m, Shape.Ellipsoid(p, b) -> Some(m, (p, b)) | _ -> None) |> Map
+        let factors =
+            shapes
+            |> Map.toList
+            |> List.choose (function
+                | m, Shape.Factor f -> Some(m, f)
+                | _ -> None)
+            |> Map
+
+        let ellipsoids =
+            shapes
+            |> Map.toList
+            |> List.choose (function
+                | m, Shape.Ellipsoid(p, b) -> Some(m, (p, b))
+                | _ -> None)
+            |> Map
 
         { Start = start
-          Data =
-            tasks
-            |> List.map (fun t ->
-                { t with
-                    A = rotate t.Pair.A t.A
-                    B = rotate t.Pair.B t.B })
+          Data = tasks |> List.map (fun t -> { t with A = rotate t.Pair.A t.A; B = rotate t.Pair.B t.B })
           Pass = framePass (Settings.contrast settings) (Map [ for t in tasks -> t.Pair, bridge t.Pair ])
           Transform = Training.pipeline context true 0L [ Transform.factor factors; Optim.within start ellipsoids ]
           Finish =
@@ -184,14 +199,24 @@ module Dns =
           | _, Protect.Block -> ()
           | place, protect ->
               let words = $"%A{protect}".ToLowerInvariant(), $"%A{place}".ToLowerInvariant()
-              Fault.Contradiction($"--protect {fst words} needs the eigenbasis, not --place {snd words}", "use --place eigenbasis, or --protect block")
+
+              Fault.Contradiction(
+                  $"--protect {fst words} needs the eigenbasis, not --place {snd words}",
+                  "use --place eigenbasis, or --protect block"
+              )
           if settings.Exact && settings.Place = Place.Gradient then
-              Fault.Contradiction("--exact on cannot hold with --place gradient, since the optimizer bends what was projected", "use --place eigenbasis or update")
+              Fault.Contradiction(
+                  "--exact on cannot hold with --place gradient, since the optimizer bends what was projected",
+                  "use --place eigenbasis or update"
+              )
           if settings.Exact && settings.Partner = PartnerOutputs.AtLearning then
               Fault.Contradiction("--exact on needs partner outputs as they are now", "use --partner current")
           if settings.Exact && settings.Sides = Sides.Input then
               Fault.Contradiction("--sides input is exact already", "leave out --exact on, or use --sides dual")
-          if settings.Exact && (settings.Protect = Protect.Soft || settings.Protect = Protect.Trust || settings.Protect = Protect.Nothing) then
+          if
+              settings.Exact
+              && (settings.Protect = Protect.Soft || settings.Protect = Protect.Trust || settings.Protect = Protect.Nothing)
+          then
               Fault.Contradiction("--exact on needs entries that are fully protected", "use --protect block or product") ]
 
     let private make name summary presets fixedNames : Method =
@@ -212,11 +237,19 @@ module Dns =
 
     /// DNS with soft protection (theory.md, section 7a).
     let soft: Method =
-        make "dns-soft" "DNS that damps each entry by what it does to old scores (--tau)" [ "place", "eigenbasis"; "protect", "soft" ] ("budget" :: inFrames)
+        make
+            "dns-soft"
+            "DNS that damps each entry by what it does to old scores (--tau)"
+            [ "place", "eigenbasis"; "protect", "soft" ]
+            ("budget" :: inFrames)
 
     /// DNS with a stability budget (theory.md, section 7a).
     let trust: Method =
-        make "dns-trust" "DNS that keeps each step's change of old scores within --budget" [ "place", "eigenbasis"; "protect", "trust" ] ("tau" :: inFrames)
+        make
+            "dns-trust"
+            "DNS that keeps each step's change of old scores within --budget"
+            [ "place", "eigenbasis"; "protect", "trust" ]
+            ("tau" :: inFrames)
 
     /// The frames without a mask: what the basis alone does.
     let eigenbasisOnly: Method =

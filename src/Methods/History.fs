@@ -16,8 +16,7 @@ module History =
                   | [| m; p |] -> Modality.named m, Modality.named p
                   | _ -> () ]
 
-    let private partners (m: Modality) (memory: Memory) =
-        edges memory |> List.filter (fst >> (=) m) |> List.map snd
+    let private partners (m: Modality) (memory: Memory) = edges memory |> List.filter (fst >> (=) m) |> List.map snd
 
     /// The moment of all old inputs of a modality; `None` before its first step.
     let inputs (m: Modality) (memory: Memory) : Moment option =

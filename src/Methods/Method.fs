@@ -4,12 +4,14 @@ open TorchSharp
 
 /// The training data of one step, in the coordinates that a method trains in.
 type Task =
-    { Index: int
-      Name: string
-      Pair: Pair
-      /// Matched rows, n × d_a and n × d_b.
-      A: torch.Tensor
-      B: torch.Tensor }
+    {
+        Index: int
+        Name: string
+        Pair: Pair
+        /// Matched rows, n × d_a and n × d_b.
+        A: torch.Tensor
+        B: torch.Tensor
+    }
 
     /// Matched pairs in it.
     member t.Count: int64 = t.A.shape[0]
@@ -19,29 +21,31 @@ type Task =
 
 /// Some rows of one of a session's tasks.
 type Batch =
-    { /// The place of the task in the session's data.
-      Task: int
-      Pair: Pair
-      /// Row numbers, int64.
-      Rows: torch.Tensor
-      A: torch.Tensor
-      B: torch.Tensor }
+    {
+        /// The place of the task in the session's data.
+        Task: int
+        Pair: Pair
+        /// Row numbers, int64.
+        Rows: torch.Tensor
+        A: torch.Tensor
+        B: torch.Tensor
+    }
 
 /// A loss and the direction that a method gives the optimizer for it.
 [<Struct>]
-type Pass =
-    { Loss: torch.Tensor
-      Gradients: Heads }
+type Pass = { Loss: torch.Tensor; Gradients: Heads }
 
 /// A spectrum that a method used in a step, for reports.
 type SpectrumNote =
-    { Modality: Modality
-      /// `input` or `partner`.
-      Side: string
-      /// Shares of the trace, largest first.
-      Shares: float[]
-      /// How many of them are inside the cut, where there is a cut.
-      Protected: int option }
+    {
+        Modality: Modality
+        /// `input` or `partner`.
+        Side: string
+        /// Shares of the trace, largest first.
+        Shares: float[]
+        /// How many of them are inside the cut, where there is a cut.
+        Protected: int option
+    }
 
 /// What a method keeps between steps: named tensors, so that it can be counted, written and taken up again.
 type Memory = Map<string, torch.Tensor>
@@ -55,7 +59,7 @@ module Memory =
     let moment (name: string) (memory: Memory) : Moment option =
         Map.tryFind name memory
         |> Option.map (fun matrix ->
-            { Count = memory[name + "#"].cpu().item<int64> ()
+            { Count = memory[name + "#"].cpu().item<int64>()
               Matrix = matrix })
 
     let setMoment (name: string) (m: Moment) (memory: Memory) : Memory =
@@ -68,25 +72,29 @@ module Memory =
 
 /// What a step of training needs beside its data.
 type Context =
-    { Settings: Settings
-      Device: torch.Device
-      /// The heads before any step.
-      Initial: Heads
-      /// Updates that this step will take.
-      Updates: int64 }
+    {
+        Settings: Settings
+        Device: torch.Device
+        /// The heads before any step.
+        Initial: Heads
+        /// Updates that this step will take.
+        Updates: int64
+    }
 
 /// One step of training as a method wants it: values and functions for the loop that runs it.
 type Session =
-    { /// The parameters that are trained, in the method's coordinates; the loop owns copies.
-      Start: Heads
-      Data: Task list
-      Pass: Heads -> Batch -> Pass
-      Transform: Transform
-      /// All heads after the step, from the trained parameters.
-      Finish: Heads -> Heads
-      Spectra: SpectrumNote list
-      /// Sentences for the user about this step.
-      Remarks: string list }
+    {
+        /// The parameters that are trained, in the method's coordinates; the loop owns copies.
+        Start: Heads
+        Data: Task list
+        Pass: Heads -> Batch -> Pass
+        Transform: Transform
+        /// All heads after the step, from the trained parameters.
+        Finish: Heads -> Heads
+        Spectra: SpectrumNote list
+        /// Sentences for the user about this step.
+        Remarks: string list
+    }
 
 /// When a method trains.
 [<RequireQualifiedAccess>]
@@ -98,20 +106,22 @@ type Curriculum =
 
 /// A method is a value: how it begins a step and what it keeps at its end. Neither changes a tensor that it is given.
 type Method =
-    { Name: string
-      Summary: string
-      Curriculum: Curriculum
-      /// The hyperparameters that it takes.
-      Fields: Field list
-      /// Those that it sets itself, over a stream's common ones.
-      Presets: (string * string) list
-      /// Settings of its own that exclude each other.
-      Refuses: Settings -> Fault list
-      /// Its heads before any step, from identity heads.
-      Initial: Heads -> Heads
-      Begin: Context -> Memory -> Heads -> Task list -> Session
-      /// The memory after a step, from that before it and the heads after it.
-      End: Context -> Memory -> Heads -> Task list -> Memory }
+    {
+        Name: string
+        Summary: string
+        Curriculum: Curriculum
+        /// The hyperparameters that it takes.
+        Fields: Field list
+        /// Those that it sets itself, over a stream's common ones.
+        Presets: (string * string) list
+        /// Settings of its own that exclude each other.
+        Refuses: Settings -> Fault list
+        /// Its heads before any step, from identity heads.
+        Initial: Heads -> Heads
+        Begin: Context -> Memory -> Heads -> Task list -> Session
+        /// The memory after a step, from that before it and the heads after it.
+        End: Context -> Memory -> Heads -> Task list -> Memory
+    }
 
 /// Parts that methods share.
 [<RequireQualifiedAccess>]

@@ -11,7 +11,7 @@ module Reference =
 
     let private seen (memory: Memory) : int64 =
         match Map.tryFind samples memory with
-        | Some n -> n.cpu().item<int64> ()
+        | Some n -> n.cpu().item<int64>()
         | None -> 0L
 
     /// C ← C n̄/(n̄ + n) + XᵀX/(n̄ + n), n̄ being the samples of all modalities together (4).
@@ -45,7 +45,8 @@ module Reference =
             | Some p -> torch.cat ([| g.narrow(1L, 0L, p.shape[0]).mm p; g.narrow (1L, p.shape[0], 1L) |], 1L)
             | None -> g
 
-        { raw with Gradients = raw.Gradients |> Map.map project |> Heads.map (fun g -> g * clip.ToScalar()) }
+        { raw with
+            Gradients = raw.Gradients |> Map.map project |> Heads.map (fun g -> g * clip.ToScalar()) }
 
     let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings
@@ -61,7 +62,9 @@ module Reference =
             spectra
             |> Map.map (fun _ s ->
                 let p = Spectrum.projector (Spectrum.rank settings.Threshold s) s
-                Tensors.scoped (fun () -> (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
+
+                Tensors.scoped (fun () ->
+                    (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
 
         { Training.plainSession context heads tasks with
             Pass = pass settings free
@@ -83,6 +86,7 @@ module Reference =
           Refuses = fun _ -> []
           Initial =
             Heads.map (fun w ->
-                Tensors.scoped (fun () -> torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
+                Tensors.scoped (fun () ->
+                    torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
           Begin = begin'
           End = fun _ memory _ tasks -> accumulate memory tasks }

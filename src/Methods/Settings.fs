@@ -110,12 +110,14 @@ module Settings =
 
 /// One hyperparameter as users write it: `--NAME VALUE`, `method[NAME=VALUE]`, a key of a stream's preset.
 type Field =
-    { Name: string
-      /// What it takes, for help and for refusals.
-      Takes: string
-      Help: string
-      Show: Settings -> string
-      Read: string -> Settings -> Result<Settings, Fault list> }
+    {
+        Name: string
+        /// What it takes, for help and for refusals.
+        Takes: string
+        Help: string
+        Show: Settings -> string
+        Read: string -> Settings -> Result<Settings, Fault list>
+    }
 
 /// The table of hyperparameters, from which options, presets and records are read and written.
 [<RequireQualifiedAccess>]
@@ -143,7 +145,9 @@ module Field =
 
     let private choice name help (values: (string * 'v) list) (get: Settings -> 'v) (set: 'v -> Settings -> Settings) =
         let show v = values |> List.find (fun (_, x) -> x = v) |> fst
-        field name (String.Join(" or ", List.map fst values)) help (get >> show) (fun s -> values |> List.tryFind (fun (n, _) -> n = s) |> Option.map (snd >> set))
+
+        field name (String.Join(" or ", List.map fst values)) help (get >> show) (fun s ->
+            values |> List.tryFind (fun (n, _) -> n = s) |> Option.map (snd >> set))
 
     let private onOff = [ "on", true; "off", false ]
 
@@ -162,7 +166,12 @@ module Field =
     /// How a method learns, whatever the method.
     let training: Field list =
         [ number "lr" "a number ≥ 0" "learning rate" (fun x -> x >= 0.0) _.LearningRate (fun v s -> { s with LearningRate = v })
-          field "epochs" "a whole number ≥ 1" "passes over a step's training rows" (fun s -> string s.Epochs) (wholeNumber >> Option.map (fun n s -> { s with Epochs = n }))
+          field
+              "epochs"
+              "a whole number ≥ 1"
+              "passes over a step's training rows"
+              (fun s -> string s.Epochs)
+              (wholeNumber >> Option.map (fun n s -> { s with Epochs = n }))
           field
               "batch"
               "a whole number ≥ 2, or all"
@@ -172,24 +181,54 @@ module Field =
                   | BatchSize.All -> "all"
                   | BatchSize.Rows n -> string n)
               (function
-              | "all" -> Some(fun s -> { s with Batch = BatchSize.All })
-              | given -> wholeNumber given |> Option.filter (fun n -> n >= 2) |> Option.map (fun n s -> { s with Batch = BatchSize.Rows n }))
-          number "weight-decay" "a number ≥ 0" "decoupled weight decay, not on biases" (fun x -> x >= 0.0) _.WeightDecay (fun v s -> { s with WeightDecay = v })
-          number "temperature" "a number > 0" "temperature of InfoNCE" (fun x -> x > 0.0) _.Temperature (fun v s -> { s with Temperature = v })
-          choice "scores" "inner products as they are, or of unit vectors" [ "raw", Scoring.Raw; "cosine", Scoring.Cosine ] _.Scoring (fun v s -> { s with Scoring = v })
+               | "all" -> Some(fun s -> { s with Batch = BatchSize.All })
+               | given ->
+                   wholeNumber given
+                   |> Option.filter (fun n -> n >= 2)
+                   |> Option.map (fun n s -> { s with Batch = BatchSize.Rows n }))
+          number
+              "weight-decay"
+              "a number ≥ 0"
+              "decoupled weight decay, not on biases"
+              (fun x -> x >= 0.0)
+              _.WeightDecay
+              (fun v s -> { s with WeightDecay = v })
+          number "temperature" "a number > 0" "temperature of InfoNCE" (fun x -> x > 0.0) _.Temperature (fun v s ->
+              { s with Temperature = v })
+          choice
+              "scores"
+              "inner products as they are, or of unit vectors"
+              [ "raw", Scoring.Raw; "cosine", Scoring.Cosine ]
+              _.Scoring
+              (fun v s -> { s with Scoring = v })
           choice "symmetric" "InfoNCE both ways (CLIP), not only a to b" onOff _.Symmetric (fun v s -> { s with Symmetric = v })
-          choice "optimizer" "AdamW (0.9, 0.999, 1e-8) or plain gradient descent" [ "adamw", Optimiser.AdamW; "sgd", Optimiser.Sgd ] _.Optimiser (fun v s -> { s with Optimiser = v })
-          choice "decay" "how the rate falls over a step" [ "linear", Schedule.Linear; "cosine", Schedule.Cosine; "constant", Schedule.Constant ] _.Decay (fun v s -> { s with Decay = v })
+          choice
+              "optimizer"
+              "AdamW (0.9, 0.999, 1e-8) or plain gradient descent"
+              [ "adamw", Optimiser.AdamW; "sgd", Optimiser.Sgd ]
+              _.Optimiser
+              (fun v s -> { s with Optimiser = v })
+          choice
+              "decay"
+              "how the rate falls over a step"
+              [ "linear", Schedule.Linear; "cosine", Schedule.Cosine; "constant", Schedule.Constant ]
+              _.Decay
+              (fun v s -> { s with Decay = v })
           field
               "clip"
               "a number > 0, or off"
               "largest gradient norm, both heads together"
               (fun s -> s.Clip |> Option.map text |> Option.defaultValue "off")
               (function
-              | "off" -> Some(fun s -> { s with Clip = None })
-              | given -> parseFloat given |> Option.filter (fun x -> x > 0.0) |> Option.map (fun x s -> { s with Clip = Some x }))
+               | "off" -> Some(fun s -> { s with Clip = None })
+               | given -> parseFloat given |> Option.filter (fun x -> x > 0.0) |> Option.map (fun x s -> { s with Clip = Some x }))
           choice "shuffle" "a new order of rows each epoch" onOff _.Shuffle (fun v s -> { s with Shuffle = v })
-          choice "dtype" "what weights and features are kept in" [ "float32", Dtype.Float32; "float64", Dtype.Float64 ] _.Dtype (fun v s -> { s with Dtype = v }) ]
+          choice
+              "dtype"
+              "what weights and features are kept in"
+              [ "float32", Dtype.Float32; "float64", Dtype.Float64 ]
+              _.Dtype
+              (fun v s -> { s with Dtype = v }) ]
 
     /// What DNS takes beside it.
     let dns: Field list =
@@ -199,7 +238,12 @@ module Field =
               [ "gradient", Place.Gradient; "update", Place.Update; "eigenbasis", Place.Eigenbasis ]
               _.Place
               (fun v s -> { s with Place = v })
-          choice "sides" "protect scores (dual), or all outputs on old inputs (input)" [ "dual", Sides.Dual; "input", Sides.Input ] _.Sides (fun v s -> { s with Sides = v })
+          choice
+              "sides"
+              "protect scores (dual), or all outputs on old inputs (input)"
+              [ "dual", Sides.Dual; "input", Sides.Input ]
+              _.Sides
+              (fun v s -> { s with Sides = v })
           choice
               "protect"
               "which entries of a change are protected"
@@ -210,7 +254,12 @@ module Field =
                 "nothing", Protect.Nothing ]
               _.Protect
               (fun v s -> { s with Protect = v })
-          choice "exact" "protect one side of every old pair fully, so that no second-order change is left" onOff _.Exact (fun v s -> { s with Exact = v })
+          choice
+              "exact"
+              "protect one side of every old pair fully, so that no second-order change is left"
+              onOff
+              _.Exact
+              (fun v s -> { s with Exact = v })
           choice
               "partner"
               "weights that old partner outputs are taken under"
@@ -218,9 +267,22 @@ module Field =
               _.Partner
               (fun v s -> { s with Partner = v })
           threshold "threshold" "cut of the input spectrum" _.Threshold (fun v s -> { s with Threshold = v })
-          threshold "partner-threshold" "cut of the partner-output spectrum" _.PartnerThreshold (fun v s -> { s with PartnerThreshold = v })
-          number "tau" "a number > 0" "scale of product and soft protection, in shares of the traces" (fun x -> x > 0.0) _.Tau (fun v s -> { s with Tau = v })
-          number "budget" "a number ≥ 0" "relative change of old scores that trust allows a step" (fun x -> x >= 0.0) _.Budget (fun v s -> { s with Budget = v }) ]
+          threshold "partner-threshold" "cut of the partner-output spectrum" _.PartnerThreshold (fun v s ->
+              { s with PartnerThreshold = v })
+          number
+              "tau"
+              "a number > 0"
+              "scale of product and soft protection, in shares of the traces"
+              (fun x -> x > 0.0)
+              _.Tau
+              (fun v s -> { s with Tau = v })
+          number
+              "budget"
+              "a number ≥ 0"
+              "relative change of old scores that trust allows a step"
+              (fun x -> x >= 0.0)
+              _.Budget
+              (fun v s -> { s with Budget = v }) ]
 
     let all: Field list = training @ dns
 

@@ -6,8 +6,7 @@ open TorchSharp
 [<RequireQualifiedAccess>]
 module Optim =
     /// ‖updates‖ over all modalities, one number as in `clip_grad_norm_`.
-    let globalNorm (updates: Heads) : float =
-        updates.Values |> Seq.sumBy (fun u -> let n = Tensors.norm u in n * n) |> sqrt
+    let globalNorm (updates: Heads) : float = updates.Values |> Seq.sumBy (fun u -> let n = Tensors.norm u in n * n) |> sqrt
 
     /// What to multiply updates of this norm by, so that it is at most `limit`: min(1, limit/(norm + 1e-6)).
     let clipFactor (limit: float) (norm: float) : float = min 1.0 (limit / (norm + 1e-6))
@@ -25,9 +24,14 @@ module Optim =
     let adam: Transform =
         let beta1, beta2, epsilon = 0.9, 0.999, 1e-8
         let zeros (parameters: Heads) = Heads.map torch.zeros_like parameters
-        let average (beta: float) (old: torch.Tensor) (value: torch.Tensor) = old * beta.ToScalar() + value * (1.0 - beta).ToScalar()
 
-        { Init = fun parameters -> { TransformState.empty with Slots = Map [ "m", zeros parameters; "v", zeros parameters ] }
+        let average (beta: float) (old: torch.Tensor) (value: torch.Tensor) =
+            old * beta.ToScalar() + value * (1.0 - beta).ToScalar()
+
+        { Init =
+            fun parameters ->
+                { TransformState.empty with
+                    Slots = Map [ "m", zeros parameters; "v", zeros parameters ] }
           Update =
             fun state updates _ ->
                 let count m = 1L + (Map.tryFind m state.Counts |> Option.defaultValue 0L)
@@ -37,21 +41,21 @@ module Optim =
                 let direction m (average: torch.Tensor) =
                     let n = float (count m)
                     let scale = sqrt (1.0 - beta2 ** n)
-                    let root = (Heads.weight m second).sqrt().div_(scale.ToScalar()).add_ (epsilon.ToScalar())
-                    (average / root).div_ ((1.0 - beta1 ** n).ToScalar())
+                    let root = (Heads.weight m second).sqrt().div_(scale.ToScalar()).add_(epsilon.ToScalar())
+                    (average / root).div_((1.0 - beta1 ** n).ToScalar())
 
                 struct (Map.map direction first,
                         { state with
                             Step = state.Step + 1L
                             Counts = updates |> Map.fold (fun counts m _ -> Map.add m (count m) counts) state.Counts
-                            Slots =
-                                Map
-                                    [ "m", Heads.replace first state.Slots["m"]
-                                      "v", Heads.replace second state.Slots["v"] ] }) }
+                            Slots = Map [ "m", Heads.replace first state.Slots["m"]; "v", Heads.replace second state.Slots["v"] ] }) }
 
     /// Heavy-ball momentum b ← βb + g, as in torch's SGD; β = 0 is plain SGD.
     let momentum (beta: float) : Transform =
-        { Init = fun parameters -> { TransformState.empty with Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
+        { Init =
+            fun parameters ->
+                { TransformState.empty with
+                    Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
           Update =
             fun state updates _ ->
                 let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.ToScalar() + g)
@@ -71,7 +75,12 @@ module Optim =
                     u + w * rate.ToScalar()
                 else
                     let columns = w.shape[1] - exempt
-                    torch.cat ([| u.narrow (1L, 0L, columns) + w.narrow (1L, 0L, columns) * rate.ToScalar(); u.narrow (1L, columns, exempt) |], 1L))
+
+                    torch.cat (
+                        [| u.narrow (1L, 0L, columns) + w.narrow (1L, 0L, columns) * rate.ToScalar()
+                           u.narrow (1L, columns, exempt) |],
+                        1L
+                    ))
 
     /// From a direction to a step downhill: times −lr · schedule(i) for the i-th of `total` updates.
     let rate (lr: float) (schedule: Schedule) (total: int64) : Transform =

@@ -4,14 +4,16 @@ open TorchSharp
 
 /// What a transform remembers between updates: a value, so that it can be kept, compared, written and taken up again.
 type TransformState =
-    { /// How often it was updated.
-      Step: int64
-      /// Per modality, for those that come and go between updates.
-      Counts: Map<Modality, int64>
-      /// Running tensors by name and modality.
-      Slots: Map<string, Heads>
-      /// The states of its parts, where it has parts.
-      Parts: TransformState list }
+    {
+        /// How often it was updated.
+        Step: int64
+        /// Per modality, for those that come and go between updates.
+        Counts: Map<Modality, int64>
+        /// Running tensors by name and modality.
+        Slots: Map<string, Heads>
+        /// The states of its parts, where it has parts.
+        Parts: TransformState list
+    }
 
 /// A step in the pipeline from gradients to updates: a pair of pure functions. `Update` takes the state, the updates so far
 /// and the parameters that they are for, and returns new updates and a new state. A loop adds the last updates to the
@@ -30,8 +32,10 @@ module TransformState =
 
     /// Every tensor in it, for scopes.
     let rec tensors (s: TransformState) : torch.Tensor list =
-        [ for slot in s.Slots.Values do yield! Heads.tensors slot
-          for part in s.Parts do yield! tensors part ]
+        [ for slot in s.Slots.Values do
+              yield! Heads.tensors slot
+          for part in s.Parts do
+              yield! tensors part ]
 
 [<RequireQualifiedAccess>]
 module Transform =
@@ -47,7 +51,10 @@ module Transform =
 
     /// One after another, the first one first. Example: `Transform.chain [ clip; adam; decay; rate ]`.
     let chain (transforms: Transform list) : Transform =
-        { Init = fun parameters -> { TransformState.empty with Parts = transforms |> List.map (fun t -> t.Init parameters) }
+        { Init =
+            fun parameters ->
+                { TransformState.empty with
+                    Parts = transforms |> List.map (fun t -> t.Init parameters) }
           Update =
             fun state updates parameters ->
                 let folder struct (updates, done') (transform: Transform, part) =
@@ -55,7 +62,11 @@ module Transform =
                     struct (updates, part :: done')
 
                 let struct (updates, parts) = List.fold folder (struct (updates, [])) (List.zip transforms state.Parts)
-                struct (updates, { state with Step = state.Step + 1L; Parts = List.rev parts }) }
+
+                struct (updates,
+                        { state with
+                            Step = state.Step + 1L
+                            Parts = List.rev parts }) }
 
     /// Multiplies entry by entry; a modality without a factor stays as it is.
     let factor (factors: Map<Modality, torch.Tensor>) : Transform =

@@ -15,9 +15,7 @@ type Progress =
     | Ended of plan: Plan * seed: int * fault: Fault option
 
 /// What an experiment left in its folder.
-type Summary =
-    { Rows: Row list
-      Failures: (string * int * string) list }
+type Summary = { Rows: Row list; Failures: (string * int * string) list }
 
 /// Plans × seeds over a stream, with the results in a folder.
 [<RequireQualifiedAccess>]
@@ -32,7 +30,9 @@ module Experiment =
     /// they may be replaced. Nothing of the user's own in it is touched.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> =
         try
-            let taken = ours |> List.exists (fun name -> File.Exists(Path.Combine(folder, name))) || Directory.Exists(Path.Combine(folder, "weights"))
+            let taken =
+                ours |> List.exists (fun name -> File.Exists(Path.Combine(folder, name)))
+                || Directory.Exists(Path.Combine(folder, "weights"))
 
             if taken && not force then
                 Error [ Fault.Occupied folder ]
@@ -41,12 +41,19 @@ module Experiment =
                 let probe = Path.Combine(folder, $".{Guid.NewGuid():N}")
                 File.WriteAllText(probe, "")
                 File.Delete probe
-                for name in ours do File.Delete(Path.Combine(folder, name))
+
+                for name in ours do
+                    File.Delete(Path.Combine(folder, name))
+
                 let weights = Path.Combine(folder, "weights")
-                if Directory.Exists weights then Directory.Delete(weights, true)
+
+                if Directory.Exists weights then
+                    Directory.Delete(weights, true)
+
                 Ok()
-        with :? IOException | :? UnauthorizedAccessException as e ->
-            Error [ Fault.Unwritable(folder, e.Message) ]
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(folder, e.Message) ]
 
     let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
         let folder = Path.Combine(request.Out, "weights", folderName plan.Label, $"seed-{seed}", $"step-{step.Index:D2}")
@@ -101,23 +108,36 @@ module Experiment =
                 [ Results.write request.Out (rows @ Results.aggregates rows)
                   Results.writeLosses request.Out losses
                   Results.writeSpectra request.Out spectra
-                  Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w -> w.Write(Record.write created failures request)) ]
+                  Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
+                      w.Write(Record.write created failures request)) ]
 
             Check.all writers |> Result.map ignore
 
-        let cells = [ for plan in request.Plans do for seed in request.Seeds -> plan, seed ]
+        let cells =
+            [ for plan in request.Plans do
+                  for seed in request.Seeds -> plan, seed ]
 
         let rec go cells finished rows losses spectra failures =
             match cells with
-            | [] -> Ok { Rows = rows @ Results.aggregates rows; Failures = failures }
+            | [] ->
+                Ok
+                    { Rows = rows @ Results.aggregates rows
+                      Failures = failures }
             | (plan, seed) :: rest ->
                 tell (Progress.Began(plan, seed, share finished))
 
                 let within event =
-                    let sofar = match event with Event.Epoch(_, _, _, updates, _) -> updates | Event.Remark _ -> 0L
+                    let sofar =
+                        match event with
+                        | Event.Epoch(_, _, _, updates, _) -> updates
+                        | Event.Remark _ -> 0L
+
                     tell (Progress.Within(plan, seed, event, share (finished + sofar)))
 
-                let save step heads = if request.SaveWeights then saveWeights request plan seed step heads
+                let save step heads =
+                    if request.SaveWeights then
+                        saveWeights request plan seed step heads
+
                 let result = Train.run request.Stream request.Device request.Split seed within save plan
                 let finished = finished + cost plan
 
@@ -126,7 +146,8 @@ module Experiment =
                     | Ok outcome ->
                         let spectra = if seed = request.Seeds.Head then spectra @ spectrumRows plan seed outcome else spectra
                         rows @ rowsOf request plan seed outcome, losses @ lossRows plan seed outcome, spectra, failures, None
-                    | Error faults -> rows, losses, spectra, failures @ [ for f in faults -> plan.Label, seed, f.Message ], List.tryHead faults
+                    | Error faults ->
+                        rows, losses, spectra, failures @ [ for f in faults -> plan.Label, seed, f.Message ], List.tryHead faults
 
                 tell (Progress.Ended(plan, seed, fault))
                 write rows losses spectra failures |> Result.bind (fun () -> go rest finished rows losses spectra failures)

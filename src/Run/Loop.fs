@@ -20,11 +20,7 @@ module Loop =
     /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
     let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
         let ofTask i n =
-            let order =
-                if settings.Shuffle then
-                    Seed.permutation n (Seed.split $"task {i}" seed)
-                else
-                    torch.arange n
+            let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
 
             let size =
                 match settings.Batch with
@@ -36,7 +32,7 @@ module Loop =
         let all = counts |> List.mapi ofTask |> List.concat |> Array.ofList
 
         if settings.Shuffle && counts.Length > 1 then
-            let order = (Seed.permutation (int64 all.Length) (Seed.split "order" seed)).data<int64>().ToArray ()
+            let order = (Seed.permutation (int64 all.Length) (Seed.split "order" seed)).data<int64>().ToArray()
             [ for i in order -> all[int i] ]
         else
             List.ofArray all
@@ -62,7 +58,10 @@ module Loop =
         let pass = session.Pass weights batch
         let struct (changes, next) = session.Transform.Update state pass.Gradients weights
         let moved = changes |> Map.map (fun m change -> Heads.weight m weights + change)
-        for t in Heads.tensors moved @ TransformState.tensors next do scope.MoveToOuter t |> ignore
+
+        for t in Heads.tensors moved @ TransformState.tensors next do
+            scope.MoveToOuter t |> ignore
+
         struct (Tensors.toFloat pass.Loss, Heads.replace moved weights, next)
 
     /// Trains a session and returns its weights, moved to the caller's scope. `onEpoch epoch loss updates` is told after each epoch:
@@ -76,12 +75,12 @@ module Loop =
             | [] -> Ok struct (weights, state, losses)
             | (task, rows) :: rest ->
                 let struct (loss, next, nextState) = update session weights state task rows
-                free (Heads.tensors weights @ TransformState.tensors state) (Heads.tensors next @ TransformState.tensors nextState)
 
-                if Double.IsFinite loss then
-                    overBatches next nextState (loss :: losses) rest
-                else
-                    Error()
+                free
+                    (Heads.tensors weights @ TransformState.tensors state)
+                    (Heads.tensors next @ TransformState.tensors nextState)
+
+                if Double.IsFinite loss then overBatches next nextState (loss :: losses) rest else Error()
 
         let rec overEpochs (weights: Heads) state epoch sofar =
             if epoch > settings.Epochs then
@@ -92,7 +91,9 @@ module Loop =
                 match overBatches weights state [] rows with
                 | Error() -> Error epoch
                 | Ok struct (weights, state, losses) ->
-                    for t in rows |> List.map snd do t.Dispose()
+                    for t in rows |> List.map snd do
+                        t.Dispose()
+
                     let sofar = sofar + int64 losses.Length
                     onEpoch epoch (List.average losses) sofar
                     overEpochs weights state (epoch + 1) sofar
@@ -101,6 +102,8 @@ module Loop =
 
         match overEpochs start (session.Transform.Init start) 1 0L with
         | Ok trained ->
-            for t in Heads.tensors trained do scope.MoveToOuter t |> ignore
+            for t in Heads.tensors trained do
+                scope.MoveToOuter t |> ignore
+
             Ok trained
         | Error epoch -> Error epoch

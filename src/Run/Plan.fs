@@ -3,19 +3,14 @@ namespace Cmcl
 open System
 
 /// One method with all its settings, as a run will use it. The label is what results call it.
-type Plan =
-    { Label: string
-      Method: Method
-      Settings: Settings }
+type Plan = { Label: string; Method: Method; Settings: Settings }
 
 /// From what users write to plans: defaults, then the stream's preset, the method's own, the stream's for that method, the
 /// options given, and what stands in brackets after the method's name, each over those before.
 [<RequireQualifiedAccess>]
 module Plan =
     /// A method as written: `dns` or `dns[protect=product;tau=3e-5]`.
-    type private Written =
-        { Name: string
-          Options: (string * string) list }
+    type private Written = { Name: string; Options: (string * string) list }
 
     let private form = "NAME or NAME[OPTION=VALUE;OPTION=VALUE]"
 
@@ -101,12 +96,15 @@ module Plan =
                     |> Result.bind (fun settings ->
                         let idle = written.Options |> List.filter (fun (name, _) -> not (Field.matters settings name))
 
-                        match m.Refuses settings @ [ for name, _ in idle -> Fault.Contradiction($"'{name}' changes nothing in {label written}", "leave it out, or set what it belongs to (--protect, --sides)") ] with
-                        | [] ->
-                            Ok
-                                { Label = label written
-                                  Method = m
-                                  Settings = settings }
+                        match
+                            m.Refuses settings
+                            @ [ for name, _ in idle ->
+                                    Fault.Contradiction(
+                                        $"'{name}' changes nothing in {label written}",
+                                        "leave it out, or set what it belongs to (--protect, --sides)"
+                                    ) ]
+                        with
+                        | [] -> Ok { Label = label written; Method = m; Settings = settings }
                         | faults -> Error faults)
 
     /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
@@ -120,13 +118,18 @@ module Plan =
 
                       if not taken then
                           let names = String.Join(", ", plans |> List.map _.Label)
-                          Fault.Contradiction($"--{name} {value} changes nothing for {names}", "leave it out, or add a method and settings that use it (cmcl methods lists them)") ]
+
+                          Fault.Contradiction(
+                              $"--{name} {value} changes nothing for {names}",
+                              "leave it out, or add a method and settings that use it (cmcl methods lists them)"
+                          ) ]
 
             let repeated =
                 plans
                 |> List.countBy _.Label
                 |> List.filter (fun (_, n) -> n > 1)
-                |> List.map (fun (name, _) -> Fault.Contradiction($"'{name}' is named twice", "name each method once, or tell them apart in brackets"))
+                |> List.map (fun (name, _) ->
+                    Fault.Contradiction($"'{name}' is named twice", "name each method once, or tell them apart in brackets"))
 
             match idle @ repeated with
             | [] -> Ok plans
@@ -137,4 +140,7 @@ module Plan =
         match plan.Method.Curriculum, plan.Settings.Batch with
         | Curriculum.Never, _
         | _, BatchSize.All -> []
-        | _, BatchSize.Rows n -> [ for step in stream.Steps do if n > step.Train.Length then Fault.BatchTooLarge(step.Name, n, step.Train.Length) ]
+        | _, BatchSize.Rows n ->
+            [ for step in stream.Steps do
+                  if n > step.Train.Length then
+                      Fault.BatchTooLarge(step.Name, n, step.Train.Length) ]

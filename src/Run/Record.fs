@@ -10,19 +10,21 @@ open TorchSharp
 
 /// What a run was asked to do: everything that decides its results.
 type Request =
-    { Stream: Stream
-      /// The stream as the user named it.
-      Source: string
-      Plans: Plan list
-      Seeds: int list
-      Device: torch.Device
-      /// The rows that figures are taken of.
-      Split: Split
-      SaveWeights: bool
-      /// The folder for results.
-      Out: string
-      /// The command line, to repeat it.
-      Command: string }
+    {
+        Stream: Stream
+        /// The stream as the user named it.
+        Source: string
+        Plans: Plan list
+        Seeds: int list
+        Device: torch.Device
+        /// The rows that figures are taken of.
+        Split: Split
+        SaveWeights: bool
+        /// The folder for results.
+        Out: string
+        /// The command line, to repeat it.
+        Command: string
+    }
 
 /// The record beside the results, `config.json`: settings, seeds, data and versions.
 [<RequireQualifiedAccess>]
@@ -37,7 +39,10 @@ module Record =
 
     let private record (pairs: (string * (JsonNode | null)) list) : JsonObject =
         let o = JsonObject()
-        for name, value in pairs do o[name] <- value
+
+        for name, value in pairs do
+            o[name] <- value
+
         o
 
     let private node pairs : JsonNode | null = record pairs
@@ -93,7 +98,11 @@ module Record =
                   "device", text (string r.Device)
                   "seeds", list (List.map whole r.Seeds)
                   "methods", list (List.map plan r.Plans)
-                  "failures", list [ for label, seed, why in failures -> node [ "method", text label; "seed", whole seed; "message", text why ] ] ]
+                  "failures",
+                  list
+                      [ for label, seed, why in failures -> node [ "method", text label; "seed", whole seed; "message", text why ] ] ]
 
-        let options = JsonSerializerOptions(WriteIndented = true, Encoder = Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+        let options =
+            JsonSerializerOptions(WriteIndented = true, Encoder = Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+
         all.ToJsonString options + "\n"

@@ -73,8 +73,9 @@ module Results =
 
                 File.Move(beside, full, overwrite = true)
                 Ok()
-            with :? IOException | :? UnauthorizedAccessException as e ->
-                Error [ Fault.Unwritable(path, e.Message) ]
+            with
+            | :? IOException
+            | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
         finally
             File.Delete beside
 
@@ -95,8 +96,7 @@ module Results =
     let private whole name =
         field name "a whole number" (fun text -> Int32.TryParse(text, NumberStyles.AllowLeadingSign, invariant))
 
-    let private real name =
-        field name "a number" (fun text -> Double.TryParse(text, NumberStyles.Float, invariant))
+    let private real name = field name "a number" (fun text -> Double.TryParse(text, NumberStyles.Float, invariant))
 
     /// Faults past this many are not told one by one.
     [<Literal>]
@@ -146,46 +146,39 @@ module Results =
 
     /// Writes `results.csv` into a folder.
     let write (folder: string) (rows: Row seq) : Result<unit, Fault list> =
-        let fields (r: Row) =
-            [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; number r.Value ]
+        let fields (r: Row) = [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; number r.Value ]
 
         writeWhole (Path.Combine(folder, "results.csv")) (table resultsHeader fields rows)
 
     /// Reads `results.csv` of a folder. Faults: `Missing`, or `Unreadable` with the line (the first ten of them).
     let read (folder: string) : Result<Row list, Fault list> =
         readTable (Path.Combine(folder, "results.csv")) resultsHeader (fun f ->
-            {
-                Stream = f[0]
-                Method = f[1]
-                Seed = whole "seed" f[2]
-                Step = f[3]
-                Task = f[4]
-                Metric = f[5]
-                Value = real "value" f[6]
-            })
+            { Stream = f[0]
+              Method = f[1]
+              Seed = whole "seed" f[2]
+              Step = f[3]
+              Task = f[4]
+              Metric = f[5]
+              Value = real "value" f[6] })
 
     let private lossesHeader = [ "method"; "seed"; "step"; "epoch"; "loss" ]
 
     /// Writes `losses.csv` into a folder.
     let writeLosses (folder: string) (rows: LossRow seq) : Result<unit, Fault list> =
-        let fields (r: LossRow) =
-            [ r.Method; string r.Seed; string r.Step; string r.Epoch; number r.Loss ]
+        let fields (r: LossRow) = [ r.Method; string r.Seed; string r.Step; string r.Epoch; number r.Loss ]
 
         writeWhole (Path.Combine(folder, "losses.csv")) (table lossesHeader fields rows)
 
     /// Reads `losses.csv` of a folder; faults as `read`.
     let readLosses (folder: string) : Result<LossRow list, Fault list> =
         readTable (Path.Combine(folder, "losses.csv")) lossesHeader (fun f ->
-            {
-                Method = f[0]
-                Seed = whole "seed" f[1]
-                Step = whole "step" f[2]
-                Epoch = whole "epoch" f[3]
-                Loss = real "loss" f[4]
-            })
+            { Method = f[0]
+              Seed = whole "seed" f[1]
+              Step = whole "step" f[2]
+              Epoch = whole "epoch" f[3]
+              Loss = real "loss" f[4] })
 
-    let private spectraHeader =
-        [ "method"; "seed"; "step"; "modality"; "side"; "index"; "energy"; "protected" ]
+    let private spectraHeader = [ "method"; "seed"; "step"; "modality"; "side"; "index"; "energy"; "protected" ]
 
     /// Writes `spectra.csv` into a folder.
     let writeSpectra (folder: string) (rows: SpectrumRow seq) : Result<unit, Fault list> =
@@ -196,16 +189,14 @@ module Results =
             | None -> ""
 
         let fields (r: SpectrumRow) =
-            [
-                r.Method
-                string r.Seed
-                string r.Step
-                r.Modality
-                r.Side
-                string r.Index
-                number r.Energy
-                cut r.Protected
-            ]
+            [ r.Method
+              string r.Seed
+              string r.Step
+              r.Modality
+              r.Side
+              string r.Index
+              number r.Energy
+              cut r.Protected ]
 
         writeWhole (Path.Combine(folder, "spectra.csv")) (table spectraHeader fields rows)
 
@@ -219,16 +210,14 @@ module Results =
                 | _ -> false, None)
 
         readTable (Path.Combine(folder, "spectra.csv")) spectraHeader (fun f ->
-            {
-                Method = f[0]
-                Seed = whole "seed" f[1]
-                Step = whole "step" f[2]
-                Modality = f[3]
-                Side = f[4]
-                Index = whole "index" f[5]
-                Energy = real "energy" f[6]
-                Protected = cut f[7]
-            })
+            { Method = f[0]
+              Seed = whole "seed" f[1]
+              Step = whole "step" f[2]
+              Modality = f[3]
+              Side = f[4]
+              Index = whole "index" f[5]
+              Energy = real "energy" f[6]
+              Protected = cut f[7] })
 
     /// The number of a step or task; None for `final`, `all` and the like.
     let private index (text: string) : int option =
@@ -257,11 +246,9 @@ module Results =
             |> List.distinct
             |> List.sort
             |> List.map (fun task ->
-                {
-                    Task = string task
-                    LearnedAt = task
-                    Values = Array.init (last + 1) (fun step -> Map.tryFind (step, task) values)
-                })
+                { Task = string task
+                  LearnedAt = task
+                  Values = Array.init (last + 1) (fun step -> Map.tryFind (step, task) values) })
             |> Transfer.matrix last
             |> Result.toOption
 
@@ -277,27 +264,22 @@ module Results =
         | deviations ->
             let last = deviations |> List.choose (fun r -> index r.Step) |> List.max
 
-            deviations
-            |> List.filter (fun r -> r.Step = string last)
-            |> List.averageBy _.Value
-            |> Some
+            deviations |> List.filter (fun r -> r.Step = string last) |> List.averageBy _.Value |> Some
 
     let private figures: (string * (Row list -> float option)) list =
         let of' (aggregate: ResultMatrix -> Average option) metric rows =
             matrixOf metric rows |> Option.bind aggregate |> Option.map _.Value
 
-        [
-            "acc", of' Transfer.final "acc"
-            "bwt_acc", of' Transfer.bwt "acc"
-            "r1", of' Transfer.final "r1"
-            "r5", of' Transfer.final "r5"
-            "r10", of' Transfer.final "r10"
-            "bwt_r10", of' Transfer.bwt "r10"
-            "deviation_rel", lastDeviation "deviation_rel"
-            "deviation_test_rel", lastDeviation "deviation_test_rel"
-            "learned_acc", of' Transfer.learned "acc"
-            "learned_r10", of' Transfer.learned "r10"
-        ]
+        [ "acc", of' Transfer.final "acc"
+          "bwt_acc", of' Transfer.bwt "acc"
+          "r1", of' Transfer.final "r1"
+          "r5", of' Transfer.final "r5"
+          "r10", of' Transfer.final "r10"
+          "bwt_r10", of' Transfer.bwt "r10"
+          "deviation_rel", lastDeviation "deviation_rel"
+          "deviation_test_rel", lastDeviation "deviation_test_rel"
+          "learned_acc", of' Transfer.learned "acc"
+          "learned_r10", of' Transfer.learned "r10" ]
 
     /// The `final`/`all` rows of every stream, method and seed, from their rows per step. A figure that does not exist has
     /// no row: backward transfer of a method that was measured before and after only, deviation of one that never trained.
@@ -305,18 +287,14 @@ module Results =
         rows
         |> List.groupBy (fun r -> r.Stream, r.Method, r.Seed)
         |> List.collect (fun ((stream, method, seed), own) ->
-            [
-                for metric, figure in figures do
-                    match figure own with
-                    | Some value ->
-                        {
-                            Stream = stream
-                            Method = method
-                            Seed = seed
-                            Step = "final"
-                            Task = "all"
-                            Metric = metric
-                            Value = value
-                        }
-                    | None -> ()
-            ])
+            [ for metric, figure in figures do
+                  match figure own with
+                  | Some value ->
+                      { Stream = stream
+                        Method = method
+                        Seed = seed
+                        Step = "final"
+                        Task = "all"
+                        Metric = metric
+                        Value = value }
+                  | None -> () ])

@@ -5,11 +5,7 @@ open System.Diagnostics
 open TorchSharp
 
 /// One figure that a run measured: after which step (0 is before training), of which step's data, what.
-type Reading =
-    { Step: int
-      Task: int
-      Metric: string
-      Value: float }
+type Reading = { Step: int; Task: int; Metric: string; Value: float }
 
 /// What a run tells while it goes on.
 [<RequireQualifiedAccess>]
@@ -21,11 +17,13 @@ type Event =
 
 /// What one method with one seed leaves: figures, curves, spectra.
 type Outcome =
-    { Readings: Reading list
-      /// Step, epoch, mean loss.
-      Losses: (int * int * float) list
-      /// Step and spectrum.
-      Spectra: (int * SpectrumNote) list }
+    {
+        Readings: Reading list
+        /// Step, epoch, mean loss.
+        Losses: (int * int * float) list
+        /// Step and spectrum.
+        Spectra: (int * SpectrumNote) list
+    }
 
 /// One method with one seed over one stream: train, measure, step after step.
 [<RequireQualifiedAccess>]
@@ -111,7 +109,10 @@ module Train =
 
         let losses =
             [ for b in 0L .. task.Count / size - 1L ->
-                  Retrieval.loss (Settings.contrast bench.Settings) (ya.narrow (0L, b * size, size)) (yb.narrow (0L, b * size, size)) ]
+                  Retrieval.loss
+                      (Settings.contrast bench.Settings)
+                      (ya.narrow (0L, b * size, size))
+                      (yb.narrow (0L, b * size, size)) ]
 
         List.average losses
 
@@ -123,11 +124,20 @@ module Train =
 
     /// Every head's own copy, in the caller's scope.
     let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
-        for t in Seq.append heads.Values memory.Values do scope.MoveToOuter t |> ignore
+        for t in Seq.append heads.Values memory.Values do
+            scope.MoveToOuter t |> ignore
 
     /// Runs a plan on a stream with one seed. `tell` hears of progress, `save step heads` gets the heads after each step that
     /// trained. A loss that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
-    let run (stream: Stream) (device: torch.Device) (split: Split) (seed: int) (tell: Event -> unit) (save: Step -> Heads -> unit) (plan: Plan) : Result<Outcome, Fault list> =
+    let run
+        (stream: Stream)
+        (device: torch.Device)
+        (split: Split)
+        (seed: int)
+        (tell: Event -> unit)
+        (save: Step -> Heads -> unit)
+        (plan: Plan)
+        : Result<Outcome, Fault list> =
         use whole = torch.NewDisposeScope()
         let settings, m = plan.Settings, plan.Method
 
@@ -160,7 +170,10 @@ module Train =
                   Updates = updates }
 
             let struct (preparing, session) = timed (fun () -> m.Begin context memory heads tasks)
-            for text in session.Remarks do tell (Event.Remark(at, text))
+
+            for text in session.Remarks do
+                tell (Event.Remark(at, text))
+
             let losses = ResizeArray()
 
             let onEpoch epoch loss count =
@@ -208,10 +221,7 @@ module Train =
               Losses = a.Losses @ b.Losses
               Spectra = a.Spectra @ b.Spectra }
 
-        let only readings =
-            { Readings = readings
-              Losses = []
-              Spectra = [] }
+        let only readings = { Readings = readings; Losses = []; Spectra = [] }
 
         let start = only (evaluate bench initial 0)
 
@@ -224,7 +234,14 @@ module Train =
                 | Ok(heads, memory, outcomeOfStep, sofar) ->
                     save step heads
                     let measured = only (evaluate bench heads step.Index @ deviations bench atEnd heads step.Index)
-                    stepByStep rest heads memory (Map.add step.Index heads atEnd) sofar (join (join outcome outcomeOfStep) measured)
+
+                    stepByStep
+                        rest
+                        heads
+                        memory
+                        (Map.add step.Index heads atEnd)
+                        sofar
+                        (join (join outcome outcomeOfStep) measured)
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))

@@ -43,8 +43,7 @@ type Fault =
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason}."
-        | Occupied path ->
-            $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
+        | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) ->
@@ -57,8 +56,7 @@ type Fault =
         | EmptySplit(step, split) -> $"step '{step}' has no {split} rows; every step needs at least one."
         | BatchTooLarge(step, batch, rows) ->
             $"a batch of {batch} is larger than the {rows} training rows of step '{step}'; use --batch {rows} or less, or --batch all."
-        | RowOutOfRange(where, row, rows) ->
-            $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
+        | RowOutOfRange(where, row, rows) -> $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
             $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss is not finite. Try a lower --lr, or --clip."
