@@ -5,10 +5,10 @@ open System
 open System.Globalization
 open System.IO
 open Argu
-open Cmcl
-open Cmcl.Cli.Arguments
 open Spectre.Console
 open TorchSharp
+open Cmcl
+open Cmcl.Cli.Arguments
 
 /// Says what is wrong, each on a line of standard error.
 let refuse (faults: Fault list) : int =
@@ -77,7 +77,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
         let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
 
         let methods =
-            match arguments.TryGetResult Methods with
+            match arguments.TryGetResult RunArgument.Methods with
             | Some text -> Plan.split text
             | None -> stream.Preset.Run
 
@@ -117,19 +117,19 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
 
             match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
             | Error faults -> refuse faults
-            | Ok summary ->
+            | Ok finished ->
                 match Report.write r.Out with
                 | Error faults -> refuse faults
                 | Ok report ->
                     if not quiet then
-                        AnsiConsole.Write(Display.summary r summary)
+                        AnsiConsole.Write(Display.summary r finished)
 
                         printfn
                             "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
                             r.Seeds.Length
                             (Path.GetFullPath report)
 
-                    if summary.Failures.IsEmpty then 0 else 1
+                    if finished.Failures.IsEmpty then 0 else 1
 
 let report (arguments: ParseResults<ReportArgument>) : int =
     match Report.write (arguments.GetResult Results) with
@@ -148,7 +148,7 @@ let info (arguments: ParseResults<InfoArgument>) : int =
 let methods (arguments: ParseResults<MethodsArgument>) : int =
     let list (m: Method) = printfn "%-16s %s" m.Name m.Summary
 
-    match arguments.TryGetResult Method with
+    match arguments.TryGetResult MethodsArgument.Method with
     | None ->
         for m in Registry.methods do
             list m

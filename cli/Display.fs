@@ -3,8 +3,8 @@ module Cmcl.Cli.Display
 
 open System
 open System.Diagnostics
-open Cmcl
 open Spectre.Console
+open Cmcl
 
 let private duration (t: TimeSpan) =
     if t.TotalMinutes < 1.0 then $"{int (ceil t.TotalSeconds)} s"
@@ -99,55 +99,23 @@ let settings (request: Request) : string =
               line label (if own.IsEmpty then "(no training)" else words (List.except shared own)) ]
     )
 
-/// Mean ± sample standard deviation over seeds.
-let private meanSd (scale: float) (format: string) (values: float list) =
-    let show (x: float) = (scale * x).ToString(format, Globalization.CultureInfo.InvariantCulture)
-
-    match values with
-    | [] -> "–"
-    | [ one ] -> show one
-    | many ->
-        let mean = List.average many
-        let sd = sqrt ((many |> List.sumBy (fun x -> (x - mean) ** 2.0)) / float (many.Length - 1))
-        $"{show mean} ± {show sd}"
-
-/// The figures after the last step, a line a method.
-let summary (request: Request) (summary: Summary) : Table =
+/// The figures after the last step, a line a method; the best of each column in bold, as in the report.
+let summary (request: Request) (finished: Finished) : Table =
     let table = Table(Border = TableBorder.Rounded)
-    let percent metric = metric, 100.0, "F1"
-
-    let columns =
-        [ "Acc", percent "acc"
-          "BWT_A", percent "bwt_acc"
-          "R@1", percent "r1"
-          "R@5", percent "r5"
-          "R@10", percent "r10"
-          "BWT_R10", percent "bwt_r10"
-          "rel. deviation", ("deviation_rel", 1.0, "G3") ]
-
+    let columns = Summary.columns finished.Rows
     table.AddColumn "method" |> ignore
 
-    for name, _ in columns do
-        table.AddColumn(TableColumn(name).RightAligned()) |> ignore
-
-    table.AddColumn(TableColumn("seconds").RightAligned()) |> ignore
+    for column in columns do
+        let title = if column.Unit = "" then column.Title else $"{column.Title}, {column.Unit}"
+        table.AddColumn(TableColumn(Markup.Escape title).RightAligned()) |> ignore
 
     for plan in request.Plans do
-        let own = summary.Rows |> List.filter (fun r -> r.Method = plan.Label)
-        let final metric = own |> List.filter (fun r -> r.Step = "final" && r.Metric = metric) |> List.map _.Value
+        let cell (column: SummaryColumn) =
+            match Map.tryFind plan.Label column.Spreads with
+            | None -> "–"
+            | Some spread when column.Best.Contains plan.Label -> $"[bold]{column.Show spread}[/]"
+            | Some spread -> column.Show spread
 
-        let seconds =
-            own
-            |> List.filter (fun r -> r.Metric.StartsWith "seconds_")
-            |> List.groupBy _.Seed
-            |> List.map (fun (_, rows) -> List.sumBy _.Value rows)
-
-        table.AddRow(
-            [| Markup.Escape plan.Label
-               for _, (metric, scale, format) in columns do
-                   meanSd scale format (final metric)
-               meanSd 1.0 "F1" seconds |]
-        )
-        |> ignore
+        table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
 
     table

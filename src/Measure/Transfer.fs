@@ -56,6 +56,15 @@ module Transfer =
         else
             Error faults
 
+    /// The matrix as it stood after an earlier step (rows 0..`step`), so that every figure below has a course over the steps.
+    let upTo (step: int) (m: ResultMatrix) : ResultMatrix =
+        let last = max 0 (min step m.Last)
+
+        {
+            Last = last
+            Tasks = m.Tasks |> List.map (fun c -> { c with Values = Array.take (last + 1) c.Values })
+        }
+
     let private mean (terms: float option list) : Average option =
         if terms.IsEmpty || List.exists Option.isNone terms then
             None

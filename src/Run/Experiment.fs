@@ -15,7 +15,7 @@ type Progress =
     | Ended of plan: Plan * seed: int * fault: Fault option
 
 /// What an experiment left in its folder.
-type Summary = { Rows: Row list; Failures: (string * int * string) list }
+type Finished = { Rows: Row list; Failures: (string * int * string) list }
 
 /// Plans × seeds over a stream, with the results in a folder.
 [<RequireQualifiedAccess>]
@@ -94,7 +94,7 @@ module Experiment =
 
     /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv` and `config.json` after each, so that
     /// what is finished can be read. A cell that diverges is recorded and the others go on.
-    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Summary, Fault list> =
+    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
         let cost (p: Plan) =
             match p.Method.Curriculum with
             | Curriculum.Never -> 0L

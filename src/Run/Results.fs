@@ -219,8 +219,8 @@ module Results =
               Energy = real "energy" f[6]
               Protected = cut f[7] })
 
-    /// The number of a step or task; None for `final`, `all` and the like.
-    let private index (text: string) : int option =
+    /// The number of a step or task as a row writes it; None for `final` and `all`.
+    let index (text: string) : int option =
         match Int32.TryParse(text, NumberStyles.None, invariant) with
         | true, i -> Some i
         | _ -> None
@@ -230,9 +230,10 @@ module Results =
     let private matrixOf (metric: string) (rows: Row list) : ResultMatrix option =
         let entries =
             rows
+            |> List.filter (fun r -> r.Metric = metric)
             |> List.choose (fun r ->
                 match index r.Step, index r.Task with
-                | Some step, Some task when r.Metric = metric -> Some((step, task), r.Value)
+                | Some step, Some task -> Some((step, task), r.Value)
                 | _ -> None)
 
         if entries.IsEmpty then
