@@ -142,7 +142,7 @@ let info (arguments: ParseResults<InfoArgument>) : int =
     match Catalogue.find (arguments.GetResult Data) with
     | Error faults -> refuse faults
     | Ok stream ->
-        printf "%s" (Describe.text stream)
+        printfn "%s" (Describe.text stream)
         0
 
 let methods (arguments: ParseResults<MethodsArgument>) : int =

@@ -99,18 +99,30 @@ let settings (request: Request) : string =
               line label (if own.IsEmpty then "(no training)" else words (List.except shared own)) ]
     )
 
-/// The figures after the last step, a line a method; the best of each column in bold, as in the report.
+/// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
 let summary (request: Request) (finished: Finished) : Table =
-    let table = Table(Border = TableBorder.Rounded)
-    let columns = Summary.columns finished.Rows
-    table.AddColumn "method" |> ignore
+    let table = Table(Border = TableBorder.Simple)
 
-    for column in columns do
-        let title = if column.Unit = "" then column.Title else $"{column.Title}, {column.Unit}"
-        table.AddColumn(TableColumn(Markup.Escape title).RightAligned()) |> ignore
+    let shown =
+        [ "accuracy", "acc %"
+          "BWT of accuracy", "BWT acc"
+          "recall@10", "R@10 %"
+          "BWT of recall@10", "BWT R@10"
+          "relative deviation", "deviation" ]
+
+    let columns =
+        [ for column in Summary.columns finished.Rows do
+              match List.tryFind (fst >> (=) column.Title) shown with
+              | Some(_, title) -> title, column
+              | None -> () ]
+
+    table.AddColumn(TableColumn("method").NoWrap()) |> ignore
+
+    for title, _ in columns do
+        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
 
     for plan in request.Plans do
-        let cell (column: SummaryColumn) =
+        let cell (_, column: SummaryColumn) =
             match Map.tryFind plan.Label column.Spreads with
             | None -> "–"
             | Some spread when column.Best.Contains plan.Label -> $"[bold]{column.Show spread}[/]"

@@ -17,7 +17,7 @@ type Threshold =
 
 [<RequireQualifiedAccess>]
 module Threshold =
-    let private number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
+    let private number (x: float) = x.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e')
 
     /// As options write it: `trace:0.003`.
     let show (t: Threshold) : string =

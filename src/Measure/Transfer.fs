@@ -60,10 +60,8 @@ module Transfer =
     let upTo (step: int) (m: ResultMatrix) : ResultMatrix =
         let last = max 0 (min step m.Last)
 
-        {
-            Last = last
-            Tasks = m.Tasks |> List.map (fun c -> { c with Values = Array.take (last + 1) c.Values })
-        }
+        { Last = last
+          Tasks = m.Tasks |> List.map (fun c -> { c with Values = Array.take (last + 1) c.Values }) }
 
     let private mean (terms: float option list) : Average option =
         if terms.IsEmpty || List.exists Option.isNone terms then

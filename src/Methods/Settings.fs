@@ -122,7 +122,7 @@ type Field =
 /// The table of hyperparameters, from which options, presets and records are read and written.
 [<RequireQualifiedAccess>]
 module Field =
-    let private text (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
+    let private text (x: float) = x.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e')
 
     let private field name takes help show (parse: string -> (Settings -> Settings) option) : Field =
         { Name = name

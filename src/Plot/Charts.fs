@@ -32,8 +32,7 @@ module Charts =
     let private scaled (factor: float) (spread: Spread) =
         { spread with
             Mean = factor * spread.Mean
-            Sd = Option.map ((*) factor) spread.Sd
-        }
+            Sd = Option.map ((*) factor) spread.Sd }
 
     let private error (spreads: Spread list) =
         Error.init (
@@ -72,9 +71,7 @@ module Charts =
         |> traced method $"step %%{{x}}: %%{{y:.3~g}}{unit}<extra>{Theme.plain method}</extra>"
 
     let private lines (unit: string) (styles: Map<string, MethodStyle>) (series: (string * (int * Spread) list) list) =
-        series
-        |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points))
-        |> Chart.combine
+        series |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points)) |> Chart.combine
 
     let private steps (series: (string * (int * Spread) list) list) =
         series |> List.collect (snd >> List.map fst) |> List.distinct |> List.sort
@@ -92,8 +89,7 @@ module Charts =
             |> List.collect snd
             |> Map.ofList
 
-        let each side =
-            cells |> Map.toList |> List.map (fst >> side) |> List.distinct |> List.sort
+        let each side = cells |> Map.toList |> List.map (fst >> side) |> List.distinct |> List.sort
 
         let steps, tasks = each fst, each snd
 
@@ -121,11 +117,7 @@ module Charts =
             ShowScale = false,
             ColorScale =
                 StyleParam.Colorscale.Custom
-                    [
-                        0.0, Color.fromString "#eef3f8"
-                        0.5, Color.fromString "#6aa5cf"
-                        1.0, Color.fromString "#0b3c6f"
-                    ],
+                    [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
             UseDefaults = false
         )
         |> traced method "after step %{y}, task %{x}: %{z:.1f} %<extra></extra>"
@@ -159,19 +151,15 @@ module Charts =
             match Results.matrix own.Head.Method own.Head.Seed metric own with
             | None -> []
             | Some whole ->
-                [
-                    for step in 2 .. whole.Steps do
-                        match Transfer.bwt (Transfer.upTo step whole) with
-                        | Some figure -> step, 100.0 * figure.Value
-                        | None -> ()
-                ]
+                [ for step in 2 .. whole.Steps do
+                      match Transfer.bwt (Transfer.upTo step whole) with
+                      | Some figure -> step, 100.0 * figure.Value
+                      | None -> () ]
 
         let series = overSeeds course rows
 
         lines " points" styles series
-        |> Theme.dress
-            (Theme.axis "after step" linear (Some(steps series)))
-            (Theme.axis "points since learned" linear None)
+        |> Theme.dress (Theme.axis "after step" linear (Some(steps series))) (Theme.axis "points since learned" linear None)
 
     /// After every step, the relative deviation of old alignment scores, mean over the tasks learned before. On a logarithmic
     /// axis what did not move at all has no point.
@@ -186,8 +174,7 @@ module Charts =
             rows
             |> List.filter (fun r -> r.Metric = "deviation_rel")
             |> overSeeds course
-            |> List.map (fun (method, points) ->
-                method, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0))
+            |> List.map (fun (method, points) -> method, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0))
 
         lines "" styles series
         |> Theme.dress
@@ -206,29 +193,27 @@ module Charts =
 
         let rates = final metric
 
-        [
-            for KeyValue(method, x) in final "deviation_rel" do
-                match Map.tryFind method rates with
-                | Some rate when not log || x.Mean > 0.0 ->
-                    let y = scaled 100.0 rate
+        [ for KeyValue(method, x) in final "deviation_rel" do
+              match Map.tryFind method rates with
+              | Some rate when not log || x.Mean > 0.0 ->
+                  let y = scaled 100.0 rate
 
-                    Chart.Scatter(
-                        x = [ x.Mean ],
-                        y = [ y.Mean ],
-                        mode = StyleParam.Mode.Markers_Text,
-                        Name = Theme.plain method,
-                        Text = Theme.plain method,
-                        TextPosition = StyleParam.TextPosition.TopCenter,
-                        MarkerColor = Color.fromString styles[method].Colour,
-                        MarkerSymbol = styles[method].Symbol,
-                        UseDefaults = false
-                    )
-                    |> Chart.withMarkerStyle (Size = 10)
-                    |> Chart.withXError (error [ x ])
-                    |> Chart.withYError (error [ y ])
-                    |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
-                | _ -> ()
-        ]
+                  Chart.Scatter(
+                      x = [ x.Mean ],
+                      y = [ y.Mean ],
+                      mode = StyleParam.Mode.Markers_Text,
+                      Name = Theme.plain method,
+                      Text = Theme.plain method,
+                      TextPosition = StyleParam.TextPosition.TopCenter,
+                      MarkerColor = Color.fromString styles[method].Colour,
+                      MarkerSymbol = styles[method].Symbol,
+                      UseDefaults = false
+                  )
+                  |> Chart.withMarkerStyle (Size = 10)
+                  |> Chart.withXError (error [ x ])
+                  |> Chart.withYError (error [ y ])
+                  |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
+              | _ -> () ]
         |> Chart.combine
         |> Theme.dress
             (Theme.axis "relative deviation of old scores" (if log then logarithmic else linear) None)
@@ -239,28 +224,24 @@ module Charts =
         let count = losses |> List.map _.Step |> List.fold max 0
 
         let course (own: LossRow list) =
-            [
-                for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
-                    let length = epochs |> List.map _.Epoch |> List.max
+            [ for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
+                  let length = epochs |> List.map _.Epoch |> List.max
 
-                    for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
-                        float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
+                  for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
+                      float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
 
-                    float step, nan
-            ]
+                  float step, nan ]
 
-        [
-            for method, own in losses |> List.groupBy _.Method do
-                Chart.Line(
-                    xy = course own,
-                    Name = Theme.plain method,
-                    LineColor = Color.fromString styles[method].Colour,
-                    LineDash = styles[method].Dash,
-                    LineWidth = 1.5,
-                    UseDefaults = false
-                )
-                |> traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>"
-        ]
+        [ for method, own in losses |> List.groupBy _.Method do
+              Chart.Line(
+                  xy = course own,
+                  Name = Theme.plain method,
+                  LineColor = Color.fromString styles[method].Colour,
+                  LineDash = styles[method].Dash,
+                  LineWidth = 1.5,
+                  UseDefaults = false
+              )
+              |> traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
         |> Theme.dress (Theme.axis "end of step" linear (Some [ 0..count ])) (Theme.axis "training loss" linear None)
         |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
@@ -268,8 +249,7 @@ module Charts =
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
     /// the side of its partners' outputs. Thick is protected; the upright line is the cut.
     let spectrum (method: string) (step: int) (modality: string) (spectra: SpectrumRow list) : GenericChart =
-        let rounded (x: float) =
-            float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
+        let rounded (x: float) = float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
 
         let sides =
             spectra
@@ -291,36 +271,30 @@ module Charts =
                 trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{side}</extra>")
                 trace)
 
-        let cut (own: SpectrumRow list) =
-            own |> List.filter (fun r -> r.Protected = Some true) |> List.length
+        let cut (own: SpectrumRow list) = own |> List.filter (fun r -> r.Protected = Some true) |> List.length
 
-        let colour side =
-            if side = "input" then "#0072B2" else "#E69F00"
+        let colour side = if side = "input" then "#0072B2" else "#E69F00"
 
-        [
-            for side, own in sides do
-                let side = Theme.plain side
-                let inside = own |> List.filter (fun r -> r.Protected = Some true)
+        [ for side, own in sides do
+              let side = Theme.plain side
+              let inside = own |> List.filter (fun r -> r.Protected = Some true)
 
-                if not inside.IsEmpty then
-                    curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
+              if not inside.IsEmpty then
+                  curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
 
-                let outside = own |> List.filter (fun r -> r.Protected <> Some true)
+              let outside = own |> List.filter (fun r -> r.Protected <> Some true)
 
-                if not outside.IsEmpty then
-                    let what =
-                        if own |> List.forall _.Protected.IsNone then
-                            $"{side}: no cut"
-                        else
-                            $"{side}: {outside.Length} free"
+              if not outside.IsEmpty then
+                  let what =
+                      if own |> List.forall _.Protected.IsNone then
+                          $"{side}: no cut"
+                      else
+                          $"{side}: {outside.Length} free"
 
-                    curve side (colour side) 1.5 outside what
-        ]
+                  curve side (colour side) 1.5 outside what ]
         |> Chart.combine
         |> Theme.dress (Theme.axis "direction" linear None) (Theme.axis "share of energy" logarithmic None)
         |> Chart.withShapes
-            [
-                for _, own in sides do
-                    if cut own > 0 then
-                        Theme.upright (float (cut own) + 0.5)
-            ]
+            [ for _, own in sides do
+                  if cut own > 0 then
+                      Theme.upright (float (cut own) + 0.5) ]

@@ -31,103 +31,75 @@ module Page =
     /// Where a figure is drawn; with `legend` it has its own, otherwise the page's row of methods is its legend.
     let plot (legend: bool) (place: string) (first: Figure) : XmlNode =
         div
-            [
-                _id place
-                _class "plot"
-                attr "data-figure" first.Id
-                if legend then
-                    attr "data-legend" "own"
-            ]
+            [ _id place
+              _class "plot"
+              attr "data-figure" first.Id
+              if legend then
+                  attr "data-legend" "own" ]
             []
 
     /// A figure to choose from groups of named ones, starting with the given one.
     let chooser (legend: bool) (place: string) (what: string) (first: Figure) (groups: (string * (string * Figure) list) list) =
         figure
             []
-            [
-                select
-                    [ attr "data-plot" place; attr "aria-label" what; attr "autocomplete" "off" ]
-                    [
-                        for name, choices in groups do
-                            optgroup
-                                [ attr "label" name ]
-                                [
-                                    for label, choice in choices do
-                                        option
-                                            [
-                                                _value choice.Id
-                                                if choice.Id = first.Id then
-                                                    _selected
-                                            ]
-                                            [ str label ]
-                                ]
-                    ]
-                plot legend place first
-            ]
+            [ select
+                  [ attr "data-plot" place; attr "aria-label" what; attr "autocomplete" "off" ]
+                  [ for name, choices in groups do
+                        optgroup
+                            [ attr "label" name ]
+                            [ for label, choice in choices do
+                                  option
+                                      [ _value choice.Id
+                                        if choice.Id = first.Id then
+                                            _selected ]
+                                      [ str label ] ] ]
+              plot legend place first ]
 
     /// A table that scrolls by itself when it is too wide. The first column names its row.
     let table (about: string) (heads: XmlNode list list) (rows: (string * XmlNode list list) list) : XmlNode =
         div
             [ _class "scroll" ]
-            [
-                HtmlElements.table
-                    []
-                    [
-                        if about <> "" then
-                            caption [] [ str about ]
-                        thead [] [ tr [] [ for head in heads -> th [ attr "scope" "col" ] head ] ]
-                        tbody
-                            []
-                            [
-                                for kind, cells in rows ->
-                                    tr
-                                        [ if kind <> "" then _class kind ]
-                                        [
-                                            th [ attr "scope" "row" ] cells.Head
-                                            for cell in cells.Tail do
-                                                td [] cell
-                                        ]
-                            ]
-                    ]
-            ]
+            [ HtmlElements.table
+                  []
+                  [ if about <> "" then
+                        caption [] [ str about ]
+                    thead [] [ tr [] [ for head in heads -> th [ attr "scope" "col" ] head ] ]
+                    tbody
+                        []
+                        [ for kind, cells in rows ->
+                              tr
+                                  [ if kind <> "" then
+                                        _class kind ]
+                                  [ th [ attr "scope" "row" ] cells.Head
+                                    for cell in cells.Tail do
+                                        td [] cell ] ] ] ]
 
     /// Terms and their values; those without a value are left out.
     let terms (pairs: (string * string) list) : XmlNode =
         dl
             []
-            [
-                for term, value in pairs do
-                    if value <> "" then
-                        dt [] [ str term ]
-                        dd [] [ str value ]
-            ]
+            [ for term, value in pairs do
+                  if value <> "" then
+                      dt [] [ str term ]
+                      dd [] [ str value ] ]
 
     /// The whole page. The same content gives the same bytes.
     let render (name: string) (content: XmlNode list) (figures: Figure list) : string =
-        let script kind text =
-            HtmlElements.script kind [ rawText text ]
+        let script kind text = HtmlElements.script kind [ rawText text ]
 
         html
             [ _lang "en" ]
-            [
-                head
-                    []
-                    [
-                        meta [ _charset "utf-8" ]
-                        meta [ _name "viewport"; _content "width=device-width, initial-scale=1" ]
-                        title [] [ str name ]
-                        style [] [ rawText (resource typeof<Figure> "Cmcl.report.css") ]
-                    ]
-                body
-                    []
-                    [
-                        yield! content
-                        noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
-                        HtmlElements.script
-                            [ _id "figures"; _type "application/json" ]
-                            [ rawText (data figures) ]
-                        script [] (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
-                        script [] (resource typeof<Figure> "Cmcl.report.js")
-                    ]
-            ]
+            [ head
+                  []
+                  [ meta [ _charset "utf-8" ]
+                    meta [ _name "viewport"; _content "width=device-width, initial-scale=1" ]
+                    title [] [ str name ]
+                    style [] [ rawText (resource typeof<Figure> "Cmcl.report.css") ] ]
+              body
+                  []
+                  [ yield! content
+                    noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
+                    HtmlElements.script [ _id "figures"; _type "application/json" ] [ rawText (data figures) ]
+                    script [] (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
+                    script [] (resource typeof<Figure> "Cmcl.report.js") ] ]
         |> RenderView.AsString.htmlDocument

@@ -5,24 +5,20 @@ open System.Text.Json
 
 /// One step of the stream as `config.json` tells it.
 type StepInfo =
-    {
-        Index: int
-        Name: string
-        A: string
-        B: string
-        Train: int
-        Validation: int
-        Test: int
-        Accuracy: bool
-    }
+    { Index: int
+      Name: string
+      A: string
+      B: string
+      Train: int
+      Validation: int
+      Test: int
+      Accuracy: bool }
 
 /// One method with its whole block of settings.
 type MethodInfo =
-    {
-        Label: string
-        Method: string
-        Settings: (string * string) list
-    }
+    { Label: string
+      Method: string
+      Settings: (string * string) list }
 
 /// What `config.json` of a results folder says about the run; what it leaves out is empty.
 type RunInfo =
@@ -56,11 +52,9 @@ module RunInfo =
 
     let private text (json: JsonElement) : string = json.ToString()
 
-    let private textOf name json =
-        child name json |> Option.map text |> Option.defaultValue ""
+    let private textOf name json = child name json |> Option.map text |> Option.defaultValue ""
 
-    let private countOf name json =
-        child name json |> Option.map _.GetInt32() |> Option.defaultValue 0
+    let private countOf name json = child name json |> Option.map _.GetInt32() |> Option.defaultValue 0
 
     let private listOf name (item: JsonElement -> 'a) json : 'a list =
         match child name json with
@@ -73,51 +67,44 @@ module RunInfo =
         | None -> []
 
     let private step (json: JsonElement) : StepInfo =
-        {
-            Index = countOf "index" json
-            Name = textOf "name" json
-            A = textOf "a" json
-            B = textOf "b" json
-            Train = countOf "train" json
-            Validation = countOf "validation" json
-            Test = countOf "test" json
-            Accuracy = child "accuracy" json |> Option.exists _.GetBoolean()
-        }
+        { Index = countOf "index" json
+          Name = textOf "name" json
+          A = textOf "a" json
+          B = textOf "b" json
+          Train = countOf "train" json
+          Validation = countOf "validation" json
+          Test = countOf "test" json
+          Accuracy = child "accuracy" json |> Option.exists _.GetBoolean() }
 
     let private run (json: JsonElement) : RunInfo =
         let stream = child "stream" json |> Option.defaultValue (JsonElement())
 
-        {
-            Version = textOf "cmcl" json
-            Command = textOf "command" json
-            Created = textOf "created" json
-            Machine = pairsOf "machine" json
-            StreamName = textOf "name" stream
-            Source = textOf "source" stream
-            Digest = textOf "digest" stream
-            Description = textOf "description" stream
-            Steps = listOf "steps" step stream
-            Split = textOf "split" json
-            Dtype = textOf "dtype" json
-            Device = textOf "device" json
-            Seeds = listOf "seeds" text json
-            Methods =
-                json
-                |> listOf "methods" (fun m ->
-                    {
-                        Label = textOf "label" m
-                        Method = textOf "method" m
-                        Settings = pairsOf "settings" m
-                    })
-        }
+        { Version = textOf "cmcl" json
+          Command = textOf "command" json
+          Created = textOf "created" json
+          Machine = pairsOf "machine" json
+          StreamName = textOf "name" stream
+          Source = textOf "source" stream
+          Digest = textOf "digest" stream
+          Description = textOf "description" stream
+          Steps = listOf "steps" step stream
+          Split = textOf "split" json
+          Dtype = textOf "dtype" json
+          Device = textOf "device" json
+          Seeds = listOf "seeds" text json
+          Methods =
+            json
+            |> listOf "methods" (fun m ->
+                { Label = textOf "label" m
+                  Method = textOf "method" m
+                  Settings = pairsOf "settings" m }) }
 
     /// Reads `config.json` of a results folder; without one everything is empty. Fault: `Unreadable`.
     let read (folder: string) : Result<RunInfo, Fault list> =
         let path = Path.Combine(folder, "config.json")
 
         try
-            use document =
-                JsonDocument.Parse(if File.Exists path then File.ReadAllText path else "{}")
+            use document = JsonDocument.Parse(if File.Exists path then File.ReadAllText path else "{}")
 
             Ok(run document.RootElement)
         with

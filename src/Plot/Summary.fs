@@ -26,8 +26,7 @@ type SummaryColumn =
 /// The figures of the summary table and the sentence under it, from the rows of a run.
 [<RequireQualifiedAccess>]
 module Summary =
-    let private text (format: string) (x: float) =
-        x.ToString(format, CultureInfo.InvariantCulture).Replace("-", "−")
+    let private text (format: string) (x: float) = x.ToString(format, CultureInfo.InvariantCulture).Replace("-", "−")
 
     let private plusMinus (number: float -> string) (spread: Spread) : string =
         match spread.Sd with
@@ -38,8 +37,7 @@ module Summary =
     let percent: Spread -> string = plusMinus (fun x -> text "0.0" (100.0 * x))
 
     /// A plain number: three decimals, or powers of ten where these would show nothing.
-    let plain: Spread -> string =
-        plusMinus (fun x -> if x = 0.0 || abs x >= 0.0005 then text "0.000" x else text "0.0e+0" x)
+    let plain: Spread -> string = plusMinus (fun x -> if x = 0.0 || abs x >= 0.0005 then text "0.000" x else text "0.0e+0" x)
 
     let private seconds: Spread -> string = plusMinus (text "0.0")
 
@@ -67,25 +65,19 @@ module Summary =
             |> Option.map (fun spread -> method, spread))
         |> Map.ofList
 
-    let private some (rows: Row list) (figure: Row list -> float) =
-        if rows.IsEmpty then None else Some(figure rows)
+    let private some (rows: Row list) (figure: Row list -> float) = if rows.IsEmpty then None else Some(figure rows)
 
     let private final metric (rows: Row list) : float option =
-        rows
-        |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final")
-        |> Option.map _.Value
+        rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final") |> Option.map _.Value
 
     let private time (rows: Row list) : float option =
-        some
-            (rows |> List.filter (fun r -> r.Metric.StartsWith("seconds_", StringComparison.Ordinal)))
-            (List.sumBy _.Value)
+        some (rows |> List.filter (fun r -> r.Metric.StartsWith("seconds_", StringComparison.Ordinal))) (List.sumBy _.Value)
 
     let private state (rows: Row list) : float option =
         some (rows |> List.filter (fun r -> r.Metric = "bytes_state")) (fun own -> (List.maxBy _.Value own).Value)
 
     let private best (better: Better) (show: Spread -> string) (spreads: Map<string, Spread>) : Set<string> =
-        let competing =
-            spreads |> Map.filter (fun method _ -> not (Theme.isReference method))
+        let competing = spreads |> Map.filter (fun method _ -> not (Theme.isReference method))
 
         if competing.Count < 2 then
             Set.empty
@@ -109,30 +101,25 @@ module Summary =
         let column title unit better show figure =
             let spreads = gather figure rows
 
-            {
-                Title = title
-                Unit = unit
-                Better = better
-                Show = show
-                Spreads = spreads
-                Best = best better show spreads
-            }
+            { Title = title
+              Unit = unit
+              Better = better
+              Show = show
+              Spreads = spreads
+              Best = best better show spreads }
 
-        let rate title metric =
-            column title "%" Better.Higher percent (final metric)
+        let rate title metric = column title "%" Better.Higher percent (final metric)
 
-        [
-            rate "accuracy" "acc"
-            rate "BWT of accuracy" "bwt_acc"
-            rate "recall@1" "r1"
-            rate "recall@5" "r5"
-            rate "recall@10" "r10"
-            rate "BWT of recall@10" "bwt_r10"
-            column "relative deviation" "" Better.Lower plain (final "deviation_rel")
-            rate "learned recall@10" "learned_r10"
-            column "time" "s" Better.Lower seconds time
-            column "state kept" "" Better.Lower bytes state
-        ]
+        [ rate "accuracy" "acc"
+          rate "BWT of accuracy" "bwt_acc"
+          rate "recall@1" "r1"
+          rate "recall@5" "r5"
+          rate "recall@10" "r10"
+          rate "BWT of recall@10" "bwt_r10"
+          column "relative deviation" "" Better.Lower plain (final "deviation_rel")
+          rate "learned recall@10" "learned_r10"
+          column "time" "s" Better.Lower seconds time
+          column "state kept" "" Better.Lower bytes state ]
         |> List.filter (fun c -> not c.Spreads.IsEmpty)
 
     /// How many seeds each method has.

@@ -20,37 +20,30 @@ module Theme =
     let family (label: string) : string = label.Split('[')[0]
 
     /// Is it shown for comparison only? `zero-shot` never trains, `joint` and `individual` are not continual.
-    let isReference (label: string) : bool =
-        List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
+    let isReference (label: string) : bool = List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
 
     let private blue, vermilion = "#0072B2", "#D55E00"
     let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
 
     let private symbols =
-        [
-            StyleParam.MarkerSymbol.Circle
-            StyleParam.MarkerSymbol.Square
-            StyleParam.MarkerSymbol.Diamond
-            StyleParam.MarkerSymbol.TriangleUp
-        ]
+        [ StyleParam.MarkerSymbol.Circle
+          StyleParam.MarkerSymbol.Square
+          StyleParam.MarkerSymbol.Diamond
+          StyleParam.MarkerSymbol.TriangleUp ]
 
     let private dashes =
-        [
-            StyleParam.DrawingStyle.Solid
-            StyleParam.DrawingStyle.Dash
-            StyleParam.DrawingStyle.Dot
-            StyleParam.DrawingStyle.DashDot
-        ]
+        [ StyleParam.DrawingStyle.Solid
+          StyleParam.DrawingStyle.Dash
+          StyleParam.DrawingStyle.Dot
+          StyleParam.DrawingStyle.DashDot ]
 
     /// A style for each of a run's methods, given in the run's order. `dns` and `vanilla` always look the same; references
     /// are grey.
     let styles (labels: string list) : Map<string, MethodStyle> =
         let style colour round =
-            {
-                Colour = colour
-                Symbol = symbols[round % symbols.Length]
-                Dash = dashes[round % dashes.Length]
-            }
+            { Colour = colour
+              Symbol = symbols[round % symbols.Length]
+              Dash = dashes[round % dashes.Length] }
 
         let fixedStyle label =
             match label with
@@ -62,16 +55,14 @@ module Theme =
         let pinned, free = rest |> List.partition (fixedStyle >> Option.isSome)
 
         Map.ofList
-            [
-                for label in pinned do
-                    label, (fixedStyle label).Value
+            [ for label in pinned do
+                  label, (fixedStyle label).Value
 
-                for i, label in List.indexed free do
-                    label, style others[i % others.Length] (i / others.Length)
+              for i, label in List.indexed free do
+                  label, style others[i % others.Length] (i / others.Length)
 
-                for i, label in List.indexed references do
-                    label, style "#808080" (i + 1)
-            ]
+              for i, label in List.indexed references do
+                  label, style "#808080" (i + 1) ]
 
     /// Readable on white and on near-black.
     let private ink, grid = "#6b7280", "rgba(128,128,128,0.25)"
@@ -127,5 +118,4 @@ module Theme =
         )
 
     /// A name out of a file as Plotly shows it literally: its little HTML switched off.
-    let plain (name: string) : string =
-        name.Replace("&", "&amp;").Replace("<", "&lt;")
+    let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")

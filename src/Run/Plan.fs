@@ -135,12 +135,15 @@ module Plan =
             | [] -> Ok plans
             | faults -> Error faults
 
-    /// Faults of a plan on a stream: batches that a step cannot fill.
+    /// Faults of a plan on a stream: a batch that its smallest step cannot fill.
     let check (stream: Stream) (plan: Plan) : Fault list =
         match plan.Method.Curriculum, plan.Settings.Batch with
         | Curriculum.Never, _
         | _, BatchSize.All -> []
         | _, BatchSize.Rows n ->
-            [ for step in stream.Steps do
-                  if n > step.Train.Length then
-                      Fault.BatchTooLarge(step.Name, n, step.Train.Length) ]
+            let smallest = stream.Steps |> List.minBy _.Train.Length
+
+            if n > smallest.Train.Length then
+                [ Fault.BatchTooLarge(smallest.Name, n, smallest.Train.Length) ]
+            else
+                []

@@ -50,6 +50,7 @@ type Fault =
             let names = String.Join(", ", known)
 
             match Fault.Nearest given known with
+            | Some name when known.Length > 12 -> $"there is no {kind} '{given}'; did you mean '{name}'?"
             | Some name -> $"there is no {kind} '{given}'; did you mean '{name}'? Known: {names}."
             | None -> $"there is no {kind} '{given}'. Known: {names}."
         | BadValue(name, expected, given) -> $"{name} takes {expected}, not '{given}'."
@@ -85,7 +86,7 @@ type Fault =
 
         known
         |> List.map (fun name -> name, distance (given.ToLowerInvariant()) (name.ToLowerInvariant()))
-        |> List.filter (fun (name, d) -> d <= max 1 (name.Length / 3))
+        |> List.filter (fun (name, d) -> d <= (name.Length + 2) / 3)
         |> List.sortBy snd
         |> List.tryHead
         |> Option.map fst
