@@ -32,6 +32,10 @@ type Fault =
     | Contradiction of what: string * instead: string
     /// Training that left the finite numbers: the method, the seed, the step, the epoch.
     | Diverged of method: string * seed: int * step: string * epoch: int
+    /// A key of a description that nothing reads: where it stands, the key, the keys that are read there.
+    | UnknownKey of where: string * key: string * known: string list
+    /// A key of a description that has to be there: where, the key.
+    | MissingKey of where: string * key: string
 
     /// One sentence or two: what was expected, what came, what to do.
     member fault.Message: string =
@@ -39,25 +43,31 @@ type Fault =
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason}."
-        | Occupied path ->
-            $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
+        | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) ->
             let names = String.Join(", ", known)
 
             match Fault.Nearest given known with
+            | Some name when known.Length > 12 -> $"there is no {kind} '{given}'; did you mean '{name}'?"
             | Some name -> $"there is no {kind} '{given}'; did you mean '{name}'? Known: {names}."
             | None -> $"there is no {kind} '{given}'. Known: {names}."
         | BadValue(name, expected, given) -> $"{name} takes {expected}, not '{given}'."
         | EmptySplit(step, split) -> $"step '{step}' has no {split} rows; every step needs at least one."
         | BatchTooLarge(step, batch, rows) ->
             $"a batch of {batch} is larger than the {rows} training rows of step '{step}'; use --batch {rows} or less, or --batch all."
-        | RowOutOfRange(where, row, rows) ->
-            $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
+        | RowOutOfRange(where, row, rows) -> $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
             $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss is not finite. Try a lower --lr, or --clip."
+        | UnknownKey(where, key, known) ->
+            let names = String.Join(", ", known)
+
+            match Fault.Nearest key known with
+            | Some name -> $"{where} has an unknown key '{key}'; did you mean '{name}'? Known: {names}."
+            | None -> $"{where} has an unknown key '{key}'. Known: {names}."
+        | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
 
     /// The known name that is close enough to be a slip of the keyboard.
     static member private Nearest (given: string) (known: string list) : string option =
@@ -76,7 +86,7 @@ type Fault =
 
         known
         |> List.map (fun name -> name, distance (given.ToLowerInvariant()) (name.ToLowerInvariant()))
-        |> List.filter (fun (name, d) -> d <= max 1 (name.Length / 3))
+        |> List.filter (fun (name, d) -> d <= (name.Length + 2) / 3)
         |> List.sortBy snd
         |> List.tryHead
         |> Option.map fst

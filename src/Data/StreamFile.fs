@@ -1,0 +1,304 @@
+namespace Cmcl
+
+open System
+open System.IO
+open System.Text.Json
+
+/// The first half of reading a stream folder: the JSON, every key checked, no other file opened.
+[<RequireQualifiedAccess>]
+module StreamFile =
+
+    /// Row numbers as a stream file gives them.
+    [<RequireQualifiedAccess>]
+    type Rows =
+        | Listed of int64[]
+        /// From a row (inclusive) to a row (exclusive).
+        | Range of from: int64 * upTo: int64
+        /// A vector of integers in a file, its path relative to the folder.
+        | File of string
+
+    /// An array in a file and the modality that it is of.
+    type Source = { Modality: Modality; File: string }
+
+    type Classes =
+        {
+            Names: string list
+            /// One class a bank row, −1 for none.
+            Labels: Rows
+        }
+
+    type Prototypes = { Classes: string; Vectors: Source }
+
+    type Accuracy = { Items: string; Prototypes: string }
+
+    type Step =
+        { Name: string
+          A: string
+          B: string
+          Train: string
+          Validation: string
+          Test: string
+          Accuracy: Accuracy option }
+
+    /// A stream file as written: names and paths, nothing followed yet.
+    type Description =
+        { Name: string
+          Description: string
+          Banks: Map<string, Source>
+          Rows: Map<string, Rows>
+          Classes: Map<string, Classes>
+          Prototypes: Map<string, Prototypes>
+          Steps: Step list
+          Preset: Preset }
+
+    /// The one format that is read; `format` in the file.
+    [<Literal>]
+    let Format = "cmcl-stream/1"
+
+    /// The keys of every kind of object, needed ones first, then those that may be left out. The schema lists the same.
+    let keys: Map<string, string list * string list> =
+        Map
+            [ "stream", ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "preset" ])
+              "bank", ([ "modality"; "file" ], [])
+              "range", ([ "from"; "to" ], [])
+              "file", ([ "file" ], [])
+              "classes", ([ "names"; "labels" ], [])
+              "prototypes", ([ "modality"; "classes"; "file" ], [])
+              "step", ([ "name"; "a"; "b"; "train"; "validation"; "test" ], [ "accuracy" ])
+              "accuracy", ([ "items"; "prototypes" ], [])
+              "preset", ([], [ "common"; "methods"; "run" ]) ]
+
+    /// A value and the words for where it stands.
+    type private Node = { Where: string; Json: JsonElement }
+
+    type private Read<'a> = Node -> Result<'a, Fault list>
+
+    let private bad (node: Node) (expected: string) : Result<'a, Fault list> =
+        let text = node.Json.GetRawText()
+
+        let given = if text.Length > 40 then text.Substring(0, 40) + "…" else text
+
+        Error [ Fault.BadValue(node.Where, expected, given) ]
+
+    let private text (node: Node) =
+        match node.Json.ValueKind with
+        | JsonValueKind.String when node.Json.GetString() <> "" -> Ok(string (node.Json.GetString()))
+        | _ -> bad node "a text that is not empty"
+
+    let private integer (node: Node) =
+        match node.Json.ValueKind, node.Json with
+        | JsonValueKind.Number, json ->
+            match json.TryGetInt64() with
+            | true, value -> Ok value
+            | _ -> bad node "an integer"
+        | _ -> bad node "an integer"
+
+    let private modality (node: Node) =
+        text node
+        |> Result.bind (fun name ->
+            Modality.create name
+            |> Result.mapError (fun _ -> [ Fault.BadValue(node.Where, "letters, digits, '-' and '_'", name) ]))
+
+    let private list (item: Read<'a>) (node: Node) =
+        if node.Json.ValueKind = JsonValueKind.Array then
+            node.Json.EnumerateArray()
+            |> Seq.mapi (fun i json -> item { Where = $"{node.Where}, item {i + 1}"; Json = json })
+            |> List.ofSeq
+            |> Check.all
+        else
+            bad node "a list"
+
+    let private integers (node: Node) = list integer node |> Result.map Array.ofList
+
+    /// An object whose keys are names of the user's choice.
+    let private named (kind: string) (item: Read<'a>) (node: Node) =
+        if node.Json.ValueKind = JsonValueKind.Object then
+            node.Json.EnumerateObject()
+            |> Seq.map (fun entry ->
+                item { Where = $"{kind} '{entry.Name}'"; Json = entry.Value } |> Result.map (fun value -> entry.Name, value))
+            |> List.ofSeq
+            |> Check.all
+            |> Result.map Map.ofList
+        else
+            bad node "an object"
+
+    /// An object of one of the kinds in `keys`: every key known, none missing, then the fields.
+    let private fields (kind: string) (read: Node -> Result<'a, Fault list>) (node: Node) : Result<'a, Fault list> =
+        if node.Json.ValueKind <> JsonValueKind.Object then
+            bad node "an object"
+        else
+            let needed, others = keys[kind]
+
+            let present = [ for entry in node.Json.EnumerateObject() -> entry.Name ]
+
+            let faults =
+                [ for key in List.except (needed @ others) present do
+                      Fault.UnknownKey(node.Where, key, List.sort (needed @ others))
+                  for key in List.except present needed do
+                      Fault.MissingKey(node.Where, key) ]
+
+            match faults, read node with
+            | [], result -> result
+            | faults, Error more -> Error(faults @ more)
+            | faults, Ok _ -> Error faults
+
+    /// A field if it is there. One that is missing is told by `fields`, so here it is an error without words.
+    let private field (key: string) (read: Read<'a>) (node: Node) : Result<'a, Fault list> =
+        match node.Json.TryGetProperty key with
+        | true, json -> read { Where = $"'{key}' of {node.Where}"; Json = json }
+        | _ -> Error []
+
+    let private fieldOr (fallback: 'a) (key: string) (read: Read<'a>) (node: Node) : Result<'a, Fault list> =
+        match node.Json.TryGetProperty key with
+        | true, _ -> field key read node
+        | _ -> Ok fallback
+
+    let private has (key: string) (node: Node) = node.Json.ValueKind = JsonValueKind.Object && fst (node.Json.TryGetProperty key)
+
+    let private rowSource (node: Node) =
+        if node.Json.ValueKind = JsonValueKind.Array then
+            integers node |> Result.map Rows.Listed
+        elif has "file" node then
+            node |> fields "file" (field "file" text) |> Result.map Rows.File
+        elif node.Json.ValueKind = JsonValueKind.Object then
+            node
+            |> fields "range" (fun node ->
+                validated {
+                    let! first = field "from" integer node
+                    and! upTo = field "to" integer node
+                    return Rows.Range(first, upTo)
+                })
+        else
+            bad node "a list of rows, {\"from\": …, \"to\": …} or {\"file\": …}"
+
+    let private labelSource (node: Node) =
+        if node.Json.ValueKind = JsonValueKind.Array then
+            integers node |> Result.map Rows.Listed
+        else
+            node |> fields "file" (field "file" text) |> Result.map Rows.File
+
+    let private arraySource (node: Node) =
+        validated {
+            let! modality = field "modality" modality node
+            and! file = field "file" text node
+            return ({ Modality = modality; File = file }: Source)
+        }
+
+    let private classSource =
+        fields "classes" (fun node ->
+            validated {
+                let! names = field "names" (list text) node
+                and! labels = field "labels" labelSource node
+                return { Names = names; Labels = labels }
+            })
+
+    let private prototypeSource =
+        fields "prototypes" (fun node ->
+            validated {
+                let! classes = field "classes" text node
+                and! vectors = arraySource node
+                return { Classes = classes; Vectors = vectors }
+            })
+
+    let private accuracySource =
+        fields "accuracy" (fun node ->
+            validated {
+                let! items = field "items" text node
+                and! prototypes = field "prototypes" text node
+
+                return Some { Items = items; Prototypes = prototypes }
+            })
+
+    let private stepSource (node: Node) =
+        let title =
+            match has "name" node, lazy (node.Json.GetProperty "name") with
+            | true, name when name.Value.ValueKind = JsonValueKind.String -> $"step '{name.Value.GetString()}'"
+            | _ -> node.Where
+
+        { node with Where = title }
+        |> fields "step" (fun node ->
+            validated {
+                let! name = field "name" text node
+                and! a = field "a" text node
+                and! b = field "b" text node
+                and! train = field "train" text node
+                and! validation = field "validation" text node
+                and! test = field "test" text node
+                and! accuracy = fieldOr None "accuracy" accuracySource node
+
+                return
+                    { Name = name
+                      A = a
+                      B = b
+                      Train = train
+                      Validation = validation
+                      Test = test
+                      Accuracy = accuracy }
+            })
+
+    /// An option's value: text, or a number as it is written.
+    let private setting (node: Node) =
+        match node.Json.ValueKind with
+        | JsonValueKind.Number -> Ok(node.Json.GetRawText())
+        | _ -> text node
+
+    let private preset =
+        fields "preset" (fun node ->
+            let settings = named "setting" setting
+
+            validated {
+                let! common = fieldOr Map.empty "common" settings node
+                and! methods = fieldOr Map.empty "methods" (named "settings of method" settings) node
+                and! run = fieldOr [] "run" (list text) node
+
+                return { Common = common; Methods = methods; Run = run }
+            })
+
+    let private noPreset = { Common = Map.empty; Methods = Map.empty; Run = [] }
+
+    let private format (node: Node) =
+        text node |> Result.bind (fun given -> if given = Format then Ok() else bad node $"'{Format}'")
+
+    let private stream =
+        fields "stream" (fun node ->
+            validated {
+                let! _ = field "format" format node
+                and! name = field "name" text node
+                and! description = fieldOr "" "description" text node
+                and! banks = field "banks" (named "bank" (fields "bank" arraySource)) node
+                and! rows = field "rows" (named "row set" rowSource) node
+                and! classes = fieldOr Map.empty "classes" (named "classes" classSource) node
+
+                and! prototypes = fieldOr Map.empty "prototypes" (named "prototypes" prototypeSource) node
+
+                and! steps = field "steps" (list stepSource) node
+                and! preset = fieldOr noPreset "preset" preset node
+
+                return
+                    { Name = name
+                      Description = description
+                      Banks = banks
+                      Rows = rows
+                      Classes = classes
+                      Prototypes = prototypes
+                      Steps = steps
+                      Preset = preset }
+            })
+
+    /// Reads a stream file. Every unknown, missing, repeated or mistyped key is a fault that says where it stands.
+    let read (path: string) : Result<Description, Fault list> =
+        let fault reason = Error [ Fault.Unreadable(path, reason) ]
+
+        try
+            let options = JsonDocumentOptions(AllowDuplicateProperties = false)
+            use file = File.OpenRead path
+            use document = JsonDocument.Parse(file, options)
+
+            stream
+                { Where = $"'{Path.GetFileName path}'"
+                  Json = document.RootElement }
+        with
+        | :? JsonException as e -> fault $"it is not valid JSON: {e.Message.TrimEnd '.'}"
+        | :? InvalidOperationException -> fault "it holds text that is not valid Unicode"
+        | :? IOException as e -> fault (e.Message.TrimEnd '.')
+        | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')

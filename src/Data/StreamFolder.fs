@@ -1,0 +1,279 @@
+namespace Cmcl
+
+open System.Collections.Generic
+open System.IO
+open TorchSharp
+
+/// Reading a stream from a folder of `.npy` files and a stream file (docs/stream-format.md), with every check that can be
+/// made before anything is trained.
+///
+/// All faults are gathered. What a step needs and what is itself at fault (a bank with a NaN, say) is told once, by its
+/// owner: to the step it is an `Error []`, an error without words.
+[<RequireQualifiedAccess>]
+module StreamFolder =
+
+    /// The stream file that a folder is read by.
+    [<Literal>]
+    let DefaultFile = "stream.json"
+
+    let private checkNames (file: string) (source: StreamFile.Description) : Fault list =
+        let repeated = source.Steps |> List.countBy _.Name |> List.filter (fun (_, count) -> count > 1)
+
+        [ if List.isEmpty source.Steps then
+              Fault.BadValue($"'steps' of '{file}'", "at least one step", "[]")
+          for name, count in repeated do
+              Fault.Contradiction($"{count} steps are called '{name}'", "give every step a name of its own") ]
+
+    // ---- steps ---------------------------------------------------------------------------------------------------
+
+    /// The rows of one split, unless there are none or one is outside the banks. Ranges are checked before they are
+    /// written out, so that a slip of the pen does not ask for all memory.
+    let private splitRows
+        (step: StreamFile.Step)
+        (split: Split)
+        (setName: string)
+        (set: StreamFile.Rows)
+        (bank: Bank)
+        : Result<int64[], Fault list> =
+        let count = bank.Features.shape[0]
+        let outside row = row < 0L || row >= count
+
+        let out row =
+            let where = $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
+
+            Error [ Fault.RowOutOfRange(where, row, count) ]
+
+        match set with
+        | StreamFile.Rows.Range(first, upTo) when upTo > count -> out (max first count)
+        | StreamFile.Rows.Range(first, upTo) when upTo > first -> Ok [| first .. upTo - 1L |]
+        | StreamFile.Rows.Listed rows when rows.Length > 0 ->
+            match Array.tryFind outside rows with
+            | Some row -> out row
+            | None -> Ok rows
+        | _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
+
+    let private disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
+        let faults =
+            [ for i, (one, rows) in List.indexed splits do
+                  for other, others in List.skip (i + 1) splits do
+                      let shared = HashSet rows
+                      shared.IntersectWith others
+
+                      if shared.Count > 0 then
+                          let count = if shared.Count = 1 then "" else $", and {shared.Count - 1} more"
+
+                          Fault.Contradiction(
+                              $"step '{step}' has row {Seq.min shared}{count} in both its {one} and its {other} rows",
+                              "a row belongs to one of them"
+                          ) ]
+
+        if List.isEmpty faults then Ok() else Error faults
+
+    let private pair (step: string) (a: Bank) (b: Bank) : Result<Pair, Fault list> =
+        validated {
+            let! pair =
+                Pair.create a.Modality b.Modality
+                |> Result.mapError (fun _ ->
+                    [ Fault.Contradiction(
+                          $"step '{step}' pairs bank '{a.Name}' with bank '{b.Name}', both of modality '{a.Modality}'",
+                          "a step takes two different modalities"
+                      ) ])
+
+            and! _ =
+                if a.Features.shape[0] = b.Features.shape[0] then
+                    Ok()
+                else
+                    Error
+                        [ Fault.Shape(
+                              $"step '{step}' matches banks '{a.Name}' and '{b.Name}' row by row",
+                              "as many rows in both",
+                              $"{a.Features.shape[0]} and {b.Features.shape[0]}"
+                          ) ]
+
+            return pair
+        }
+
+    let private accuracy
+        (source: StreamFile.Description)
+        (parts: StreamParts.Parts)
+        (step: StreamFile.Step)
+        (wanted: StreamFile.Accuracy)
+        (measured: (Split * int64[]) list)
+        : Result<Accuracy option, Fault list> =
+        let where = $"the accuracy of step '{step.Name}'"
+
+        let labelled (classes: string) (bank: Bank) (labels: int64[]) =
+            let rows = bank.Features.shape[0]
+
+            if int64 labels.Length <> rows then
+                Error
+                    [ Fault.Shape(
+                          $"labels of classes '{classes}' for {where}",
+                          $"{rows}, one for each row of bank '{bank.Name}'",
+                          $"{labels.Length}"
+                      ) ]
+            else
+                measured
+                |> List.filter (fun (split, rows) -> rows |> Array.forall (fun row -> labels[int row] < 0L))
+                |> List.map (fun (split, _) ->
+                    Fault.Contradiction(
+                        $"none of the {split} rows of step '{step.Name}' has a class of '{classes}'",
+                        "give some a label, or leave the step's accuracy out"
+                    ))
+                |> function
+                    | [] -> Ok()
+                    | faults -> Error faults
+
+        validated {
+            let! items =
+                if wanted.Items = step.A || wanted.Items = step.B then
+                    StreamParts.find "bank" wanted.Items parts.Banks
+                else
+                    Error [ Fault.BadValue($"'items' of {where}", $"'{step.A}' or '{step.B}', the step's banks", wanted.Items) ]
+
+            and! vectors = StreamParts.find $"set of prototypes for {where} named" wanted.Prototypes parts.Prototypes
+
+            return items, vectors
+        }
+        |> Result.bind (fun (items, vectors) ->
+            let prototypes = source.Prototypes[wanted.Prototypes]
+
+            validated {
+                let! labels = StreamParts.find "classes" prototypes.Classes parts.Labels
+                let! _ = labelled prototypes.Classes items labels
+
+                return
+                    Some
+                        { Items = items.Name
+                          Modality = prototypes.Vectors.Modality
+                          Prototypes = vectors
+                          Labels = labels
+                          Classes = source.Classes[prototypes.Classes].Names }
+            })
+
+    let private step
+        (source: StreamFile.Description)
+        (parts: StreamParts.Parts)
+        (index: int)
+        (step: StreamFile.Step)
+        : Result<Step, Fault list> =
+        let bank name = StreamParts.find $"bank for step '{step.Name}' named" name parts.Banks
+
+        let set split name bank =
+            StreamParts.find $"row set for step '{step.Name}' named" name parts.Rows
+            |> Result.bind (fun set -> bank |> Result.mapError (fun _ -> []) |> Result.bind (splitRows step split name set))
+
+        validated {
+            let a, b = bank step.A, bank step.B
+
+            let! banks =
+                validated {
+                    let! a = a
+                    and! b = b
+                    let! pair = pair step.Name a b
+                    return a, b, pair
+                }
+
+            and! rows =
+                validated {
+                    let! train = set Split.Train step.Train a
+                    and! validation = set Split.Validation step.Validation a
+                    and! test = set Split.Test step.Test a
+
+                    let! _ = disjoint step.Name [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
+
+                    return train, validation, test
+                }
+
+            let (a, b, pair), (train, validation, test) = banks, rows
+
+            let! accuracy =
+                match step.Accuracy with
+                | Some wanted -> accuracy source parts step wanted [ Split.Validation, validation; Split.Test, test ]
+                | None -> Ok None
+
+            return
+                { Index = index + 1
+                  Name = step.Name
+                  A = a
+                  B = b
+                  Pair = pair
+                  Train = train
+                  Validation = validation
+                  Test = test
+                  Accuracy = accuracy }
+        }
+
+    // ---- the whole -----------------------------------------------------------------------------------------------
+
+    /// Every file that a stream file names.
+    let private files (source: StreamFile.Description) : string list =
+        let ofRows =
+            function
+            | StreamFile.Rows.File file -> [ file ]
+            | _ -> []
+
+        [ for bank in Map.values source.Banks do
+              bank.File
+          for rows in Map.values source.Rows do
+              yield! ofRows rows
+          for classes in Map.values source.Classes do
+              yield! ofRows classes.Labels
+          for prototypes in Map.values source.Prototypes do
+              prototypes.Vectors.File ]
+
+    let private build (file: string) (source: StreamFile.Description) : Result<Cmcl.Stream, Fault list> =
+        let folder =
+            match Path.GetDirectoryName file with
+            | null -> "."
+            | folder -> folder
+
+        let parts = StreamParts.read folder source
+        let steps = source.Steps |> List.mapi (step source parts)
+
+        let faults =
+            [ yield! checkNames $"{Path.GetFileName file}" source
+              yield! StreamParts.faultsOf parts.Banks
+              yield! StreamParts.faultsOf parts.Rows
+              yield! StreamParts.faultsOf parts.Labels
+              yield! StreamParts.faultsOf parts.Prototypes
+              yield! StreamParts.checkHeads source parts
+              for step in steps do
+                  match step with
+                  | Error faults -> yield! faults
+                  | Ok _ -> () ]
+
+        if List.isEmpty faults then
+            Ok
+                { Name = source.Name
+                  Description = source.Description
+                  Digest = StreamParts.digest folder file (files source)
+                  Banks = parts.Banks |> Map.map (fun _ bank -> Check.get bank)
+                  Steps = steps |> List.map Check.get
+                  Preset = source.Preset }
+        else
+            Error(List.distinct faults)
+
+    /// The tensors of a stream, each once.
+    let private tensors (result: Result<Cmcl.Stream, Fault list>) : torch.Tensor seq =
+        match result with
+        | Error _ -> Seq.empty
+        | Ok stream ->
+            [ for bank in Map.values stream.Banks do
+                  bank.Features
+              for step in stream.Steps do
+                  match step.Accuracy with
+                  | Some accuracy -> accuracy.Prototypes
+                  | None -> () ]
+            |> Seq.distinctBy _.Handle
+
+    /// Loads a stream from a stream file, or from a folder by its `stream.json`, onto the CPU. The tensors belong to the
+    /// caller (or to the caller's scope). The faults are all that could be found: files, shapes, values, names, rows.
+    /// Example: `StreamFolder.load "data/emoji"`.
+    let load (path: string) : Result<Cmcl.Stream, Fault list> =
+        let file = Path.GetFullPath(if Directory.Exists path then Path.Combine(path, DefaultFile) else path)
+
+        if File.Exists file then
+            StreamFile.read file |> Result.bind (fun source -> Tensors.scopedWith tensors (fun () -> build file source))
+        else
+            Error [ Fault.Missing(file, "the stream") ]

@@ -1,0 +1,239 @@
+namespace Cmcl
+
+open System
+open System.Collections.Generic
+open System.IO
+open System.Security.Cryptography
+open System.Text
+open TorchSharp
+
+/// The parts that the steps of a stream refer to by name: banks, row sets, labels, prototypes, read from their files.
+[<RequireQualifiedAccess>]
+module internal StreamParts =
+
+    // ---- files ---------------------------------------------------------------------------------------------------
+
+    /// The full path of a file that must lie in the folder. `owner` is what needs it, in words.
+    let private locate (folder: string) (owner: string) (file: string) : Result<string, Fault list> =
+        let refused = Error [ Fault.BadValue($"the file of {owner}", "a path inside the stream's folder", file) ]
+
+        if file.Contains '\000' || Path.IsPathRooted file then
+            refused
+        else
+            let full = Path.GetFullPath(Path.Combine(folder, file))
+
+            if Path.GetRelativePath(folder, full).Split('/', '\\')[0] = ".." then refused
+            elif File.Exists full then Ok full
+            else Error [ Fault.Missing(full, owner) ]
+
+    let private readArray (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
+        locate folder owner file
+        |> Result.bind Npy.read
+        |> Result.mapError (
+            List.map (function
+                | Fault.Unreadable(path, reason) -> Fault.Unreadable(path, $"{reason} ({owner})")
+                | fault -> fault)
+        )
+
+    let private floats = [ torch.float16; torch.float32; torch.float64 ]
+    let private integers = [ torch.int32; torch.int64 ]
+
+    /// The first row with a value that is not finite.
+    let private firstBadRow (t: torch.Tensor) : int64 option =
+        use scope = torch.NewDisposeScope()
+        let fine = t.isfinite().all(dim = 1L)
+
+        if fine.all().item<bool>() then None else Some(fine.``to``(torch.int32).argmin().item<int64>())
+
+    /// A matrix of finite numbers with at least one row and one column.
+    let private readMatrix (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
+        readArray folder owner file
+        |> Result.bind (fun t ->
+            if not (List.contains t.dtype floats) then
+                Error [ Fault.BadValue(owner, "numbers of type float16, float32 or float64", string t.dtype) ]
+            elif t.dim () <> 2L || t.NumberOfElements = 0L then
+                Error [ Fault.Shape($"{owner} ('{file}')", "rows × d, at least one of each", Tensors.shapeText t) ]
+            else
+                match firstBadRow t with
+                | Some row -> Error [ Fault.NonFinite(owner, row) ]
+                | None -> Ok t)
+
+    let private readIntegers (folder: string) (owner: string) (file: string) : Result<int64[], Fault list> =
+        readArray folder owner file
+        |> Result.bind (fun t ->
+            if not (List.contains t.dtype integers) then
+                Error [ Fault.BadValue(owner, "numbers of type int32 or int64", string t.dtype) ]
+            elif t.dim () <> 1L then
+                Error [ Fault.Shape($"{owner} ('{file}')", "a vector", Tensors.shapeText t) ]
+            else
+                Ok(t.``to``(torch.int64).data<int64>().ToArray()))
+
+    /// Hex SHA-256 over the stream file and every file that it names, these in the order of their names, each after its
+    /// name and length.
+    let digest (folder: string) (streamFile: string) (files: string list) : string =
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+
+        let append (name: string) (path: string) =
+            use stream = File.OpenRead path
+            hash.AppendData(Encoding.UTF8.GetBytes $"{name}\000{stream.Length}\000")
+            let buffer = Array.zeroCreate<byte>(1 <<< 16)
+            let mutable count = stream.Read buffer
+
+            while count > 0 do
+                hash.AppendData(buffer, 0, count)
+                count <- stream.Read buffer
+
+        append "" streamFile
+        let paths = files |> List.map (fun f -> Path.GetFullPath(Path.Combine(folder, f)))
+
+        let named = [ for path in List.distinct paths -> Path.GetRelativePath(folder, path).Replace('\\', '/'), path ]
+
+        for name, path in List.sortWith (fun a b -> String.CompareOrdinal(fst a, fst b)) named do
+            append name path
+
+        Convert.ToHexStringLower(hash.GetHashAndReset())
+
+    // ---- parts ---------------------------------------------------------------------------------------------------
+
+    /// Each part, read or at fault.
+    type Parts =
+        {
+            Banks: Map<string, Result<Bank, Fault list>>
+            /// `Listed` or `Range`; files have been read.
+            Rows: Map<string, Result<StreamFile.Rows, Fault list>>
+            Labels: Map<string, Result<int64[], Fault list>>
+            Prototypes: Map<string, Result<torch.Tensor, Fault list>>
+        }
+
+    let find (kind: string) (name: string) (parts: Map<string, Result<'a, Fault list>>) : Result<'a, Fault list> =
+        match Map.tryFind name parts with
+        | Some(Ok part) -> Ok part
+        | Some(Error _) -> Error []
+        | None -> Error [ Fault.Unknown(kind, name, List.ofSeq (Map.keys parts)) ]
+
+    let faultsOf (parts: Map<string, Result<'a, Fault list>>) : Fault list =
+        [ for part in Map.values parts do
+              match part with
+              | Error faults -> yield! faults
+              | Ok _ -> () ]
+
+    let private readBank (folder: string) (name: string) (source: StreamFile.Source) : Result<Bank, Fault list> =
+        readMatrix folder $"bank '{name}'" source.File
+        |> Result.map (fun features ->
+            { Name = name
+              Modality = source.Modality
+              Features = features })
+
+    let private listed (folder: string) (owner: string) (source: StreamFile.Rows) : Result<StreamFile.Rows, Fault list> =
+        match source with
+        | StreamFile.Rows.File file -> readIntegers folder owner file |> Result.map StreamFile.Rows.Listed
+        | other -> Ok other
+
+    let private readRows (folder: string) (name: string) (source: StreamFile.Rows) : Result<StreamFile.Rows, Fault list> =
+        let owner = $"row set '{name}'"
+
+        listed folder owner source
+        |> Result.bind (function
+            | StreamFile.Rows.Range(first, upTo) when first < 0L || upTo < first ->
+                Error [ Fault.BadValue(owner, "a range with 0 ≤ from ≤ to", $"from {first} to {upTo}") ]
+            | StreamFile.Rows.Listed rows as set ->
+                let seen = HashSet<int64>()
+
+                match rows |> Array.tryFind (seen.Add >> not) with
+                | Some row -> Error [ Fault.Contradiction($"{owner} names row {row} twice", "name every row once") ]
+                | None -> Ok set
+            | set -> Ok set)
+
+    let private readLabels (folder: string) (name: string) (source: StreamFile.Classes) : Result<int64[], Fault list> =
+        let count = int64 source.Names.Length
+
+        let wrong label = label < -1L || label >= count
+
+        listed folder $"labels of classes '{name}'" source.Labels
+        |> Result.bind (function
+            | StreamFile.Rows.Listed labels ->
+                match Array.tryFindIndex wrong labels with
+                | Some row ->
+                    Error
+                        [ Fault.BadValue(
+                              $"the label of row {row} in classes '{name}'",
+                              $"-1 (no class) to {count - 1L}",
+                              string labels[row]
+                          ) ]
+                | None -> Ok labels
+            | _ -> Error [])
+
+    let private readPrototypes
+        (folder: string)
+        (classes: Map<string, StreamFile.Classes>)
+        (name: string)
+        (source: StreamFile.Prototypes)
+        : Result<torch.Tensor, Fault list> =
+        let owner = $"prototypes '{name}'"
+
+        validated {
+            let! vectors = readMatrix folder owner source.Vectors.File
+
+            and! classes = classes |> Map.map (fun _ c -> Ok c) |> find $"classes for {owner} named" source.Classes
+
+            return vectors, classes.Names.Length
+        }
+        |> Result.bind (fun (vectors, count) ->
+            if vectors.shape[0] = int64 count then
+                Ok vectors
+            else
+                Error [ Fault.Shape(owner, $"{count} rows, one for each class of '{source.Classes}'", $"{vectors.shape[0]}") ])
+
+    let read (folder: string) (source: StreamFile.Description) : Parts =
+        { Banks = source.Banks |> Map.map (readBank folder)
+          Rows = source.Rows |> Map.map (readRows folder)
+          Labels = source.Classes |> Map.map (readLabels folder)
+          Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes) }
+
+    // ---- what the parts owe each other ---------------------------------------------------------------------------
+
+    /// The dimension of each modality's head: that of the modality's first bank.
+    let private headSizes (parts: Parts) : Map<string, Bank> =
+        Map.values parts.Banks
+        |> Seq.choose Result.toOption
+        |> Seq.rev
+        |> Seq.map (fun bank -> bank.Modality.Name, bank)
+        |> Map.ofSeq
+
+    /// One head a modality: all its banks and prototypes have its dimension. No labels without prototypes.
+    let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
+        let heads = headSizes parts
+
+        [ for bank in Map.values parts.Banks |> Seq.choose Result.toOption do
+              let first = heads[bank.Modality.Name]
+              let own, others = bank.Features.shape[1], first.Features.shape[1]
+
+              if own <> others then
+                  Fault.Contradiction(
+                      $"bank '{bank.Name}' has d = {own}, but bank '{first.Name}' of the same modality has d = {others}",
+                      "a modality has one head, so give it one d"
+                  )
+
+          for KeyValue(name, vectors) in parts.Prototypes do
+              let modality = source.Prototypes[name].Vectors.Modality
+
+              match vectors, Map.tryFind modality.Name heads with
+              | Ok vectors, Some bank when vectors.shape[1] <> bank.Features.shape[1] ->
+                  Fault.Shape(
+                      $"prototypes '{name}'",
+                      $"d = {bank.Features.shape[1]}, as the banks of modality '{modality}' have",
+                      $"{vectors.shape[1]}"
+                  )
+              | _ when source.Banks |> Map.forall (fun _ bank -> bank.Modality <> modality) ->
+                  Fault.Contradiction(
+                      $"prototypes '{name}' are of modality '{modality}', which no bank has",
+                      "name the modality of one of the banks"
+                  )
+              | _ -> ()
+
+          for name in Map.keys source.Classes do
+              if source.Prototypes |> Map.forall (fun _ p -> p.Classes <> name) then
+                  Fault.Contradiction(
+                      $"classes '{name}' have labels but no prototypes",
+                      "add prototypes for them, or leave the classes out"
+                  ) ]
