@@ -1,5 +1,7 @@
 namespace Cmcl
 
+open System
+open System.Globalization
 open Plotly.NET
 open Plotly.NET.LayoutObjects
 open Plotly.NET.TraceObjects
@@ -10,7 +12,10 @@ open Plotly.NET.TraceObjects
 /// Example: `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
 [<RequireQualifiedAccess>]
 module Charts =
-    let private linear, logarithmic = StyleParam.AxisType.Linear, StyleParam.AxisType.Log
+    let private linear = StyleParam.AxisType.Linear
+
+    let private scale title (log: bool) (values: float list) =
+        if log then Theme.logAxis title values else Theme.axis title linear None
 
     /// The methods of a run in the order of their rows.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
@@ -192,7 +197,7 @@ module Charts =
         lines "" styles series
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps series)))
-            (Theme.axis "relative deviation" (if log then logarithmic else linear) None)
+            (scale "relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
 
     /// Stability against plasticity: relative deviation of old scores after the last step (further left is more stable)
     /// against `learned_r10`, `r10` or another final rate (further up is better), a point per method.
@@ -205,44 +210,46 @@ module Charts =
             |> Map.ofList
 
         let rates, deviations = final metric, final "deviation_rel"
-        let scale (x: float) = if log then System.Math.Log10 x else x
 
-        let drawn =
-            [ for KeyValue(_, x) in deviations do
-                  if not log || x.Mean > 0.0 then
-                      scale x.Mean ]
+        let points =
+            [ for KeyValue(method, x) in deviations do
+                  match Map.tryFind method rates with
+                  | Some rate when not log || x.Mean > 0.0 -> method, x, scaled 100.0 rate
+                  | _ -> () ]
+            |> List.sortByDescending (fun (_, _, y) -> y.Mean)
 
-        // Labels point inwards, where there is room.
-        let side (x: float) =
-            if 2.0 * scale x > List.min drawn + List.max drawn then
-                StyleParam.TextPosition.MiddleLeft
-            else
-                StyleParam.TextPosition.MiddleRight
+        let place (x: float) = if log then Math.Log10 x else x
+        let places = points |> List.map (fun (_, x, _) -> place x.Mean)
 
-        [ for KeyValue(method, x) in deviations do
-              match Map.tryFind method rates with
-              | Some rate when not log || x.Mean > 0.0 ->
-                  let y = scaled 100.0 rate
+        // Labels point inwards, where there is room, and neighbours in height point apart.
+        let side rank (x: float) =
+            let positions =
+                if 2.0 * place x > List.min places + List.max places then
+                    [ StyleParam.TextPosition.TopLeft; StyleParam.TextPosition.MiddleLeft; StyleParam.TextPosition.BottomLeft ]
+                else
+                    [ StyleParam.TextPosition.TopRight; StyleParam.TextPosition.MiddleRight; StyleParam.TextPosition.BottomRight ]
 
-                  Chart.Scatter(
-                      x = [ x.Mean ],
-                      y = [ y.Mean ],
-                      mode = StyleParam.Mode.Markers_Text,
-                      Name = Theme.plain method,
-                      Text = $"  {Theme.plain method}  ",
-                      TextPosition = side x.Mean,
-                      MarkerColor = Color.fromString styles[method].Colour,
-                      MarkerSymbol = styles[method].Symbol,
-                      UseDefaults = false
-                  )
-                  |> Chart.withMarkerStyle (Size = 10)
-                  |> Chart.withXError (error [ x ])
-                  |> Chart.withYError (error [ y ])
-                  |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
-              | _ -> () ]
+            positions[rank % 3]
+
+        [ for rank, (method, x, y) in List.indexed points ->
+              Chart.Scatter(
+                  x = [ x.Mean ],
+                  y = [ y.Mean ],
+                  mode = StyleParam.Mode.Markers_Text,
+                  Name = Theme.plain method,
+                  Text = $"  {Theme.plain method}  ",
+                  TextPosition = side rank x.Mean,
+                  MarkerColor = Color.fromString styles[method].Colour,
+                  MarkerSymbol = styles[method].Symbol,
+                  UseDefaults = false
+              )
+              |> Chart.withMarkerStyle (Size = 10)
+              |> Chart.withXError (error [ x ])
+              |> Chart.withYError (error [ y ])
+              |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
         |> Theme.dress
-            (Theme.axis "relative deviation of old scores" (if log then logarithmic else linear) None)
+            (scale "relative deviation of old scores" log [ for _, x, _ in points -> x.Mean ])
             (Theme.axis "per cent" linear None)
 
     /// The training loss of all steps on one axis: between i − 1 and i are the epochs of step i. Mean over seeds.
@@ -275,55 +282,45 @@ module Charts =
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
     /// the side of its partners' outputs. Thick is protected; the upright line is the cut.
     let spectrum (method: string) (step: int) (modality: string) (spectra: SpectrumRow list) : GenericChart =
-        let rounded (x: float) = float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
+        let own =
+            spectra |> List.filter (fun r -> r.Method = method && r.Step = step && r.Modality = modality) |> List.sortBy _.Index
 
-        let sides =
-            spectra
-            |> List.filter (fun r -> r.Method = method && r.Step = step && r.Modality = modality && r.Energy > 1e-16)
-            |> List.groupBy _.Side
-            |> List.sortBy fst
-            |> List.map (fun (side, own) -> side, own |> List.sortBy _.Index)
+        let isProtected (r: SpectrumRow) = r.Protected = Some true
 
-        let curve side colour width (own: SpectrumRow list) name =
+        // Four digits are enough to draw; what has no energy has no place on a logarithmic axis.
+        let height (r: SpectrumRow) =
+            if r.Energy > 0.0 then float (r.Energy.ToString("G4", CultureInfo.InvariantCulture)) else nan
+
+        let curve (side: string) width name (part: SpectrumRow list) =
             Chart.Line(
-                x = (own |> List.map _.Index),
-                y = (own |> List.map (fun r -> rounded r.Energy)),
+                x = (part |> List.map _.Index),
+                y = (part |> List.map height),
                 Name = name,
-                LineColor = Color.fromString colour,
+                LineColor = Color.fromString (if side = "input" then "#0072B2" else "#E69F00"),
                 LineWidth = width,
                 UseDefaults = false
             )
             |> GenericChart.mapTrace (fun trace ->
-                trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{side}</extra>")
+                trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{Theme.plain side}</extra>")
                 trace)
 
-        let energy = Theme.axis "share of energy" logarithmic None
-        energy.SetProperty("tickformat", ".0e")
+        let sides = own |> List.groupBy _.Side |> List.map (fun (side, part) -> side, List.partition isProtected part)
+        let directions = Theme.axis "direction" linear None
+        directions.SetProperty("range", [ 0.5; 0.5 + float (own |> List.map _.Index |> List.fold max 1) ])
 
-        let cut (own: SpectrumRow list) = own |> List.filter (fun r -> r.Protected = Some true) |> List.length
-
-        let colour side = if side = "input" then "#0072B2" else "#E69F00"
-
-        [ for side, own in sides do
-              let side = Theme.plain side
-              let inside = own |> List.filter (fun r -> r.Protected = Some true)
+        [ for side, (inside, outside) in sides do
+              let name = Theme.plain side
 
               if not inside.IsEmpty then
-                  curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
+                  curve side 5. $"{name}: {inside.Length} protected" inside
 
-              let outside = own |> List.filter (fun r -> r.Protected <> Some true)
-
-              if not outside.IsEmpty then
-                  let what =
-                      if own |> List.forall _.Protected.IsNone then
-                          $"{side}: no cut"
-                      else
-                          $"{side}: {outside.Length} free"
-
-                  curve side (colour side) 1.5 outside what ]
+              if outside |> List.exists _.Protected.IsSome then
+                  curve side 1.5 $"{name}: {outside.Length} free" outside
+              elif not outside.IsEmpty then
+                  curve side 1.5 $"{name}: no cut" outside ]
         |> Chart.combine
-        |> Theme.dress (Theme.axis "direction" linear None) energy
+        |> Theme.dress directions (Theme.logAxis "share of energy" (own |> List.map _.Energy))
         |> Chart.withShapes
-            [ for _, own in sides do
-                  if cut own > 0 then
-                      Theme.upright (float (cut own) + 0.5) ]
+            [ for _, (inside, _) in sides do
+                  if not inside.IsEmpty then
+                      Theme.upright (float inside.Length + 0.5) ]

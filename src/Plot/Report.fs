@@ -27,7 +27,14 @@ module Report =
 
     let private heading (text: string) (explanation: string) = [ h2 [] [ str text ]; p [ _class "note" ] [ str explanation ] ]
 
-    let private chip (run: Run) (method: string) = span [ _class "chip"; _style $"background:{run.Styles[method].Colour}" ] []
+    /// A method's colour; hollow where a second method has the same and its lines are dashed.
+    let private chip (run: Run) (method: string) =
+        let style = run.Styles[method]
+
+        span
+            [ _class (if style.Dash = Plotly.NET.StyleParam.DrawingStyle.Solid then "chip" else "chip hollow")
+              _style $"color:{style.Colour}" ]
+            []
 
     let private legend (run: Run) : XmlNode =
         nav
@@ -69,8 +76,8 @@ module Report =
                              before training and after each step. The figures are over {seeds}. Rates are in per cent. BWT, backward transfer, is \
                              what a task has gained or lost between the step that learned it and the end: below zero is forgetting. Relative \
                              deviation is how far the alignment scores of old training data have moved since they were learned, against their size \
-                             (Frobenius norms); zero is perfect stability. Grey rows are references: zero-shot does not train, joint and individual \
-                             do not learn continually." ] ]
+                             (Frobenius norms); zero is perfect stability. Grey rows are references: zero-shot does not train, joint learns all \
+                             steps at once, individual starts again at every step, so that of it only the learned figures count." ] ]
 
     let private summary (run: Run) : Section =
         let columns = Summary.columns run.Rows
@@ -109,7 +116,9 @@ module Report =
               (List.map row (competing @ references))
           match Summary.forgotten run.Rows with
           | Some sentence -> p [ _class "finding" ] [ str sentence ]
-          | None -> () ],
+          | None -> ()
+          for method, seed, why in run.Info.Failures do
+              p [ _class "failure" ] [ str $"Not finished: {method}, seed {seed}. {why}" ] ],
         []
 
     /// The method to show first and the one to show beside it.
@@ -158,8 +167,11 @@ module Report =
         | Some info when info.Name <> "" -> $"{step} · {info.Name}"
         | _ -> string step
 
+    /// The rows of the methods that go on from step to step.
+    let private kept (run: Run) : Row list = run.Rows |> List.filter (fun r -> not (Theme.startsAgain r.Method))
+
     let private forgetting (run: Run) : Section =
-        let recall = run.Rows |> List.filter (fun r -> r.Metric = "r10")
+        let recall = kept run |> List.filter (fun r -> r.Metric = "r10")
 
         match recall |> List.choose (fun r -> Results.index r.Task) |> List.distinct |> List.sort with
         | [] -> nothing
@@ -188,7 +200,8 @@ module Report =
         | positive -> List.max positive > 30.0 * List.min positive
 
     let private stability (run: Run) : Section =
-        let valuesOf metric = run.Rows |> List.filter (fun r -> r.Metric = metric) |> List.map _.Value
+        let rows = kept run
+        let valuesOf metric = rows |> List.filter (fun r -> r.Metric = metric) |> List.map _.Value
         let log = spread (valuesOf "deviation_rel")
         let several = not (valuesOf "deviation_rel").IsEmpty
 
@@ -196,18 +209,18 @@ module Report =
             [ if not (valuesOf "bwt_r10").IsEmpty then
                   "Backward transfer of recall@10 after each step",
                   { Id = "backward"
-                    Chart = Charts.backward run.Styles "r10" run.Rows }
+                    Chart = Charts.backward run.Styles "r10" rows }
 
               if several then
                   "Relative deviation of old alignment scores after each step",
                   { Id = "deviation"
-                    Chart = Charts.deviation run.Styles log run.Rows }
+                    Chart = Charts.deviation run.Styles log rows }
 
               for metric, name in [ "learned_r10", "learned recall@10"; "r10", "final recall@10" ] do
-                  if several && (run.Rows |> List.exists (fun r -> r.Metric = metric && r.Step = "final")) then
+                  if several && (rows |> List.exists (fun r -> r.Metric = metric && r.Step = "final")) then
                       $"Stability against {name}",
                       { Id = $"tradeoff-{metric}"
-                        Chart = Charts.tradeOff run.Styles log metric run.Rows } ]
+                        Chart = Charts.tradeOff run.Styles log metric rows } ]
 
         if figures.IsEmpty then
             nothing
@@ -215,7 +228,7 @@ module Report =
             [ yield!
                   heading
                       "Stability and plasticity"
-                      "Look for lines that stay near zero while later steps go on learning, and for methods in the upper left of the lower figures: old scores kept, new tasks learned. A method can be stable merely because it learns little; learned recall@10 shows that, final recall@10 is what both together come to."
+                      "Look for lines that stay near zero while later steps go on learning, and for methods in the upper left of the lower figures: old scores kept, new tasks learned. Methods that start again at every step are left out. A method can be stable merely because it learns little; learned recall@10 shows that, final recall@10 is what both together come to."
               div
                   [ _class "figures" ]
                   [ for name, chart in figures -> figure [] [ h3 [] [ str name ]; Page.plot false $"plot-{chart.Id}" chart ] ] ],
@@ -232,7 +245,7 @@ module Report =
             [ yield!
                   heading
                       "Training loss"
-                      "Mean loss of every epoch; the upright lines are the ends of steps. A method that is held back too much ends its steps higher than the others."
+                      "Mean loss of every epoch; the upright lines are the ends of steps. Joint training happens once and stands in the last one. A method that is held back too much ends its steps higher than the others."
               Page.plot false "plot-losses" chart ],
             [ chart ]
 
@@ -297,23 +310,24 @@ module Report =
         if methods.IsEmpty then
             nothing
         else
+            let trained = methods |> List.filter (fun m -> not m.Settings.IsEmpty)
             let keys = methods |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct
 
             let value key (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) key) |> Option.map snd
 
             let shared, own =
-                keys |> List.partition (fun key -> methods |> List.map (value key) |> List.distinct |> List.length = 1)
+                keys |> List.partition (fun key -> trained |> List.map (value key) |> List.distinct |> List.length = 1)
 
             [ yield!
                   heading
                       "Settings"
-                      "First what all methods share, then what differs; a dash means that the method has no such setting."
-              Page.terms [ for key in shared -> key, value key methods.Head |> Option.defaultValue "" ]
+                      "First what all methods that train share, then what differs; a dash means that the method has no such setting."
+              Page.terms [ for key in shared -> key, value key trained.Head |> Option.defaultValue "" ]
               if not own.IsEmpty then
                   Page.table
                       (own.Length + 1)
                       (List.map (fun (x: string) -> [ str x ]) ("method" :: own))
-                      [ for m in methods ->
+                      [ for m in trained ->
                             "", [ str m.Label ] :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
             []
 
