@@ -100,9 +100,9 @@ module Charts =
         let place (r: Row) = Option.map2 (fun step task -> step, task) (Results.index r.Step) (Results.index r.Task)
 
         let rows = rows |> List.filter (fun r -> r.Metric = metric)
-        let places = List.choose place rows
-        let steps = [ 0 .. places |> List.map fst |> List.fold max 0 ]
-        let tasks = places |> List.map snd |> List.distinct |> List.sort
+        let measured = List.choose place rows
+        let steps = [ 0 .. measured |> List.map fst |> List.fold max 0 ]
+        let tasks = measured |> List.map snd |> List.distinct |> List.sort
 
         let cells =
             rows
@@ -116,19 +116,27 @@ module Charts =
             | Some spread -> 100.0 * spread.Mean
             | None -> nan
 
-        let frame task =
+        // Tasks without this metric leave no gap, so a column's place is not its task's number.
+        let places = [ 1 .. tasks.Length ]
+
+        let frame (place: int) (task: int) =
             Shape.init (
                 ShapeType = StyleParam.ShapeType.Rectangle,
-                X0 = float task - 0.5,
-                X1 = float task + 0.5,
+                X0 = float place - 0.5,
+                X1 = float place + 0.5,
                 Y0 = float task - 0.5,
                 Y1 = float task + 0.5,
                 Line = Line.init (Color = Color.fromString "#D55E00", Width = 2.)
             )
 
+        let across = Theme.axis "task" linear (Some places)
+        across.SetProperty("ticktext", List.map string tasks)
+        let down = Theme.axis "after step" linear (Some steps)
+        down.SetProperty("autorange", "reversed")
+
         Chart.Heatmap(
             zData = [ for step in steps -> [ for task in tasks -> value step task ] ],
-            X = tasks,
+            X = places,
             Y = steps,
             XGap = 1,
             YGap = 1,
@@ -138,19 +146,18 @@ module Charts =
                     [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
             UseDefaults = false
         )
-        |> traced method "after step %{y}, task %{x}: %{z:.1f} %<extra></extra>"
+        |> traced method "after step %{y}, task %{customdata}: %{z:.1f} %<extra></extra>"
         |> GenericChart.mapTrace (fun trace ->
+            trace.SetProperty("customdata", [ for _ in steps -> tasks ])
             trace.SetProperty("texttemplate", "%{z:.0f}")
             trace.SetProperty("zmin", 0)
             trace.SetProperty("zmax", 100.0 * top)
             trace)
-        |> Theme.dress
-            (Theme.axis "task" linear (Some tasks))
-            (Theme.axis "after step" linear (Some steps)
-             |> fun axis ->
-                 axis.SetProperty("autorange", "reversed")
-                 axis)
-        |> Chart.withShapes [ for task in tasks |> List.filter (fun t -> List.contains t steps) -> frame task ]
+        |> Theme.dress across down
+        |> Chart.withShapes
+            [ for place, task in List.zip places tasks do
+                  if List.contains task steps then
+                      frame place task ]
 
     /// A rate of one task over the steps, a line per method; the upright line is the step that trains the task.
     let forgetting (styles: Map<string, MethodStyle>) (metric: string) (task: int) (rows: Row list) : GenericChart =

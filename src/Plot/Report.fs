@@ -322,7 +322,7 @@ module Report =
                   heading
                       "Settings"
                       "First what all methods that train share, then what differs; a dash means that the method has no such setting."
-              Page.terms [ for key in shared -> key, value key trained.Head |> Option.defaultValue "" ]
+              Page.terms true [ for key in shared -> key, value key trained.Head |> Option.defaultValue "" ]
               if not own.IsEmpty then
                   Page.table
                       (own.Length + 1)
@@ -338,6 +338,7 @@ module Report =
           if info.Command <> "" then
               pre [] [ code [] [ str info.Command ] ]
           Page.terms
+              false
               [ "version", info.Version
                 "seeds", String.Join(", ", info.Seeds)
                 "numbers", String.Join(" on ", [ info.Dtype; info.Device ] |> List.filter ((<>) ""))
