@@ -101,7 +101,7 @@ let settings (request: Request) : string =
 
 /// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
 let summary (request: Request) (finished: Finished) : Table =
-    let table = Table(Border = TableBorder.Simple)
+    let table = Table(Border = TableBorder.Simple, Expand = false)
 
     let shown =
         [ "accuracy", "acc %"
@@ -125,8 +125,9 @@ let summary (request: Request) (finished: Finished) : Table =
         let cell (_, column: SummaryColumn) =
             match Map.tryFind plan.Label column.Spreads with
             | None -> "–"
-            | Some spread when column.Best.Contains plan.Label -> $"[bold]{column.Show spread}[/]"
-            | Some spread -> column.Show spread
+            | Some spread ->
+                let text = (column.Show spread).Replace(" ± ", "±")
+                if column.Best.Contains plan.Label then $"[bold]{text}[/]" else text
 
         table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
 
