@@ -20,8 +20,7 @@ type StreamPlace =
 module Catalogue =
 
     /// The shipped streams and their files, relative to a folder that may be anywhere above.
-    let private shipped =
-        [ "emoji", "data/emoji/stream.json"; "emoji-dense", "data/emoji/dense.json" ]
+    let private shipped = [ "emoji", "data/emoji/stream.json"; "emoji-dense", "data/emoji/dense.json" ]
 
     /// The names that need no path.
     let names: string list = List.map fst shipped @ [ "synthetic" ]
@@ -37,12 +36,9 @@ module Catalogue =
     /// Faults: `Unknown` for a name that nothing has, `Missing` for a path that leads nowhere.
     let locate (name: string) : Result<StreamPlace, Fault list> =
         let found =
-            if IO.Directory.Exists name then
-                Some(IO.Path.Combine(name, StreamFolder.DefaultFile))
-            elif IO.File.Exists name then
-                Some name
-            else
-                None
+            if IO.Directory.Exists name then Some(IO.Path.Combine(name, StreamFolder.DefaultFile))
+            elif IO.File.Exists name then Some name
+            else None
 
         match List.tryFind (fun (n, _) -> n = name) shipped, found with
         | Some(_, file), _ ->
@@ -56,11 +52,7 @@ module Catalogue =
         | None, Some path -> Ok(StreamPlace.File(IO.Path.GetFullPath path))
         | None, None when name.IndexOfAny [| '/'; '\\' |] >= 0 || name.EndsWith ".json" ->
             Error [ Fault.Missing(name, "the stream") ]
-        | None, None ->
-            Error
-                [
-                    Fault.Unknown("stream", name, names @ [ "or the path of a stream folder or file" ])
-                ]
+        | None, None -> Error [ Fault.Unknown("stream", name, names @ [ "or the path of a stream folder or file" ]) ]
 
     /// Loads the stream; its tensors belong to the caller.
     let load (place: StreamPlace) : Result<Stream, Fault list> =

@@ -33,18 +33,14 @@ module Describe =
         let energies = torch.linalg.eigvalsh (Tensors.product x.mT x)
 
         let epsilon =
-            if features.dtype = torch.float16 then
-                9.765625e-4
-            elif features.dtype = torch.float32 then
-                Tolerance.epsilon Dtype.Float32
-            else
-                Tolerance.epsilon Dtype.Float64
+            if features.dtype = torch.float16 then 9.765625e-4
+            elif features.dtype = torch.float32 then Tolerance.epsilon Dtype.Float32
+            else Tolerance.epsilon Dtype.Float64
 
         let n, d = features.shape[0], features.shape[1]
         let stored = epsilon * epsilon * Tensors.toFloat (energies.sum ()) / float (min n d)
 
-        let computed =
-            float d * Tolerance.epsilon Dtype.Float64 * Tensors.toFloat (energies.max ())
+        let computed = float d * Tolerance.epsilon Dtype.Float64 * Tensors.toFloat (energies.max ())
 
         int64 (Tensors.toFloat (energies.gt(torch.tensor (max stored computed)).sum()))
 
@@ -55,30 +51,25 @@ module Describe =
         use scope = torch.NewDisposeScope()
         let norms = bank.Features.``to``(torch.float64).norm 1
 
-        {
-            Name = bank.Name
-            Modality = bank.Modality
-            Rows = bank.Features.shape[0]
-            Dimension = bank.Features.shape[1]
-            Type = typeName bank.Features
-            NormMean = Tensors.toFloat (norms.mean ())
-            NormDeviation = Tensors.toFloat (norms.std (unbiased = false))
-            Rank = rank bank.Features
-        }
+        { Name = bank.Name
+          Modality = bank.Modality
+          Rows = bank.Features.shape[0]
+          Dimension = bank.Features.shape[1]
+          Type = typeName bank.Features
+          NormMean = Tensors.toFloat (norms.mean ())
+          NormDeviation = Tensors.toFloat (norms.std (unbiased = false))
+          Rank = rank bank.Features }
 
     /// The banks, in the order of their names.
-    let banks (stream: Stream) : BankSummary list =
-        stream.Banks |> Map.values |> Seq.map bank |> List.ofSeq
+    let banks (stream: Stream) : BankSummary list = stream.Banks |> Map.values |> Seq.map bank |> List.ofSeq
 
     // ---- text ----------------------------------------------------------------------------------------------------
 
     /// Columns of equal width, those of numbers to the right.
     let private table (columns: (string * bool) list) (rows: string list list) : string list =
         let widths =
-            [
-                for i, (title, _) in List.indexed columns do
-                    rows |> List.map (fun row -> row[i].Length) |> List.fold max title.Length
-            ]
+            [ for i, (title, _) in List.indexed columns do
+                  rows |> List.map (fun row -> row[i].Length) |> List.fold max title.Length ]
 
         let line (cells: string list) =
             let padded =
@@ -87,9 +78,7 @@ module Describe =
 
             ("  " + String.Join("  ", padded)).TrimEnd()
 
-        line (List.map fst columns)
-        :: line [ for width in widths -> String('─', width) ]
-        :: List.map line rows
+        line (List.map fst columns) :: line [ for width in widths -> String('─', width) ] :: List.map line rows
 
     /// Text broken at spaces into lines of at most `width`.
     let private wrap (width: int) (text: string) : string list =
@@ -98,54 +87,44 @@ module Describe =
             | line :: rest when line.Length + 1 + word.Length <= width -> $"{line} {word}" :: rest
             | _ -> word :: lines
 
-        text.Split(' ', StringSplitOptions.RemoveEmptyEntries)
-        |> Array.fold add []
-        |> List.rev
+        text.Split(' ', StringSplitOptions.RemoveEmptyEntries) |> Array.fold add [] |> List.rev
 
-    let private number (value: float) : string =
-        value.ToString("0.###", CultureInfo.InvariantCulture)
+    let private number (value: float) : string = value.ToString("0.###", CultureInfo.InvariantCulture)
 
     let private stepRow (step: Step) : string list =
-        [
-            string step.Index
-            step.Name
-            step.A.Name
-            step.B.Name
-            string step.Pair
-            string step.Train.Length
-            string step.Validation.Length
-            string step.Test.Length
-            match step.Accuracy with
-            | Some accuracy -> string accuracy.Classes.Length
-            | None -> "–"
-        ]
+        [ string step.Index
+          step.Name
+          step.A.Name
+          step.B.Name
+          string step.Pair
+          string step.Train.Length
+          string step.Validation.Length
+          string step.Test.Length
+          match step.Accuracy with
+          | Some accuracy -> string accuracy.Classes.Length
+          | None -> "–" ]
 
     let private bankRow (b: BankSummary) : string list =
-        [
-            b.Name
-            b.Modality.Name
-            string b.Rows
-            string b.Dimension
-            b.Type
-            $"{number b.NormMean} ± {number b.NormDeviation}"
-            string b.Rank
-        ]
+        [ b.Name
+          b.Modality.Name
+          string b.Rows
+          string b.Dimension
+          b.Type
+          $"{number b.NormMean} ± {number b.NormDeviation}"
+          string b.Rank ]
 
     let private settings (options: Map<string, string>) : string =
         String.Join("  ", [ for KeyValue(name, value) in options -> $"{name}={value}" ])
 
     let private presetLines (preset: Preset) : string list =
-        [
-            if not preset.Common.IsEmpty then
-                "every method", settings preset.Common
-            for KeyValue(name, options) in preset.Methods do
-                name, settings options
-            if not preset.Run.IsEmpty then
-                "run", String.Join("  ", preset.Run)
-        ]
+        [ if not preset.Common.IsEmpty then
+              "every method", settings preset.Common
+          for KeyValue(name, options) in preset.Methods do
+              name, settings options
+          if not preset.Run.IsEmpty then
+              "run", String.Join("  ", preset.Run) ]
         |> List.collect (fun (title, text) ->
-            wrap 80 text
-            |> List.mapi (fun i line -> $"""  {if i = 0 then title.PadRight 12 else String(' ', 12)}  {line}"""))
+            wrap 80 text |> List.mapi (fun i line -> $"""  {if i = 0 then title.PadRight 12 else String(' ', 12)}  {line}"""))
 
     /// Steps (`val` validation rows, `classes` those that accuracy is taken over), banks, digest and preset as lines for a terminal of 100 columns (longer only where names are).
     let text (stream: Stream) : string =
@@ -153,47 +132,41 @@ module Describe =
 
         let steps =
             table
-                [
-                    "step", right
-                    "name", left
-                    "a", left
-                    "b", left
-                    "pair", left
-                    "train", right
-                    "val", right
-                    "test", right
-                    "classes", right
-                ]
+                [ "step", right
+                  "name", left
+                  "a", left
+                  "b", left
+                  "pair", left
+                  "train", right
+                  "val", right
+                  "test", right
+                  "classes", right ]
                 (List.map stepRow stream.Steps)
 
         let banks =
             table
-                [
-                    "bank", left
-                    "modality", left
-                    "rows", right
-                    "d", right
-                    "type", left
-                    "norm (mean ± sd)", right
-                    "rank", right
-                ]
+                [ "bank", left
+                  "modality", left
+                  "rows", right
+                  "d", right
+                  "type", left
+                  "norm (mean ± sd)", right
+                  "rank", right ]
                 (banks stream |> List.map bankRow)
 
-        [
-            stream.Name
-            yield! wrap 96 stream.Description |> List.map (fun line -> "  " + line)
-            ""
-            yield! steps
-            ""
-            yield! banks
-            ""
-            $"  digest  {stream.Digest}"
+        [ stream.Name
+          yield! wrap 96 stream.Description |> List.map (fun line -> "  " + line)
+          ""
+          yield! steps
+          ""
+          yield! banks
+          ""
+          $"  digest  {stream.Digest}"
 
-            match presetLines stream.Preset with
-            | [] -> ()
-            | lines ->
-                ""
-                "  suggested settings"
-                yield! lines
-        ]
+          match presetLines stream.Preset with
+          | [] -> ()
+          | lines ->
+              ""
+              "  suggested settings"
+              yield! lines ]
         |> fun lines -> String.Join("\n", lines)

@@ -26,14 +26,13 @@ module Npy =
             Size: int64
         }
 
+    /// Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
     let private types =
-        [
-            "<f2", torch.float16
-            "<f4", torch.float32
-            "<f8", torch.float64
-            "<i4", torch.int32
-            "<i8", torch.int64
-        ]
+        [ "<f2", torch.ScalarType.Float16
+          "<f4", torch.ScalarType.Float32
+          "<f8", torch.ScalarType.Float64
+          "<i4", torch.ScalarType.Int32
+          "<i8", torch.ScalarType.Int64 ]
 
     let private typeNames = "float16, float32, float64, int32 or int64"
 
@@ -63,13 +62,11 @@ module Npy =
         | None when descr.StartsWith '[' -> Error $"it holds records with fields; write a plain array of {typeNames}"
         | None when inner.Contains 'O' -> Error $"it holds Python objects; write an array of {typeNames}"
         | None when inner.StartsWith '>' ->
-            Error
-                $"its numbers are big-endian ('{inner}'); write them little-endian, with .astype('<{inner.Substring 1}')"
+            Error $"its numbers are big-endian ('{inner}'); write them little-endian, with .astype('<{inner.Substring 1}')"
         | None -> Error $"its numbers are of type '{inner}'; {typeNames}, little-endian, can be read"
 
     let private shapeOf (text: string) : Result<int64[], string> =
-        let parts =
-            text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
+        let parts = text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
 
         let sizes =
             parts
@@ -87,15 +84,11 @@ module Npy =
 
     /// The number of bytes that a shape asks for, unless it is beyond what 64 bits can count.
     let private sizeOf (item: int) (shape: int64[]) : Result<int64, string> =
-        let total =
-            Array.fold (fun product size -> product * bigint (max 1L size)) (bigint item) shape
+        let total = Array.fold (fun product size -> product * bigint (max 1L size)) (bigint item) shape
 
-        if total > bigint Int64.MaxValue then
-            Error "its shape asks for more memory than there can be"
-        elif Array.contains 0L shape then
-            Ok 0L
-        else
-            Ok(int64 total)
+        if total > bigint Int64.MaxValue then Error "its shape asks for more memory than there can be"
+        elif Array.contains 0L shape then Ok 0L
+        else Ok(int64 total)
 
     let private parse (text: string) (offset: int64) : Result<Header, string> =
         let found = dictionary.Match text
@@ -113,13 +106,11 @@ module Npy =
                 |> Result.bind (fun shape ->
                     sizeOf (torch.empty(0L, dtype = Nullable dtype).element_size() |> int) shape
                     |> Result.map (fun size ->
-                        {
-                            Type = dtype
-                            Fortran = fortran = "True"
-                            Shape = shape
-                            Offset = offset
-                            Size = size
-                        })))
+                        { Type = dtype
+                          Fortran = fortran = "True"
+                          Shape = shape
+                          Offset = offset
+                          Size = size })))
         | _ -> Error "its header is not the dictionary of 'descr', 'fortran_order' and 'shape' that it should be"
 
     let private take (stream: Stream) (count: int) : Result<byte[], string> =
@@ -182,8 +173,7 @@ module Npy =
     /// Faults: `Missing`; `Unreadable` for anything that is not a whole, little-endian array of a type named above. The
     /// sizes are checked against the file's length before any memory is asked for.
     let read (path: string) : Result<torch.Tensor, Fault list> =
-        let fault reason =
-            Error [ Fault.Unreadable(path, reason) ]
+        let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
         if not (File.Exists path) then
             Error [ Fault.Missing(path, "reading an array") ]
@@ -210,28 +200,21 @@ module Npy =
 
     /// The first bytes of a file, up to the first number: version 1.0, as NumPy writes it, spare room included.
     let private preamble (descr: string) (shape: int64[]) : byte[] =
-        let sizes =
-            if shape.Length = 1 then
-                $"({shape[0]},)"
-            else
-                $"({shape[0]}, {shape[1]})"
+        let sizes = if shape.Length = 1 then $"({shape[0]},)" else $"({shape[0]}, {shape[1]})"
 
         let room = String(' ', 21 - (string shape[0]).Length)
 
-        let header =
-            $"{{'descr': '{descr}', 'fortran_order': False, 'shape': {sizes}, }}{room}"
+        let header = $"{{'descr': '{descr}', 'fortran_order': False, 'shape': {sizes}, }}{room}"
 
         let length = magic.Length + 4 + header.Length + 1
         let padded = header + String(' ', 64 - length % 64) + "\n"
 
-        [|
-            yield! magic
-            1uy
-            0uy
-            byte padded.Length
-            byte (padded.Length >>> 8)
-            yield! Encoding.ASCII.GetBytes padded
-        |]
+        [| yield! magic
+           1uy
+           0uy
+           byte padded.Length
+           byte (padded.Length >>> 8)
+           yield! Encoding.ASCII.GetBytes padded |]
 
     let private writeBody (stream: Stream) (tensor: torch.Tensor) : unit =
         use scope = torch.NewDisposeScope()

@@ -32,28 +32,24 @@ module StreamFile =
     type Accuracy = { Items: string; Prototypes: string }
 
     type Step =
-        {
-            Name: string
-            A: string
-            B: string
-            Train: string
-            Validation: string
-            Test: string
-            Accuracy: Accuracy option
-        }
+        { Name: string
+          A: string
+          B: string
+          Train: string
+          Validation: string
+          Test: string
+          Accuracy: Accuracy option }
 
     /// A stream file as written: names and paths, nothing followed yet.
     type Description =
-        {
-            Name: string
-            Description: string
-            Banks: Map<string, Source>
-            Rows: Map<string, Rows>
-            Classes: Map<string, Classes>
-            Prototypes: Map<string, Prototypes>
-            Steps: Step list
-            Preset: Preset
-        }
+        { Name: string
+          Description: string
+          Banks: Map<string, Source>
+          Rows: Map<string, Rows>
+          Classes: Map<string, Classes>
+          Prototypes: Map<string, Prototypes>
+          Steps: Step list
+          Preset: Preset }
 
     /// The one format that is read; `format` in the file.
     [<Literal>]
@@ -62,18 +58,15 @@ module StreamFile =
     /// The keys of every kind of object, needed ones first, then those that may be left out. The schema lists the same.
     let keys: Map<string, string list * string list> =
         Map
-            [
-                "stream",
-                ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "preset" ])
-                "bank", ([ "modality"; "file" ], [])
-                "range", ([ "from"; "to" ], [])
-                "file", ([ "file" ], [])
-                "classes", ([ "names"; "labels" ], [])
-                "prototypes", ([ "modality"; "classes"; "file" ], [])
-                "step", ([ "name"; "a"; "b"; "train"; "validation"; "test" ], [ "accuracy" ])
-                "accuracy", ([ "items"; "prototypes" ], [])
-                "preset", ([], [ "common"; "methods"; "run" ])
-            ]
+            [ "stream", ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "preset" ])
+              "bank", ([ "modality"; "file" ], [])
+              "range", ([ "from"; "to" ], [])
+              "file", ([ "file" ], [])
+              "classes", ([ "names"; "labels" ], [])
+              "prototypes", ([ "modality"; "classes"; "file" ], [])
+              "step", ([ "name"; "a"; "b"; "train"; "validation"; "test" ], [ "accuracy" ])
+              "accuracy", ([ "items"; "prototypes" ], [])
+              "preset", ([], [ "common"; "methods"; "run" ]) ]
 
     /// A value and the words for where it stands.
     type private Node = { Where: string; Json: JsonElement }
@@ -83,11 +76,7 @@ module StreamFile =
     let private bad (node: Node) (expected: string) : Result<'a, Fault list> =
         let text = node.Json.GetRawText()
 
-        let given =
-            if text.Length > 40 then
-                text.Substring(0, 40) + "…"
-            else
-                text
+        let given = if text.Length > 40 then text.Substring(0, 40) + "…" else text
 
         Error [ Fault.BadValue(node.Where, expected, given) ]
 
@@ -113,31 +102,20 @@ module StreamFile =
     let private list (item: Read<'a>) (node: Node) =
         if node.Json.ValueKind = JsonValueKind.Array then
             node.Json.EnumerateArray()
-            |> Seq.mapi (fun i json ->
-                item
-                    {
-                        Where = $"{node.Where}, item {i + 1}"
-                        Json = json
-                    })
+            |> Seq.mapi (fun i json -> item { Where = $"{node.Where}, item {i + 1}"; Json = json })
             |> List.ofSeq
             |> Check.all
         else
             bad node "a list"
 
-    let private integers (node: Node) =
-        list integer node |> Result.map Array.ofList
+    let private integers (node: Node) = list integer node |> Result.map Array.ofList
 
     /// An object whose keys are names of the user's choice.
     let private named (kind: string) (item: Read<'a>) (node: Node) =
         if node.Json.ValueKind = JsonValueKind.Object then
             node.Json.EnumerateObject()
             |> Seq.map (fun entry ->
-                item
-                    {
-                        Where = $"{kind} '{entry.Name}'"
-                        Json = entry.Value
-                    }
-                |> Result.map (fun value -> entry.Name, value))
+                item { Where = $"{kind} '{entry.Name}'"; Json = entry.Value } |> Result.map (fun value -> entry.Name, value))
             |> List.ofSeq
             |> Check.all
             |> Result.map Map.ofList
@@ -154,12 +132,10 @@ module StreamFile =
             let present = [ for entry in node.Json.EnumerateObject() -> entry.Name ]
 
             let faults =
-                [
-                    for key in List.except (needed @ others) present do
-                        Fault.UnknownKey(node.Where, key, List.sort (needed @ others))
-                    for key in List.except present needed do
-                        Fault.MissingKey(node.Where, key)
-                ]
+                [ for key in List.except (needed @ others) present do
+                      Fault.UnknownKey(node.Where, key, List.sort (needed @ others))
+                  for key in List.except present needed do
+                      Fault.MissingKey(node.Where, key) ]
 
             match faults, read node with
             | [], result -> result
@@ -169,12 +145,7 @@ module StreamFile =
     /// A field if it is there. One that is missing is told by `fields`, so here it is an error without words.
     let private field (key: string) (read: Read<'a>) (node: Node) : Result<'a, Fault list> =
         match node.Json.TryGetProperty key with
-        | true, json ->
-            read
-                {
-                    Where = $"'{key}' of {node.Where}"
-                    Json = json
-                }
+        | true, json -> read { Where = $"'{key}' of {node.Where}"; Json = json }
         | _ -> Error []
 
     let private fieldOr (fallback: 'a) (key: string) (read: Read<'a>) (node: Node) : Result<'a, Fault list> =
@@ -182,8 +153,7 @@ module StreamFile =
         | true, _ -> field key read node
         | _ -> Ok fallback
 
-    let private has (key: string) (node: Node) =
-        node.Json.ValueKind = JsonValueKind.Object && fst (node.Json.TryGetProperty key)
+    let private has (key: string) (node: Node) = node.Json.ValueKind = JsonValueKind.Object && fst (node.Json.TryGetProperty key)
 
     let private rowSource (node: Node) =
         if node.Json.ValueKind = JsonValueKind.Array then
@@ -236,12 +206,7 @@ module StreamFile =
                 let! items = field "items" text node
                 and! prototypes = field "prototypes" text node
 
-                return
-                    Some
-                        {
-                            Items = items
-                            Prototypes = prototypes
-                        }
+                return Some { Items = items; Prototypes = prototypes }
             })
 
     let private stepSource (node: Node) =
@@ -262,15 +227,13 @@ module StreamFile =
                 and! accuracy = fieldOr None "accuracy" accuracySource node
 
                 return
-                    {
-                        Name = name
-                        A = a
-                        B = b
-                        Train = train
-                        Validation = validation
-                        Test = test
-                        Accuracy = accuracy
-                    }
+                    { Name = name
+                      A = a
+                      B = b
+                      Train = train
+                      Validation = validation
+                      Test = test
+                      Accuracy = accuracy }
             })
 
     /// An option's value: text, or a number as it is written.
@@ -288,24 +251,13 @@ module StreamFile =
                 and! methods = fieldOr Map.empty "methods" (named "settings of method" settings) node
                 and! run = fieldOr [] "run" (list text) node
 
-                return
-                    {
-                        Common = common
-                        Methods = methods
-                        Run = run
-                    }
+                return { Common = common; Methods = methods; Run = run }
             })
 
-    let private noPreset =
-        {
-            Common = Map.empty
-            Methods = Map.empty
-            Run = []
-        }
+    let private noPreset = { Common = Map.empty; Methods = Map.empty; Run = [] }
 
     let private format (node: Node) =
-        text node
-        |> Result.bind (fun given -> if given = Format then Ok() else bad node $"'{Format}'")
+        text node |> Result.bind (fun given -> if given = Format then Ok() else bad node $"'{Format}'")
 
     let private stream =
         fields "stream" (fun node ->
@@ -315,31 +267,27 @@ module StreamFile =
                 and! description = fieldOr "" "description" text node
                 and! banks = field "banks" (named "bank" (fields "bank" arraySource)) node
                 and! rows = field "rows" (named "row set" rowSource) node
-                and! classes = fieldOr Map.empty "classes" (named "classes" classSource) node
+                and! classes = fieldOr Map.empty "classes" (named "class set" classSource) node
 
-                and! prototypes =
-                    fieldOr Map.empty "prototypes" (named "prototypes" prototypeSource) node
+                and! prototypes = fieldOr Map.empty "prototypes" (named "prototype set" prototypeSource) node
 
                 and! steps = field "steps" (list stepSource) node
                 and! preset = fieldOr noPreset "preset" preset node
 
                 return
-                    {
-                        Name = name
-                        Description = description
-                        Banks = banks
-                        Rows = rows
-                        Classes = classes
-                        Prototypes = prototypes
-                        Steps = steps
-                        Preset = preset
-                    }
+                    { Name = name
+                      Description = description
+                      Banks = banks
+                      Rows = rows
+                      Classes = classes
+                      Prototypes = prototypes
+                      Steps = steps
+                      Preset = preset }
             })
 
     /// Reads a stream file. Every unknown, missing, repeated or mistyped key is a fault that says where it stands.
     let read (path: string) : Result<Description, Fault list> =
-        let fault reason =
-            Error [ Fault.Unreadable(path, reason) ]
+        let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
         try
             let options = JsonDocumentOptions(AllowDuplicateProperties = false)
@@ -347,10 +295,8 @@ module StreamFile =
             use document = JsonDocument.Parse(file, options)
 
             stream
-                {
-                    Where = $"'{Path.GetFileName path}'"
-                    Json = document.RootElement
-                }
+                { Where = $"'{Path.GetFileName path}'"
+                  Json = document.RootElement }
         with
         | :? JsonException as e -> fault $"it is not valid JSON: {e.Message.TrimEnd '.'}"
         | :? InvalidOperationException -> fault "it holds text that is not valid Unicode"

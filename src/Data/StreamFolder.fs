@@ -17,65 +17,57 @@ module StreamFolder =
     let DefaultFile = "stream.json"
 
     let private checkNames (file: string) (source: StreamFile.Description) : Fault list =
-        let repeated =
-            source.Steps |> List.countBy _.Name |> List.filter (fun (_, count) -> count > 1)
+        let repeated = source.Steps |> List.countBy _.Name |> List.filter (fun (_, count) -> count > 1)
 
-        [
-            if List.isEmpty source.Steps then
-                Fault.BadValue($"'steps' of '{file}'", "at least one step", "[]")
-            for name, count in repeated do
-                Fault.Contradiction($"{count} steps are called '{name}'", "give every step a name of its own")
-        ]
+        [ if List.isEmpty source.Steps then
+              Fault.BadValue($"'steps' of '{file}'", "at least one step", "[]")
+          for name, count in repeated do
+              Fault.Contradiction($"{count} steps are called '{name}'", "give every step a name of its own") ]
 
     // ---- steps ---------------------------------------------------------------------------------------------------
 
-    /// The rows of one split, unless there are none or one is outside the banks. Ranges are checked before they are
-    /// written out, so that a slip of the pen does not ask for all memory.
+    /// The rows of one split, unless there are none or one is outside the bank (`None` where no bank could be read).
+    /// Ranges are checked before they are written out, so that a slip of the pen does not ask for all memory.
     let private splitRows
         (step: StreamFile.Step)
         (split: Split)
         (setName: string)
+        (bank: Bank option)
         (set: StreamFile.Rows)
-        (bank: Bank)
         : Result<int64[], Fault list> =
-        let count = bank.Features.shape[0]
-        let outside row = row < 0L || row >= count
+        let within (bank: Bank) (outside: int64 -> int64 option) (rows: unit -> int64[]) =
+            let count = bank.Features.shape[0]
 
-        let out row =
-            let where =
-                $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
+            match outside count with
+            | Some row ->
+                let where = $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
 
-            Error [ Fault.RowOutOfRange(where, row, count) ]
+                Error [ Fault.RowOutOfRange(where, row, count) ]
+            | None -> Ok(rows ())
 
-        match set with
-        | StreamFile.Rows.Range(first, upTo) when upTo > count -> out (max first count)
-        | StreamFile.Rows.Range(first, upTo) when upTo > first -> Ok [| first .. upTo - 1L |]
-        | StreamFile.Rows.Listed rows when rows.Length > 0 ->
-            match Array.tryFind outside rows with
-            | Some row -> out row
-            | None -> Ok rows
-        | _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        match set, bank with
+        | StreamFile.Rows.Range(first, upTo), _ when first = upTo -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        | StreamFile.Rows.Listed [||], _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        | StreamFile.Rows.Range(first, upTo), Some bank ->
+            within bank (fun count -> if upTo > count then Some(max first count) else None) (fun () -> [| first .. upTo - 1L |])
+        | StreamFile.Rows.Listed rows, Some bank ->
+            within bank (fun count -> rows |> Array.tryFind (fun row -> row < 0L || row >= count)) (fun () -> rows)
+        | _ -> Error []
 
     let private disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
         let faults =
-            [
-                for i, (one, rows) in List.indexed splits do
-                    for other, others in List.skip (i + 1) splits do
-                        let shared = HashSet rows
-                        shared.IntersectWith others
+            [ for i, (one, rows) in List.indexed splits do
+                  for other, others in List.skip (i + 1) splits do
+                      let shared = HashSet rows
+                      shared.IntersectWith others
 
-                        if shared.Count > 0 then
-                            let count =
-                                if shared.Count = 1 then
-                                    ""
-                                else
-                                    $", and {shared.Count - 1} more"
+                      if shared.Count > 0 then
+                          let count = if shared.Count = 1 then "" else $", and {shared.Count - 1} more"
 
-                            Fault.Contradiction(
-                                $"step '{step}' has row {Seq.min shared}{count} in both its {one} and its {other} rows",
-                                "a row belongs to one of them"
-                            )
-            ]
+                          Fault.Contradiction(
+                              $"step '{step}' has row {Seq.min shared}{count} in both its {one} and its {other} rows",
+                              "a row belongs to one of them"
+                          ) ]
 
         if List.isEmpty faults then Ok() else Error faults
 
@@ -84,25 +76,21 @@ module StreamFolder =
             let! pair =
                 Pair.create a.Modality b.Modality
                 |> Result.mapError (fun _ ->
-                    [
-                        Fault.Contradiction(
-                            $"step '{step}' pairs bank '{a.Name}' with bank '{b.Name}', both of modality '{a.Modality}'",
-                            "a step takes two different modalities"
-                        )
-                    ])
+                    [ Fault.Contradiction(
+                          $"step '{step}' pairs bank '{a.Name}' with bank '{b.Name}', both of modality '{a.Modality}'",
+                          "a step takes two different modalities"
+                      ) ])
 
             and! _ =
                 if a.Features.shape[0] = b.Features.shape[0] then
                     Ok()
                 else
                     Error
-                        [
-                            Fault.Shape(
-                                $"step '{step}' matches banks '{a.Name}' and '{b.Name}' row by row",
-                                "as many rows in both",
-                                $"{a.Features.shape[0]} and {b.Features.shape[0]}"
-                            )
-                        ]
+                        [ Fault.Shape(
+                              $"step '{step}' matches banks '{a.Name}' and '{b.Name}' row by row",
+                              "as many rows in both",
+                              $"{a.Features.shape[0]} and {b.Features.shape[0]}"
+                          ) ]
 
             return pair
         }
@@ -121,19 +109,17 @@ module StreamFolder =
 
             if int64 labels.Length <> rows then
                 Error
-                    [
-                        Fault.Shape(
-                            $"labels of classes '{classes}' for {where}",
-                            $"{rows}, one for each row of bank '{bank.Name}'",
-                            $"{labels.Length}"
-                        )
-                    ]
+                    [ Fault.Shape(
+                          $"class set '{classes}' for {where}",
+                          $"{rows} labels, one for each row of bank '{bank.Name}'",
+                          $"{labels.Length}"
+                      ) ]
             else
                 measured
                 |> List.filter (fun (split, rows) -> rows |> Array.forall (fun row -> labels[int row] < 0L))
                 |> List.map (fun (split, _) ->
                     Fault.Contradiction(
-                        $"none of the {split} rows of step '{step.Name}' has a class of '{classes}'",
+                        $"none of the {split} rows of step '{step.Name}' has a class of class set '{classes}'",
                         "give some a label, or leave the step's accuracy out"
                     ))
                 |> function
@@ -145,17 +131,9 @@ module StreamFolder =
                 if wanted.Items = step.A || wanted.Items = step.B then
                     StreamParts.find "bank" wanted.Items parts.Banks
                 else
-                    Error
-                        [
-                            Fault.BadValue(
-                                $"'items' of {where}",
-                                $"'{step.A}' or '{step.B}', the step's banks",
-                                wanted.Items
-                            )
-                        ]
+                    Error [ Fault.BadValue($"'items' of {where}", $"'{step.A}' or '{step.B}', the step's banks", wanted.Items) ]
 
-            and! vectors =
-                StreamParts.find $"set of prototypes for {where} named" wanted.Prototypes parts.Prototypes
+            and! vectors = StreamParts.find $"prototype set for {where} named" wanted.Prototypes parts.Prototypes
 
             return items, vectors
         }
@@ -168,13 +146,11 @@ module StreamFolder =
 
                 return
                     Some
-                        {
-                            Items = items.Name
-                            Modality = prototypes.Vectors.Modality
-                            Prototypes = vectors
-                            Labels = labels
-                            Classes = source.Classes[prototypes.Classes].Names
-                        }
+                        { Items = items.Name
+                          Modality = prototypes.Vectors.Modality
+                          Prototypes = vectors
+                          Labels = labels
+                          Classes = source.Classes[prototypes.Classes].Names }
             })
 
     let private step
@@ -183,19 +159,16 @@ module StreamFolder =
         (index: int)
         (step: StreamFile.Step)
         : Result<Step, Fault list> =
-        let bank name =
-            StreamParts.find $"bank for step '{step.Name}' named" name parts.Banks
+        let bank name = StreamParts.find $"bank for step '{step.Name}' named" name parts.Banks
 
-        let set split name bank =
+        let a, b = bank step.A, bank step.B
+        let readable = Result.toOption a |> Option.orElse (Result.toOption b)
+
+        let set split name =
             StreamParts.find $"row set for step '{step.Name}' named" name parts.Rows
-            |> Result.bind (fun set ->
-                bank
-                |> Result.mapError (fun _ -> [])
-                |> Result.bind (splitRows step split name set))
+            |> Result.bind (splitRows step split name readable)
 
         validated {
-            let a, b = bank step.A, bank step.B
-
             let! banks =
                 validated {
                     let! a = a
@@ -206,12 +179,11 @@ module StreamFolder =
 
             and! rows =
                 validated {
-                    let! train = set Split.Train step.Train a
-                    and! validation = set Split.Validation step.Validation a
-                    and! test = set Split.Test step.Test a
+                    let! train = set Split.Train step.Train
+                    and! validation = set Split.Validation step.Validation
+                    and! test = set Split.Test step.Test
 
-                    let! _ =
-                        disjoint step.Name [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
+                    let! _ = disjoint step.Name [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
 
                     return train, validation, test
                 }
@@ -224,17 +196,15 @@ module StreamFolder =
                 | None -> Ok None
 
             return
-                {
-                    Index = index + 1
-                    Name = step.Name
-                    A = a
-                    B = b
-                    Pair = pair
-                    Train = train
-                    Validation = validation
-                    Test = test
-                    Accuracy = accuracy
-                }
+                { Index = index + 1
+                  Name = step.Name
+                  A = a
+                  B = b
+                  Pair = pair
+                  Train = train
+                  Validation = validation
+                  Test = test
+                  Accuracy = accuracy }
         }
 
     // ---- the whole -----------------------------------------------------------------------------------------------
@@ -246,16 +216,14 @@ module StreamFolder =
             | StreamFile.Rows.File file -> [ file ]
             | _ -> []
 
-        [
-            for bank in Map.values source.Banks do
-                bank.File
-            for rows in Map.values source.Rows do
-                yield! ofRows rows
-            for classes in Map.values source.Classes do
-                yield! ofRows classes.Labels
-            for prototypes in Map.values source.Prototypes do
-                prototypes.Vectors.File
-        ]
+        [ for bank in Map.values source.Banks do
+              bank.File
+          for rows in Map.values source.Rows do
+              yield! ofRows rows
+          for classes in Map.values source.Classes do
+              yield! ofRows classes.Labels
+          for prototypes in Map.values source.Prototypes do
+              prototypes.Vectors.File ]
 
     let private build (file: string) (source: StreamFile.Description) : Result<Cmcl.Stream, Fault list> =
         let folder =
@@ -267,29 +235,25 @@ module StreamFolder =
         let steps = source.Steps |> List.mapi (step source parts)
 
         let faults =
-            [
-                yield! checkNames $"{Path.GetFileName file}" source
-                yield! StreamParts.faultsOf parts.Banks
-                yield! StreamParts.faultsOf parts.Rows
-                yield! StreamParts.faultsOf parts.Labels
-                yield! StreamParts.faultsOf parts.Prototypes
-                yield! StreamParts.checkHeads source parts
-                for step in steps do
-                    match step with
-                    | Error faults -> yield! faults
-                    | Ok _ -> ()
-            ]
+            [ yield! checkNames $"{Path.GetFileName file}" source
+              yield! StreamParts.faultsOf parts.Banks
+              yield! StreamParts.faultsOf parts.Rows
+              yield! StreamParts.faultsOf parts.Labels
+              yield! StreamParts.faultsOf parts.Prototypes
+              yield! StreamParts.checkHeads source parts
+              for step in steps do
+                  match step with
+                  | Error faults -> yield! faults
+                  | Ok _ -> () ]
 
         if List.isEmpty faults then
             Ok
-                {
-                    Name = source.Name
-                    Description = source.Description
-                    Digest = StreamParts.digest folder file (files source)
-                    Banks = parts.Banks |> Map.map (fun _ bank -> Check.get bank)
-                    Steps = steps |> List.map Check.get
-                    Preset = source.Preset
-                }
+                { Name = source.Name
+                  Description = source.Description
+                  Digest = StreamParts.digest folder file (files source)
+                  Banks = parts.Banks |> Map.map (fun _ bank -> Check.get bank)
+                  Steps = steps |> List.map Check.get
+                  Preset = source.Preset }
         else
             Error(List.distinct faults)
 
@@ -298,30 +262,21 @@ module StreamFolder =
         match result with
         | Error _ -> Seq.empty
         | Ok stream ->
-            [
-                for bank in Map.values stream.Banks do
-                    bank.Features
-                for step in stream.Steps do
-                    match step.Accuracy with
-                    | Some accuracy -> accuracy.Prototypes
-                    | None -> ()
-            ]
+            [ for bank in Map.values stream.Banks do
+                  bank.Features
+              for step in stream.Steps do
+                  match step.Accuracy with
+                  | Some accuracy -> accuracy.Prototypes
+                  | None -> () ]
             |> Seq.distinctBy _.Handle
 
     /// Loads a stream from a stream file, or from a folder by its `stream.json`, onto the CPU. The tensors belong to the
     /// caller (or to the caller's scope). The faults are all that could be found: files, shapes, values, names, rows.
     /// Example: `StreamFolder.load "data/emoji"`.
     let load (path: string) : Result<Cmcl.Stream, Fault list> =
-        let file =
-            Path.GetFullPath(
-                if Directory.Exists path then
-                    Path.Combine(path, DefaultFile)
-                else
-                    path
-            )
+        let file = Path.GetFullPath(if Directory.Exists path then Path.Combine(path, DefaultFile) else path)
 
         if File.Exists file then
-            StreamFile.read file
-            |> Result.bind (fun source -> Tensors.scopedWith tensors (fun () -> build file source))
+            StreamFile.read file |> Result.bind (fun source -> Tensors.scopedWith tensors (fun () -> build file source))
         else
             Error [ Fault.Missing(file, "the stream") ]

@@ -15,23 +15,16 @@ module internal StreamParts =
 
     /// The full path of a file that must lie in the folder. `owner` is what needs it, in words.
     let private locate (folder: string) (owner: string) (file: string) : Result<string, Fault list> =
-        let refused =
-            Error
-                [
-                    Fault.BadValue($"the file of {owner}", "a path inside the stream's folder", file)
-                ]
+        let refused = Error [ Fault.BadValue($"the file of {owner}", "a path inside the stream's folder", file) ]
 
         if file.Contains '\000' || Path.IsPathRooted file then
             refused
         else
             let full = Path.GetFullPath(Path.Combine(folder, file))
 
-            if Path.GetRelativePath(folder, full).Split('/', '\\')[0] = ".." then
-                refused
-            elif File.Exists full then
-                Ok full
-            else
-                Error [ Fault.Missing(full, owner) ]
+            if Path.GetRelativePath(folder, full).Split('/', '\\')[0] = ".." then refused
+            elif File.Exists full then Ok full
+            else Error [ Fault.Missing(full, owner) ]
 
     let private readArray (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
         locate folder owner file
@@ -42,33 +35,27 @@ module internal StreamParts =
                 | fault -> fault)
         )
 
-    let private floats = [ torch.float16; torch.float32; torch.float64 ]
-    let private integers = [ torch.int32; torch.int64 ]
+    let private floats = [ torch.ScalarType.Float16; torch.ScalarType.Float32; torch.ScalarType.Float64 ]
+
+    let private integers = [ torch.ScalarType.Int32; torch.ScalarType.Int64 ]
+
+    let private typeName (t: torch.Tensor) = (string t.dtype).ToLowerInvariant()
 
     /// The first row with a value that is not finite.
     let private firstBadRow (t: torch.Tensor) : int64 option =
         use scope = torch.NewDisposeScope()
         let fine = t.isfinite().all(dim = 1L)
 
-        if fine.all().item<bool>() then
-            None
-        else
-            Some(fine.``to``(torch.int32).argmin().item<int64>())
+        if fine.all().item<bool>() then None else Some(fine.``to``(torch.int32).argmin().item<int64>())
 
     /// A matrix of finite numbers with at least one row and one column.
     let private readMatrix (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
         readArray folder owner file
         |> Result.bind (fun t ->
             if not (List.contains t.dtype floats) then
-                Error
-                    [
-                        Fault.BadValue(owner, "numbers of type float16, float32 or float64", string t.dtype)
-                    ]
+                Error [ Fault.BadValue(owner, "numbers of type float16, float32 or float64", typeName t) ]
             elif t.dim () <> 2L || t.NumberOfElements = 0L then
-                Error
-                    [
-                        Fault.Shape($"{owner} ('{file}')", "rows × d, at least one of each", Tensors.shapeText t)
-                    ]
+                Error [ Fault.Shape($"{owner} ('{file}')", "rows × d, at least one of each", Tensors.shapeText t) ]
             else
                 match firstBadRow t with
                 | Some row -> Error [ Fault.NonFinite(owner, row) ]
@@ -78,7 +65,7 @@ module internal StreamParts =
         readArray folder owner file
         |> Result.bind (fun t ->
             if not (List.contains t.dtype integers) then
-                Error [ Fault.BadValue(owner, "numbers of type int32 or int64", string t.dtype) ]
+                Error [ Fault.BadValue(owner, "numbers of type int32 or int64", typeName t) ]
             elif t.dim () <> 1L then
                 Error [ Fault.Shape($"{owner} ('{file}')", "a vector", Tensors.shapeText t) ]
             else
@@ -102,10 +89,7 @@ module internal StreamParts =
         append "" streamFile
         let paths = files |> List.map (fun f -> Path.GetFullPath(Path.Combine(folder, f)))
 
-        let named =
-            [
-                for path in List.distinct paths -> Path.GetRelativePath(folder, path).Replace('\\', '/'), path
-            ]
+        let named = [ for path in List.distinct paths -> Path.GetRelativePath(folder, path).Replace('\\', '/'), path ]
 
         for name, path in List.sortWith (fun a b -> String.CompareOrdinal(fst a, fst b)) named do
             append name path
@@ -131,45 +115,30 @@ module internal StreamParts =
         | None -> Error [ Fault.Unknown(kind, name, List.ofSeq (Map.keys parts)) ]
 
     let faultsOf (parts: Map<string, Result<'a, Fault list>>) : Fault list =
-        [
-            for part in Map.values parts do
-                match part with
-                | Error faults -> yield! faults
-                | Ok _ -> ()
-        ]
+        [ for part in Map.values parts do
+              match part with
+              | Error faults -> yield! faults
+              | Ok _ -> () ]
 
     let private readBank (folder: string) (name: string) (source: StreamFile.Source) : Result<Bank, Fault list> =
         readMatrix folder $"bank '{name}'" source.File
         |> Result.map (fun features ->
-            {
-                Name = name
-                Modality = source.Modality
-                Features = features
-            })
+            { Name = name
+              Modality = source.Modality
+              Features = features })
 
-    let private listed
-        (folder: string)
-        (owner: string)
-        (source: StreamFile.Rows)
-        : Result<StreamFile.Rows, Fault list> =
+    let private listed (folder: string) (owner: string) (source: StreamFile.Rows) : Result<StreamFile.Rows, Fault list> =
         match source with
         | StreamFile.Rows.File file -> readIntegers folder owner file |> Result.map StreamFile.Rows.Listed
         | other -> Ok other
 
-    let private readRows
-        (folder: string)
-        (name: string)
-        (source: StreamFile.Rows)
-        : Result<StreamFile.Rows, Fault list> =
+    let private readRows (folder: string) (name: string) (source: StreamFile.Rows) : Result<StreamFile.Rows, Fault list> =
         let owner = $"row set '{name}'"
 
         listed folder owner source
         |> Result.bind (function
             | StreamFile.Rows.Range(first, upTo) when first < 0L || upTo < first ->
-                Error
-                    [
-                        Fault.BadValue(owner, "a range with 0 ≤ from ≤ to", $"from {first} to {upTo}")
-                    ]
+                Error [ Fault.BadValue(owner, "a range with 0 ≤ from ≤ to", $"from {first} to {upTo}") ]
             | StreamFile.Rows.Listed rows as set ->
                 let seen = HashSet<int64>()
 
@@ -183,19 +152,17 @@ module internal StreamParts =
 
         let wrong label = label < -1L || label >= count
 
-        listed folder $"labels of classes '{name}'" source.Labels
+        listed folder $"class set '{name}'" source.Labels
         |> Result.bind (function
             | StreamFile.Rows.Listed labels ->
                 match Array.tryFindIndex wrong labels with
                 | Some row ->
                     Error
-                        [
-                            Fault.BadValue(
-                                $"the label of row {row} in classes '{name}'",
-                                $"-1 (no class) to {count - 1L}",
-                                string labels[row]
-                            )
-                        ]
+                        [ Fault.BadValue(
+                              $"the label of row {row} of class set '{name}'",
+                              $"-1 (no class) to {count - 1L}",
+                              string labels[row]
+                          ) ]
                 | None -> Ok labels
             | _ -> Error [])
 
@@ -205,15 +172,12 @@ module internal StreamParts =
         (name: string)
         (source: StreamFile.Prototypes)
         : Result<torch.Tensor, Fault list> =
-        let owner = $"prototypes '{name}'"
+        let owner = $"prototype set '{name}'"
 
         validated {
             let! vectors = readMatrix folder owner source.Vectors.File
 
-            and! classes =
-                classes
-                |> Map.map (fun _ c -> Ok c)
-                |> find $"classes for {owner} named" source.Classes
+            and! classes = classes |> Map.map (fun _ c -> Ok c) |> find $"class set for {owner} named" source.Classes
 
             return vectors, classes.Names.Length
         }
@@ -221,69 +185,51 @@ module internal StreamParts =
             if vectors.shape[0] = int64 count then
                 Ok vectors
             else
-                Error
-                    [
-                        Fault.Shape(
-                            owner,
-                            $"{count} rows, one for each class of '{source.Classes}'",
-                            $"{vectors.shape[0]}"
-                        )
-                    ])
+                Error [ Fault.Shape(owner, $"{count} rows, one for each class of '{source.Classes}'", $"{vectors.shape[0]}") ])
 
     let read (folder: string) (source: StreamFile.Description) : Parts =
-        {
-            Banks = source.Banks |> Map.map (readBank folder)
-            Rows = source.Rows |> Map.map (readRows folder)
-            Labels = source.Classes |> Map.map (readLabels folder)
-            Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes)
-        }
+        { Banks = source.Banks |> Map.map (readBank folder)
+          Rows = source.Rows |> Map.map (readRows folder)
+          Labels = source.Classes |> Map.map (readLabels folder)
+          Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes) }
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
 
-    /// The dimension of each modality's head: that of the modality's first bank.
-    let private headSizes (parts: Parts) : Map<string, Bank> =
-        Map.values parts.Banks
-        |> Seq.choose Result.toOption
-        |> Seq.rev
-        |> Seq.map (fun bank -> bank.Modality.Name, bank)
-        |> Map.ofSeq
-
     /// One head a modality: all its banks and prototypes have its dimension. No labels without prototypes.
     let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
-        let heads = headSizes parts
+        let ofModality =
+            Map.values parts.Banks |> Seq.choose Result.toOption |> List.ofSeq |> List.groupBy _.Modality |> Map.ofList
 
-        [
-            for bank in Map.values parts.Banks |> Seq.choose Result.toOption do
-                let first = heads[bank.Modality.Name]
-                let own, others = bank.Features.shape[1], first.Features.shape[1]
+        let size (bank: Bank) = bank.Features.shape[1]
 
-                if own <> others then
-                    Fault.Contradiction(
-                        $"bank '{bank.Name}' has d = {own}, but bank '{first.Name}' of the same modality has d = {others}",
-                        "a modality has one head, so give it one d"
-                    )
+        [ for first, others in ofModality |> Map.values |> Seq.map (fun banks -> banks.Head, banks.Tail) do
+              for bank in others do
+                  if size bank <> size first then
+                      Fault.Contradiction(
+                          $"bank '{bank.Name}' has d = {size bank}, but bank '{first.Name}' of the same modality has d = {size first}",
+                          "a modality has one head, so give it one d"
+                      )
 
-            for KeyValue(name, vectors) in parts.Prototypes do
-                let modality = source.Prototypes[name].Vectors.Modality
+          for KeyValue(name, vectors) in parts.Prototypes do
+              let modality = source.Prototypes[name].Vectors.Modality
 
-                match vectors, Map.tryFind modality.Name heads with
-                | Ok vectors, Some bank when vectors.shape[1] <> bank.Features.shape[1] ->
-                    Fault.Shape(
-                        $"prototypes '{name}'",
-                        $"d = {bank.Features.shape[1]}, as the banks of modality '{modality}' have",
-                        $"{vectors.shape[1]}"
-                    )
-                | _ when source.Banks |> Map.forall (fun _ bank -> bank.Modality <> modality) ->
-                    Fault.Contradiction(
-                        $"prototypes '{name}' are of modality '{modality}', which no bank has",
-                        "name the modality of one of the banks"
-                    )
-                | _ -> ()
+              match vectors, Map.tryFind modality ofModality with
+              | Ok vectors, Some banks when banks |> List.forall (fun bank -> size bank <> vectors.shape[1]) ->
+                  Fault.Shape(
+                      $"prototype set '{name}'",
+                      $"d = {size banks.Head}, as the banks of modality '{modality}' have",
+                      $"{vectors.shape[1]}"
+                  )
+              | _ when source.Banks |> Map.forall (fun _ bank -> bank.Modality <> modality) ->
+                  Fault.Contradiction(
+                      $"prototype set '{name}' is of modality '{modality}', which no bank has",
+                      "name the modality of one of the banks"
+                  )
+              | _ -> ()
 
-            for name in Map.keys source.Classes do
-                if source.Prototypes |> Map.forall (fun _ p -> p.Classes <> name) then
-                    Fault.Contradiction(
-                        $"classes '{name}' have labels but no prototypes",
-                        "add prototypes for them, or leave the classes out"
-                    )
-        ]
+          for name in Map.keys source.Classes do
+              if source.Prototypes |> Map.forall (fun _ p -> p.Classes <> name) then
+                  Fault.Contradiction(
+                      $"class set '{name}' has labels but no prototypes",
+                      "add a prototype set for it, or leave it out"
+                  ) ]

@@ -32,28 +32,18 @@ module Synthetic =
 
     /// d = 64, r = 20, 600 rows, 12 classes: the stream of the project's measurements.
     let defaults: SyntheticOptions =
-        {
-            Dimension = 64L
-            Rank = 20L
-            Samples = 600L
-            Classes = 12
-            Noise = 0.5
-        }
+        { Dimension = 64L
+          Rank = 20L
+          Samples = 600L
+          Classes = 12
+          Noise = 0.5 }
 
     /// The pairs of the six steps, anchor first. Each modality comes three times.
     let private pairs =
-        [
-            "vision", "text"
-            "audio", "text"
-            "vision", "depth"
-            "vision", "text"
-            "audio", "depth"
-            "depth", "audio"
-        ]
+        [ "vision", "text"; "audio", "text"; "vision", "depth"; "vision", "text"; "audio", "depth"; "depth", "audio" ]
 
     let private check (options: SyntheticOptions) =
-        let wrong name expected given =
-            Check.fail (Fault.BadValue($"'{name}' of a synthetic stream", expected, given))
+        let wrong name expected given = Check.fail (Fault.BadValue($"'{name}' of a synthetic stream", expected, given))
 
         if options.Dimension < 1L then
             wrong "Dimension" "1 or more" (string options.Dimension)
@@ -75,19 +65,15 @@ module Synthetic =
     /// A random orthonormal basis, d × r.
     let private basis (options: SyntheticOptions) (seed: Seed) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let struct (q, _) =
-                torch.linalg.qr (Seed.normal [ options.Dimension; options.Rank ] seed)
+            let struct (q, _) = torch.linalg.qr (Seed.normal [ options.Dimension; options.Rank ] seed)
 
             q.contiguous ())
 
     /// A step's latents (n × r) for both sides, the class of every row, and the classes' own latents.
     let private latents (options: SyntheticOptions) (seed: Seed) =
-        let centres =
-            Seed.normal [ int64 options.Classes; options.Rank ] (Seed.split "classes" seed)
-            |> unitRows
+        let centres = Seed.normal [ int64 options.Classes; options.Rank ] (Seed.split "classes" seed) |> unitRows
 
-        let labels =
-            Array.init (int options.Samples) (fun row -> int64 (row % options.Classes))
+        let labels = Array.init (int options.Samples) (fun row -> int64 (row % options.Classes))
 
         let shared =
             centres.index_select (0L, torch.tensor labels)
@@ -100,11 +86,9 @@ module Synthetic =
         side "a", side "b", labels, centres
 
     let private bank (modality: string) (number: int) (features: torch.Tensor) : Bank =
-        {
-            Name = $"{modality}:{number}"
-            Modality = Modality.named modality
-            Features = features
-        }
+        { Name = $"{modality}:{number}"
+          Modality = Modality.named modality
+          Features = features }
 
     /// Rows are independent of one another, so the splits are simply the first, the next and the last of them.
     let private splits (options: SyntheticOptions) =
@@ -116,64 +100,49 @@ module Synthetic =
     let private step (options: SyntheticOptions) (seed: Seed) (index: int) (a: string, b: string) : Step =
         let seed = Seed.split $"step {index}" seed
 
-        let number modality =
-            pairs
-            |> List.take index
-            |> List.filter (fun (a, b) -> a = modality || b = modality)
-            |> List.length
+        let number modality = pairs |> List.take index |> List.filter (fun (a, b) -> a = modality || b = modality) |> List.length
 
         let za, zb, labels, centres = latents options seed
 
-        let basisA, basisB =
-            basis options (Seed.split "basis a" seed), basis options (Seed.split "basis b" seed)
+        let basisA, basisB = basis options (Seed.split "basis a" seed), basis options (Seed.split "basis b" seed)
 
-        let inSpace (z: torch.Tensor) (basis: torch.Tensor) =
-            Tensors.product z (basis.mT.contiguous ())
+        let inSpace (z: torch.Tensor) (basis: torch.Tensor) = Tensors.product z (basis.mT.contiguous ())
 
-        let bankA, bankB =
-            bank a (number a) (inSpace za basisA), bank b (number b) (inSpace zb basisB)
+        let bankA, bankB = bank a (number a) (inSpace za basisA), bank b (number b) (inSpace zb basisB)
 
         let train, validation, test = splits options
 
-        {
-            Index = index
-            Name = $"{bankA.Name}–{bankB.Name}"
-            A = bankA
-            B = bankB
-            Pair = Pair.named a b
-            Train = train
-            Validation = validation
-            Test = test
-            Accuracy =
-                if b = "text" then
-                    Some
-                        {
-                            Items = bankA.Name
-                            Modality = bankB.Modality
-                            Prototypes = inSpace centres basisB
-                            Labels = labels
-                            Classes = [ for c in 1 .. options.Classes -> $"class {c}" ]
-                        }
-                else
-                    None
-        }
+        { Index = index
+          Name = $"{bankA.Name}–{bankB.Name}"
+          A = bankA
+          B = bankB
+          Pair = Pair.named a b
+          Train = train
+          Validation = validation
+          Test = test
+          Accuracy =
+            if b = "text" then
+                Some
+                    { Items = bankA.Name
+                      Modality = bankB.Modality
+                      Prototypes = inSpace centres basisB
+                      Labels = labels
+                      Classes = [ for c in 1 .. options.Classes -> $"class {c}" ] }
+            else
+                None }
 
     let private preset: Preset =
-        {
-            Common =
-                Map
-                    [
-                        "lr", "1e-3"
-                        "epochs", "5"
-                        "batch", "64"
-                        "temperature", "1"
-                        "scores", "raw"
-                        "threshold", "relative:1e-10"
-                        "partner-threshold", "relative:1e-10"
-                    ]
-            Methods = Map.empty
-            Run = [ "zero-shot"; "vanilla"; "dns[exact=on]"; "dns[place=gradient]"; "joint" ]
-        }
+        { Common =
+            Map
+                [ "lr", "1e-3"
+                  "epochs", "5"
+                  "batch", "64"
+                  "temperature", "1"
+                  "scores", "raw"
+                  "threshold", "relative:1e-10"
+                  "partner-threshold", "relative:1e-10" ]
+          Methods = Map.empty
+          Run = [ "zero-shot"; "vanilla"; "dns[exact=on]"; "dns[place=gradient]"; "joint" ] }
 
     /// Hex SHA-256 over the options, the seed and the numbers.
     let private digest (options: SyntheticOptions) (seed: Seed) (features: torch.Tensor seq) : string =
@@ -191,15 +160,13 @@ module Synthetic =
         Convert.ToHexStringLower(hash.GetHashAndReset())
 
     let private tensors (stream: Stream) : torch.Tensor seq =
-        [
-            for step in stream.Steps do
-                step.A.Features
-                step.B.Features
+        [ for step in stream.Steps do
+              step.A.Features
+              step.B.Features
 
-                match step.Accuracy with
-                | Some accuracy -> accuracy.Prototypes
-                | None -> ()
-        ]
+              match step.Accuracy with
+              | Some accuracy -> accuracy.Prototypes
+              | None -> () ]
 
     /// Makes the stream, float64 on the CPU: the same options and seed give the same bytes. Its tensors belong to the caller.
     /// Raises `CmclException` for options outside their range.
@@ -210,22 +177,17 @@ module Synthetic =
             let steps = pairs |> List.mapi (fun i pair -> step options seed (i + 1) pair)
 
             let stream =
-                {
-                    Name = "synthetic"
-                    Description =
-                        $"Six steps over four modalities, planted subspaces of rank {options.Rank} in {options.Dimension} dimensions: the null space of old features is exact."
-                    Digest = ""
-                    Banks =
-                        Map
-                            [
-                                for step in steps do
-                                    step.A.Name, step.A
-                                    step.B.Name, step.B
-                            ]
-                    Steps = steps
-                    Preset = preset
-                }
+                { Name = "synthetic"
+                  Description =
+                    $"Six steps over four modalities, planted subspaces of rank {options.Rank} in {options.Dimension} dimensions: the null space of old features is exact."
+                  Digest = ""
+                  Banks =
+                    Map
+                        [ for step in steps do
+                              step.A.Name, step.A
+                              step.B.Name, step.B ]
+                  Steps = steps
+                  Preset = preset }
 
             { stream with
-                Digest = digest options seed (tensors stream)
-            })
+                Digest = digest options seed (tensors stream) })

@@ -11,8 +11,7 @@ type ValidatedBuilder() =
 
     member _.BindReturn(result: Result<'a, Fault list>, f: 'a -> 'b) : Result<'b, Fault list> = Result.map f result
 
-    member _.Bind(result: Result<'a, Fault list>, f: 'a -> Result<'b, Fault list>) : Result<'b, Fault list> =
-        Result.bind f result
+    member _.Bind(result: Result<'a, Fault list>, f: 'a -> Result<'b, Fault list>) : Result<'b, Fault list> = Result.bind f result
 
     member _.Return(value: 'a) : Result<'a, Fault list> = Ok value
     member _.ReturnFrom(result: Result<'a, Fault list>) : Result<'a, Fault list> = result
