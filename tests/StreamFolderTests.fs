@@ -420,6 +420,30 @@ let private content =
 
                       Expect.hasLength (messages folder) 5 "faults: the empty set is used by both steps")) ]
 
+/// A description with some bytes changed, or bitten off, is read or refused in sentences; nothing is thrown.
+let private damage =
+    testPropertyWithConfig
+        { FsCheckConfig.defaultConfig with maxTest = 20 }
+        "a damaged description is read or refused, nothing else"
+        (fun (changes: (uint16 * byte) list list) ->
+            inFolder asIs asIs (fun folder ->
+                let file = Path.Combine(folder, StreamFolder.DefaultFile)
+                let whole = File.ReadAllBytes file
+
+                for change in changes do
+                    let bytes = Array.copy whole
+
+                    for place, value in change do
+                        bytes[int place % bytes.Length] <- if value % 2uy = 0uy then value else 48uy + value % 10uy
+
+                    File.WriteAllBytes(file, bytes)
+
+                    match StreamFolder.load folder with
+                    | Ok _ -> ()
+                    | Error faults ->
+                        Expect.isNonEmpty faults "a reason"
+                        Expect.all faults (fun fault -> not (String.IsNullOrWhiteSpace fault.Message)) "in words"))
+
 /// The schema says what the reader accepts: the same kinds, the same keys, the same of them needed.
 let private schema =
     testCase "the schema has the reader's keys" (fun () ->
@@ -446,4 +470,4 @@ let private schema =
 
             Expect.equal (List.sort required) (List.sort needed) $"needed by {kind}")
 
-let tests = testList "StreamFolder" [ valid; files; json; content; schema ]
+let tests = testList "StreamFolder" [ valid; files; json; content; damage; schema ]

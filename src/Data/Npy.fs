@@ -3,6 +3,7 @@ namespace Cmcl
 open System
 open System.Buffers.Binary
 open System.IO
+open System.Runtime.InteropServices
 open System.Text
 open System.Text.RegularExpressions
 open TorchSharp
@@ -195,6 +196,7 @@ module Npy =
             with
             | :? IOException as e -> fault (e.Message.TrimEnd '.')
             | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
+            | :? ExternalException -> fault "there is not enough memory for it"
 
     // ---- writing -------------------------------------------------------------------------------------------------
 
