@@ -140,7 +140,7 @@ let tests =
                   Expect.isLessThan (rank (torch.cat [| for b in banks -> b.Features |])) d (string modality))
           testCase "some pairs come back, so that both modalities have joint history" (fun () ->
               use scope = torch.NewDisposeScope()
-              let members step = step.Pair |> Pair.members |> List.map string |> List.sort
+              let members (step: Step) = step.Pair |> Pair.members |> List.map string |> List.sort
               let seen = (make 0).Steps |> List.countBy members
               Expect.equal (seen |> List.filter (fun (_, n) -> n > 1) |> List.length) 2 "pairs seen twice"
               Expect.equal seen.Length 4 "different pairs")

@@ -57,11 +57,9 @@ type Step =
 /// What a stream suggests for a run on it: options by name, as text (see `cmcl run --help`), those of one method over the
 /// common ones, and the methods that `cmcl run` takes when none are named.
 type Preset =
-    {
-        Common: Map<string, string>
-        Methods: Map<string, Map<string, string>>
-        Run: string list
-    }
+    { Common: Map<string, string>
+      Methods: Map<string, Map<string, string>>
+      Run: string list }
 
 /// A sequence of steps over banks of frozen features. Its tensors belong to whoever loaded it.
 type Stream =
@@ -89,20 +87,13 @@ module Stream =
         Tensors.scoped (fun () -> bank.Features.index_select(0L, torch.tensor rows).``to``(dtype.Torch).``to`` device)
 
     /// The step's matched features (X_a, X_b) of one split, each n × d.
-    let features
-        (dtype: Dtype)
-        (device: torch.Device)
-        (split: Split)
-        (step: Step)
-        : struct (torch.Tensor * torch.Tensor) =
+    let features (dtype: Dtype) (device: torch.Device) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
         let rows = rows split step
         struct (gather dtype device step.A rows, gather dtype device step.B rows)
 
     /// Every modality of the stream with the dimension d_m of its features, in the order of first appearance.
     let modalities (stream: Stream) : (Modality * int64) list =
-        [
-            for step in stream.Steps do
-                step.A.Modality, step.A.Features.shape[1]
-                step.B.Modality, step.B.Features.shape[1]
-        ]
+        [ for step in stream.Steps do
+              step.A.Modality, step.A.Features.shape[1]
+              step.B.Modality, step.B.Features.shape[1] ]
         |> List.distinct

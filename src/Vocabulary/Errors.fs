@@ -43,22 +43,21 @@ type Fault =
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason}."
-        | Occupied path ->
-            $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
+        | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) ->
             let names = String.Join(", ", known)
 
             match Fault.Nearest given known with
+            | Some name when known.Length > 12 -> $"there is no {kind} '{given}'; did you mean '{name}'?"
             | Some name -> $"there is no {kind} '{given}'; did you mean '{name}'? Known: {names}."
             | None -> $"there is no {kind} '{given}'. Known: {names}."
         | BadValue(name, expected, given) -> $"{name} takes {expected}, not '{given}'."
         | EmptySplit(step, split) -> $"step '{step}' has no {split} rows; every step needs at least one."
         | BatchTooLarge(step, batch, rows) ->
             $"a batch of {batch} is larger than the {rows} training rows of step '{step}'; use --batch {rows} or less, or --batch all."
-        | RowOutOfRange(where, row, rows) ->
-            $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
+        | RowOutOfRange(where, row, rows) -> $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
             $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss is not finite. Try a lower --lr, or --clip."
@@ -87,7 +86,7 @@ type Fault =
 
         known
         |> List.map (fun name -> name, distance (given.ToLowerInvariant()) (name.ToLowerInvariant()))
-        |> List.filter (fun (name, d) -> d <= max 1 (name.Length / 3))
+        |> List.filter (fun (name, d) -> d <= (name.Length + 2) / 3)
         |> List.sortBy snd
         |> List.tryHead
         |> Option.map fst

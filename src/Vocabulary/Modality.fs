@@ -16,8 +16,7 @@ type Modality =
 module Modality =
     /// A modality from its name: letters, digits, `-` and `_` only, so that it can name a file.
     let create (name: string) : Result<Modality, Fault list> =
-        let fits c =
-            Char.IsAsciiLetterOrDigit c || c = '-' || c = '_'
+        let fits c = Char.IsAsciiLetterOrDigit c || c = '-' || c = '_'
 
         if name <> "" && Seq.forall fits name then
             Ok(Modality name)
@@ -31,10 +30,8 @@ module Modality =
 [<Struct>]
 type Pair =
     private
-        {
-            First: Modality
-            Second: Modality
-        }
+        { First: Modality
+          Second: Modality }
 
     /// The anchor's modality.
     member p.A = p.First
@@ -48,18 +45,12 @@ module Pair =
     let create (a: Modality) (b: Modality) : Result<Pair, Fault list> =
         if a = b then
             Error
-                [
-                    Fault.Contradiction(
-                        $"a pair of '{a}' with itself has only one head",
-                        "give the two banks different modalities"
-                    )
-                ]
+                [ Fault.Contradiction($"a pair of '{a}' with itself has only one head", "give the two banks different modalities") ]
         else
             Ok { First = a; Second = b }
 
     /// The same from names, for scripts and tests. Example: `Pair.named "vision" "text"`.
-    let named (a: string) (b: string) : Pair =
-        create (Modality.named a) (Modality.named b) |> Check.get
+    let named (a: string) (b: string) : Pair = create (Modality.named a) (Modality.named b) |> Check.get
 
     /// Both modalities, anchor first.
     let members (p: Pair) : Modality list = [ p.A; p.B ]

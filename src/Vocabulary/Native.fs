@@ -92,8 +92,7 @@ module Native =
         let bytes = File.ReadAllBytes shim
 
         if weakenVersion "GLIBCXX_3.4.32" bytes then
-            let digest =
-                Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
+            let digest = Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
 
             let folder = Path.Combine(cacheFolder (), digest)
             let target = Path.Combine(folder, shimName)
@@ -116,8 +115,7 @@ module Native =
     let private nativeFolders () =
         let managed = folderOf typeof<torch>
 
-        let under dir =
-            Path.Combine(dir, "runtimes", "linux-x64", "native")
+        let under dir = Path.Combine(dir, "runtimes", "linux-x64", "native")
 
         let chosen =
             match Environment.GetEnvironmentVariable FolderVariable with
@@ -130,13 +128,11 @@ module Native =
         let packages = Path.GetFullPath(Path.Combine(package, "..", ".."))
 
         chosen
-        @ [
-            managed
+        @ [ managed
             under managed
             under AppContext.BaseDirectory
             under package
-            under (Path.Combine(packages, "libtorch-cpu-linux-x64", "2.10.0"))
-        ]
+            under (Path.Combine(packages, "libtorch-cpu-linux-x64", "2.10.0")) ]
         |> List.distinct
 
     let private load () =
@@ -146,17 +142,9 @@ module Native =
             setenv ("OMP_WAIT_POLICY", "passive", 0) |> ignore
             let folders = nativeFolders ()
 
-            let find name =
-                folders |> List.map (fun d -> Path.Combine(d, name)) |> List.tryFind File.Exists
+            let find name = folders |> List.map (fun d -> Path.Combine(d, name)) |> List.tryFind File.Exists
             // By full path where we know it, or else by name (LD_LIBRARY_PATH); dependencies first.
-            for name in
-                [
-                    "libc10.so"
-                    "libtorch_cpu.so"
-                    "libc10_cuda.so"
-                    "libtorch_cuda.so"
-                    "libtorch.so"
-                ] do
+            for name in [ "libc10.so"; "libtorch_cpu.so"; "libc10_cuda.so"; "libtorch_cuda.so"; "libtorch.so" ] do
                 match find name with
                 | Some path -> tryLoad path |> ignore
                 | None ->

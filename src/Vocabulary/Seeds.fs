@@ -25,8 +25,7 @@ module Seed =
         Seed(BitConverter.ToUInt64(SHA256.HashData(Encoding.UTF8.GetBytes text), 0))
 
     /// A torch generator on the CPU, owned by the caller.
-    let generator (seed: Seed) : torch.Generator =
-        new torch.Generator(seed.Value, torch.CPU)
+    let generator (seed: Seed) : torch.Generator = new torch.Generator(seed.Value, torch.CPU)
 
     /// A random order of 0 … n−1, int64 on the CPU.
     let permutation (n: int64) (seed: Seed) : torch.Tensor =

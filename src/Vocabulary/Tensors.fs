@@ -53,16 +53,14 @@ module Tensors =
         result
 
     /// The shape in words: `[3 × 4]`.
-    let shapeText (t: torch.Tensor) : string =
-        "[" + System.String.Join(" × ", t.shape) + "]"
+    let shapeText (t: torch.Tensor) : string = "[" + System.String.Join(" × ", t.shape) + "]"
 
     /// Raises `Fault.Shape` unless the tensor is a matrix with these sizes; −1 stands for any size.
     let requireMatrix (what: string) (rows: int64) (columns: int64) (t: torch.Tensor) : unit =
         let fits expected actual = expected = -1L || expected = actual
 
         if t.dim () <> 2L || not (fits rows t.shape[0] && fits columns t.shape[1]) then
-            let word size =
-                if size = -1L then "any" else string size
+            let word size = if size = -1L then "any" else string size
 
             Check.fail (Fault.Shape(what, $"[{word rows} × {word columns}]", shapeText t))
 
@@ -98,5 +96,4 @@ module Tensors =
         t.isfinite().all().cpu().item<bool>()
 
     /// Bytes that the tensor's elements take.
-    let bytes (t: torch.Tensor) : int64 =
-        t.NumberOfElements * int64 (t.element_size ())
+    let bytes (t: torch.Tensor) : int64 = t.NumberOfElements * int64 (t.element_size ())

@@ -1,0 +1,149 @@
+/// What `cmcl` takes on its command line, and how it becomes requests.
+module Cmcl.Cli.Arguments
+
+open Argu
+
+/// `cmcl run`. Hyperparameters are texts here; `Cmcl.Field` knows what each takes.
+type RunArgument =
+    | Stream of NAME_OR_FOLDER: string
+    | [<AltCommandLine("-m")>] Methods of LIST: string
+    | Seeds of LIST: string
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Split of NAME: string
+    | Device of NAME: string
+    | Threads of N: int
+    | Save_Weights
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+    | Lr of RATE: string
+    | Epochs of N: string
+    | Batch of N: string
+    | Weight_Decay of RATE: string
+    | Temperature of T: string
+    | Scores of KIND: string
+    | Symmetric
+    | Optimizer of NAME: string
+    | Decay of KIND: string
+    | Clip of NORM: string
+    | No_Shuffle
+    | Dtype of NAME: string
+    | Place of NAME: string
+    | Sides of NAME: string
+    | Protect of NAME: string
+    | Exact
+    | Partner of NAME: string
+    | Threshold of CUT: string
+    | Partner_Threshold of CUT: string
+    | Tau of T: string
+    | Budget of E: string
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
+            | Methods _ ->
+                "methods, separated by commas, each with options of its own in brackets if wanted: vanilla,\"dns[lr=1e-3;exact=on]\" (default: what the stream suggests; cmcl methods lists them)"
+            | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0,1,2)"
+            | Out _ -> "folder for the results (default: results/STREAM)"
+            | Split _ -> "rows that figures are taken of: test (default) or validation"
+            | Device _ -> "cpu (default), cuda or cuda:N"
+            | Threads _ -> "threads of libtorch (default: one for each core)"
+            | Save_Weights -> "write every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
+            | Force -> "replace results that are in the folder already"
+            | Quiet -> "print nothing but errors"
+            | Lr _ -> "learning rate"
+            | Epochs _ -> "passes over a step's training rows"
+            | Batch _ -> "pairs in a batch, or all"
+            | Weight_Decay _ -> "decoupled weight decay"
+            | Temperature _ -> "temperature of InfoNCE"
+            | Scores _ -> "raw (inner products) or cosine"
+            | Symmetric -> "InfoNCE both ways, as CLIP"
+            | Optimizer _ -> "adamw or sgd"
+            | Decay _ -> "how the rate falls over a step: linear, cosine or constant"
+            | Clip _ -> "largest gradient norm, or off"
+            | No_Shuffle -> "rows in their stored order"
+            | Dtype _ -> "float32 or float64"
+            | Place _ -> "where DNS projects: gradient, update or eigenbasis"
+            | Sides _ -> "protect scores (dual) or all outputs on old inputs (input)"
+            | Protect _ -> "what DNS protects: block, product, soft, trust or nothing"
+            | Exact -> "leave no second-order change of old scores"
+            | Partner _ -> "old partner outputs under weights that are current or at-learning"
+            | Threshold _ -> "cut of the input spectrum, KIND:VALUE: absolute, relative, trace, energy or rank"
+            | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
+            | Tau _ -> "scale of product and soft protection"
+            | Budget _ -> "relative change of old scores that trust allows a step"
+
+    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
+    member a.Hyperparameter: (string * string) option =
+        match a with
+        | Lr v -> Some("lr", v)
+        | Epochs v -> Some("epochs", v)
+        | Batch v -> Some("batch", v)
+        | Weight_Decay v -> Some("weight-decay", v)
+        | Temperature v -> Some("temperature", v)
+        | Scores v -> Some("scores", v)
+        | Symmetric -> Some("symmetric", "on")
+        | Optimizer v -> Some("optimizer", v)
+        | Decay v -> Some("decay", v)
+        | Clip v -> Some("clip", v)
+        | No_Shuffle -> Some("shuffle", "off")
+        | Dtype v -> Some("dtype", v)
+        | Place v -> Some("place", v)
+        | Sides v -> Some("sides", v)
+        | Protect v -> Some("protect", v)
+        | Exact -> Some("exact", "on")
+        | Partner v -> Some("partner", v)
+        | Threshold v -> Some("threshold", v)
+        | Partner_Threshold v -> Some("partner-threshold", v)
+        | Tau v -> Some("tau", v)
+        | Budget v -> Some("budget", v)
+        | Stream _
+        | Methods _
+        | Seeds _
+        | Out _
+        | Split _
+        | Device _
+        | Threads _
+        | Save_Weights
+        | Force
+        | Quiet -> None
+
+type ReportArgument =
+    | [<MainCommand; ExactlyOnce>] Results of FOLDER: string
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Results _ -> "a folder that cmcl run wrote"
+
+type InfoArgument =
+    | [<MainCommand; ExactlyOnce>] Data of NAME_OR_FOLDER: string
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Data _ -> "emoji, emoji-dense, synthetic, or a stream folder or file"
+
+type MethodsArgument =
+    | [<MainCommand; Unique>] Method of NAME: string
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Method _ -> "one method, with all that it takes"
+
+type Command =
+    | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
+    | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
+    | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
+    | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
+    | Version
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Run _ -> "train methods on a stream, measure them, write results and a report"
+            | Report _ -> "make the report of a results folder again"
+            | Info _ -> "describe and check a stream"
+            | Methods _ -> "list the methods and their options"
+            | Version -> "print the version"

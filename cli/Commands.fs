@@ -1,0 +1,170 @@
+/// What each command does. A result is an exit code: 0, 1 for a run of which a part failed, 2 for a user's mistake.
+module Cmcl.Cli.Commands
+
+open System
+open System.Globalization
+open System.IO
+open Argu
+open Spectre.Console
+open TorchSharp
+open Cmcl
+open Cmcl.Cli.Arguments
+
+/// Says what is wrong, each on a line of standard error.
+let refuse (faults: Fault list) : int =
+    for fault in faults do
+        eprintfn "cmcl: %s" fault.Message
+
+    2
+
+let private parseSeeds (text: string) : Result<int list, Fault list> =
+    let bad = Error [ Fault.BadValue("--seeds", "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once", text) ]
+    let number (s: string) = Int32.TryParse(s.Trim(), NumberStyles.None, CultureInfo.InvariantCulture)
+
+    let part (s: string) =
+        match s.Split '-' with
+        | [| one |] ->
+            match number one with
+            | true, n -> Some [ n ]
+            | _ -> None
+        | [| first; last |] ->
+            match number first, number last with
+            | (true, a), (true, b) when a <= b && b - a < 10000 -> Some [ a..b ]
+            | _ -> None
+        | _ -> None
+
+    let parts = text.Split ',' |> Array.map part |> List.ofArray
+    let seeds = parts |> List.collect (Option.defaultValue [])
+    if List.contains None parts || List.distinct seeds <> seeds then bad else Ok seeds
+
+let private parseSplit (text: string) : Result<Split, Fault list> =
+    match text with
+    | "test" -> Ok Split.Test
+    | "validation" -> Ok Split.Validation
+    | _ -> Error [ Fault.BadValue("--split", "test or validation", text) ]
+
+let private parseDevice (text: string) : Result<torch.Device, Fault list> =
+    let cuda index =
+        if torch.cuda.is_available () && index < torch.cuda.device_count () then
+            Ok(torch.device $"cuda:{index}")
+        else
+            Error
+                [ Fault.Contradiction(
+                      $"--device {text}: this build sees no such CUDA device",
+                      "use --device cpu, or build with -p:Torch=cuda on a machine with a GPU"
+                  ) ]
+
+    match text.Split ':' with
+    | [| "cpu" |] -> Ok torch.CPU
+    | [| "cuda" |] -> cuda 0
+    | [| "cuda"; n |] ->
+        match Int32.TryParse n with
+        | true, index when index >= 0 -> cuda index
+        | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
+    | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
+
+/// The request that `cmcl run` was given, the data read and everything checked.
+let private request (command: string) (arguments: ParseResults<RunArgument>) : Result<Request, Fault list> =
+    validated {
+        let! seeds = arguments.GetResult(Seeds, "0,1,2") |> parseSeeds
+        and! split = arguments.GetResult(Split, "test") |> parseSplit
+        and! device = arguments.GetResult(Device, "cpu") |> parseDevice
+        and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
+
+        return seeds, split, device, stream
+    }
+    |> Result.bind (fun (seeds, split, device, stream) ->
+        let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+
+        let methods =
+            match arguments.TryGetResult RunArgument.Methods with
+            | Some text -> Plan.split text
+            | None -> stream.Preset.Run
+
+        Plan.resolve stream.Preset given methods
+        |> Result.bind (fun plans ->
+            match plans |> List.collect (Plan.check stream) |> List.distinct with
+            | [] ->
+                Ok
+                    { Stream = stream
+                      Source = arguments.GetResult(Stream, "emoji")
+                      Plans = plans
+                      Seeds = seeds
+                      Device = device
+                      Split = split
+                      SaveWeights = arguments.Contains Save_Weights
+                      Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
+                      Command = command }
+            | faults -> Error faults))
+
+let run (command: string) (arguments: ParseResults<RunArgument>) : int =
+    let quiet = arguments.Contains Quiet
+    let threads = arguments.GetResult(Threads, Environment.ProcessorCount)
+
+    if threads < 1 then
+        refuse [ Fault.BadValue("--threads", "a whole number ≥ 1", string threads) ]
+    else
+        torch.set_num_threads threads
+
+        match
+            request command arguments
+            |> Result.bind (fun r -> Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> r))
+        with
+        | Error faults -> refuse faults
+        | Ok r ->
+            if not quiet then
+                printfn "%s\n" (Display.settings r)
+
+            match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
+            | Error faults -> refuse faults
+            | Ok finished ->
+                match Report.write r.Out with
+                | Error faults -> refuse faults
+                | Ok report ->
+                    if not quiet then
+                        AnsiConsole.Write(Display.summary r finished)
+
+                        printfn
+                            "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
+                            r.Seeds.Length
+                            (Path.GetFullPath report)
+
+                    if finished.Failures.IsEmpty then 0 else 1
+
+let report (arguments: ParseResults<ReportArgument>) : int =
+    match Report.write (arguments.GetResult Results) with
+    | Error faults -> refuse faults
+    | Ok path ->
+        printfn "%s" (Path.GetFullPath path)
+        0
+
+let info (arguments: ParseResults<InfoArgument>) : int =
+    match Catalogue.find (arguments.GetResult Data) with
+    | Error faults -> refuse faults
+    | Ok stream ->
+        printfn "%s" (Describe.text stream)
+        0
+
+let methods (arguments: ParseResults<MethodsArgument>) : int =
+    let list (m: Method) = printfn "%-16s %s" m.Name m.Summary
+
+    match arguments.TryGetResult MethodsArgument.Method with
+    | None ->
+        for m in Registry.methods do
+            list m
+
+        printfn "\nOptions of one: cmcl methods NAME. A method with options: --methods \"dns[protect=product;tau=3e-5]\"."
+        0
+    | Some name ->
+        match Registry.find name with
+        | Error faults -> refuse faults
+        | Ok m ->
+            list m
+
+            for f in m.Fields do
+                printfn "  %-18s %s (%s)" f.Name f.Help f.Takes
+
+            for name, value in m.Presets do
+                printfn "  %-18s fixed: %s" name value
+
+            0

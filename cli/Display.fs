@@ -1,0 +1,133 @@
+/// How a run looks in a terminal, and in a log.
+module Cmcl.Cli.Display
+
+open System
+open System.Diagnostics
+open Spectre.Console
+open Cmcl
+
+let private duration (t: TimeSpan) =
+    if t.TotalMinutes < 1.0 then $"{int (ceil t.TotalSeconds)} s"
+    elif t.TotalHours < 1.0 then $"{int t.TotalMinutes} min {t.Seconds} s"
+    else $"{int t.TotalHours} h {t.Minutes} min"
+
+/// What is left, from what is done.
+let private left (watch: Stopwatch) (share: float) =
+    if share <= 0.0 then "" else duration (watch.Elapsed * ((1.0 - share) / share)) + " left"
+
+let private place (request: Request) (step: Step) = $"step {step.Index}/{request.Stream.Steps.Length} {step.Name}"
+
+/// Plain lines, one for each step: for logs and pipes.
+let private lines (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+    let watch = Stopwatch.StartNew()
+
+    work (function
+        | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) when epoch = plan.Settings.Epochs ->
+            printfn "%s seed %d, %s: loss %.4f, %s" plan.Label seed (place request step) loss (left watch share)
+        | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
+            printfn "%s seed %d, %s: %s" plan.Label seed (place request step) text
+        | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
+        | _ -> ())
+
+/// A live line with a bar: method, seed, step, epoch, loss, time left.
+let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+    let watch = Stopwatch.StartNew()
+
+    let columns: ProgressColumn[] =
+        [| SpinnerColumn()
+           ProgressBarColumn(Width = Nullable 24)
+           PercentageColumn()
+           TaskDescriptionColumn(Alignment = Justify.Left) |]
+
+    AnsiConsole
+        .Progress()
+        .Columns(columns)
+        .Start(fun context ->
+            let bar = context.AddTask("starting", maxValue = 1.0)
+
+            let result =
+                work (function
+                    | Progress.Began(plan, seed, share) ->
+                        bar.Value <- share
+                        bar.Description <- Markup.Escape $"{plan.Label} seed {seed}"
+                    | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) ->
+                        bar.Value <- share
+
+                        bar.Description <-
+                            Markup.Escape
+                                $"{plan.Label} seed {seed} · {place request step} · epoch {epoch}/{plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
+                    | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
+                        AnsiConsole.MarkupLineInterpolated $"[yellow]{plan.Label} seed {seed}, {place request step}: {text}[/]"
+                    | Progress.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
+                    | Progress.Ended(_, _, None) -> ())
+
+            bar.Value <- 1.0
+            bar.Description <- "done in " + duration watch.Elapsed
+            result)
+
+/// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet.
+let progress (quiet: bool) (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+    if quiet then
+        work (function
+            | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
+            | _ -> ())
+    elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
+        lines request work
+    else
+        live request work
+
+/// The settings of a run in one block: what all methods share, then what each has of its own.
+let settings (request: Request) : string =
+    let all = request.Plans |> List.map (fun p -> p.Label, Plan.effective p)
+    let trained = all |> List.filter (fun (_, s) -> not s.IsEmpty)
+
+    let shared =
+        match trained with
+        | [] -> []
+        | (_, first) :: rest -> first |> List.filter (fun pair -> rest |> List.forall (fun (_, s) -> List.contains pair s))
+
+    let words pairs = String.Join("  ", pairs |> List.map (fun (name, value) -> $"{name} {value}"))
+    let width = all |> List.map (fun (label, _) -> label.Length) |> List.append [ 6 ] |> List.max
+    let line (name: string) text = $"  {name.PadRight width}  {text}"
+    let seeds = String.Join(", ", request.Seeds)
+
+    String.Join(
+        "\n",
+        [ $"stream {request.Stream.Name}, {request.Stream.Steps.Length} steps, figures from {request.Split} rows, seeds {seeds}, on {request.Device}"
+          line "all" (words shared)
+          for label, own in all do
+              line label (if own.IsEmpty then "(no training)" else words (List.except shared own)) ]
+    )
+
+/// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
+let summary (request: Request) (finished: Finished) : Table =
+    let table = Table(Border = TableBorder.Simple)
+
+    let shown =
+        [ "accuracy", "acc %"
+          "BWT of accuracy", "BWT acc"
+          "recall@10", "R@10 %"
+          "BWT of recall@10", "BWT R@10"
+          "relative deviation", "deviation" ]
+
+    let columns =
+        [ for column in Summary.columns finished.Rows do
+              match List.tryFind (fst >> (=) column.Title) shown with
+              | Some(_, title) -> title, column
+              | None -> () ]
+
+    table.AddColumn(TableColumn("method").NoWrap()) |> ignore
+
+    for title, _ in columns do
+        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
+
+    for plan in request.Plans do
+        let cell (_, column: SummaryColumn) =
+            match Map.tryFind plan.Label column.Spreads with
+            | None -> "–"
+            | Some spread when column.Best.Contains plan.Label -> $"[bold]{column.Show spread}[/]"
+            | Some spread -> column.Show spread
+
+        table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
+
+    table

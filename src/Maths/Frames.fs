@@ -1,0 +1,169 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// Which entries of a change to protect, and how strongly (theory.md, sections 7 and 7a).
+[<RequireQualifiedAccess>]
+type Protection =
+    /// Nothing: train in the frames and protect no entry (tells what the basis does from what the mask does).
+    | Nothing
+    /// Zero where λ_j and μ_i are both inside their thresholds: Theorem 4 with truncation.
+    | Block of inputs: Threshold * partners: Threshold
+    /// Zero where μ_i λ_j > τ.
+    | Product of tau: float
+    /// Each update times 1/(1 + μ_i λ_j/τ).
+    | Soft of tau: float
+    /// The step's change stays inside Σ μ_i λ_j D'_ij² ≤ ε² Σ μ_i λ_j W'_0,ij².
+    | Trust of epsilon: float
+
+/// The coordinates of one modality for one step: U from its old inputs, V from its partners' old outputs. In them a
+/// weight is W' = Vᵀ W U and the first-order change of all old scores is n² Σ μ_i λ_j D'_ij² for the change D'.
+type Frame =
+    {
+        /// d_m × d_m and λ.
+        Inputs: Spectrum
+        /// d × d and μ.
+        Partners: Spectrum
+        /// Protect the modality's own outputs on old inputs whatever the partners' were (k̃ = d): Adam-NSCL's form, and the
+        /// members of the cover in the exact variant.
+        OneSided: bool
+    }
+
+/// What a protection asks of a change in the frame.
+[<RequireQualifiedAccess>]
+type Shape =
+    | Free
+    /// Multiply each update by this (d × d_m): zeros and ones for a mask, a number in between for `Soft`.
+    | Factor of torch.Tensor
+    /// Keep Σ importance ∘ D'² within the budget for the whole change D' since the step's start.
+    | Ellipsoid of importance: torch.Tensor * budget: float
+
+[<RequireQualifiedAccess>]
+module Frame =
+    /// The frame of a modality from the moments of its old inputs and of its partners' old outputs.
+    let ofMoments (oneSided: bool) (inputs: Moment) (partners: Moment) : Frame =
+        { Inputs = Spectrum.decompose inputs.Matrix
+          Partners = Spectrum.decompose partners.Matrix
+          OneSided = oneSided }
+
+    /// A modality that has no history: the standard basis, nothing protected.
+    let free (device: torch.Device) (d: int64) (columns: int64) : Frame =
+        { Inputs = Spectrum.empty device columns
+          Partners = Spectrum.empty device d
+          OneSided = false }
+
+    /// W' = Vᵀ W U, in W's type.
+    let enter (frame: Frame) (w: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            Tensors.product (Tensors.product (frame.Partners.Vectors.t ()) (w.``to`` torch.float64)) frame.Inputs.Vectors
+            |> fun rotated -> rotated.``to`` w.dtype)
+
+    /// The weight after the change: W + V (W'_now − W'_start) Uᵀ. Only the change is rotated back, so that what did not
+    /// change does not pick up rounding.
+    let leave (frame: Frame) (w: torch.Tensor) (start: torch.Tensor) (now: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let change = (now - start).``to`` torch.float64
+            let back = Tensors.product (Tensors.product frame.Partners.Vectors change) (frame.Inputs.Vectors.t ())
+            (w + back).``to`` w.dtype)
+
+    /// The mean energies μ_i of the partner side: flat where the modality is protected one-sidedly.
+    let private partnerShares (frame: Frame) =
+        if frame.OneSided then
+            Array.create frame.Partners.Values.Length (1.0 / float (max 1 frame.Partners.Values.Length))
+        else
+            frame.Partners.Shares
+
+    /// μ_i λ_j (d × d_m, float64), both as shares of their traces: what a unit change of each entry does to old scores.
+    let importance (frame: Frame) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let column (values: float[]) = torch.tensor(values, dtype = torch.float64).reshape(-1L, 1L)
+            (column (partnerShares frame)).mm((column frame.Inputs.Shares).t()).``to`` frame.Inputs.Vectors.device)
+
+    /// How many directions a block protects: (inputs k, partners k̃).
+    let ranks (inputs: Threshold) (partners: Threshold) (frame: Frame) : struct (int * int) =
+        let k = Spectrum.rank inputs frame.Inputs
+        struct (k, (if frame.OneSided then frame.Partners.Values.Length else Spectrum.rank partners frame.Partners))
+
+    /// The number of inputs directions that a cover member would give up, to prefer the cheapest.
+    let inputRank (protection: Protection) (frame: Frame) : int =
+        match protection with
+        | Protection.Block(inputs, _) -> Spectrum.rank inputs frame.Inputs
+        | _ -> frame.Inputs.NumericalRank
+
+    /// Theorem 4 in the frame: a change D' is allowed when its top-left k̃ × k block is zero.
+    let shape (protection: Protection) (frame: Frame) (start: torch.Tensor) : Shape =
+        let likeStart (t: torch.Tensor) = t.``to``(start.dtype).``to`` start.device
+
+        match protection with
+        | Protection.Nothing -> Shape.Free
+        | _ when frame.Inputs.Total = 0.0 -> Shape.Free
+        | Protection.Block(inputs, partners) ->
+            let struct (k, kPartner) = ranks inputs partners frame
+            let mask = torch.ones_like start
+            use block = mask.narrow(0L, 0L, int64 kPartner).narrow(1L, 0L, int64 k)
+            block.zero_ () |> ignore
+            Shape.Factor mask
+        | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.ToScalar()))))
+        | Protection.Soft tau ->
+            Shape.Factor(
+                Tensors.scoped (fun () -> likeStart (1.0.ToScalar() / (importance frame / tau.ToScalar() + 1.0.ToScalar())))
+            )
+        | Protection.Trust epsilon ->
+            use scope = torch.NewDisposeScope()
+            let importance = importance frame
+            let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
+            Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
+
+    /// The point nearest in the ellipsoid's own metric family: D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
+    /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0.
+    let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let size (d: torch.Tensor) = Tensors.toFloat ((importance * d.square ()).sum())
+            let start = size change
+
+            if start <= budget then
+                change.clone ()
+            elif budget <= 0.0 then
+                change * importance.eq (0.0.ToScalar())
+            else
+                let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
+                // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
+                let rec solve (nu: float) (rounds: int) =
+                    use scope = torch.NewDisposeScope()
+                    let d = at nu
+                    let now = size d
+
+                    if now <= budget * (1.0 + 1e-9) || rounds = 0 then
+                        struct (nu, now)
+                    else
+                        let weighted = importance.square () * d.square () / (importance * nu.ToScalar() + 1.0.ToScalar())
+                        let slope = Tensors.toFloat (weighted.sum ())
+                        solve (nu + now / slope * (sqrt (now / budget) - 1.0)) (rounds - 1)
+
+                let struct (nu, now) = solve 0.0 60
+                let inside = at nu
+
+                if now <= budget then
+                    inside
+                else
+                    // What rounding leaves outside: scale the protected entries onto the boundary.
+                    let factor = sqrt (budget / now) * (1.0 - 1e-7)
+                    torch.where (importance.gt (0.0.ToScalar()), inside * factor.ToScalar(), inside))
+
+/// Members of a pair graph to protect one-sidedly, so that no old pair has two sides that move freely.
+[<RequireQualifiedAccess>]
+module Cover =
+    /// The cheapest vertex cover of the edges whose two ends both move (theory.md, section 7, the exact variant). Every
+    /// subset is tried, the modalities of one step being few; equal costs are settled by name.
+    let cheapest (cost: Modality -> int) (moving: Modality list) (edges: (Modality * Modality) list) : Set<Modality> =
+        let within = edges |> List.filter (fun (a, b) -> List.contains a moving && List.contains b moving)
+
+        let rec subsets list =
+            match list with
+            | [] -> [ [] ]
+            | head :: tail -> let rest = subsets tail in rest @ List.map (fun s -> head :: s) rest
+
+        subsets (List.sort moving)
+        |> List.filter (fun s -> within |> List.forall (fun (a, b) -> List.contains a s || List.contains b s))
+        |> List.minBy (fun s -> List.sumBy cost s, List.length s, List.map string s)
+        |> Set.ofList

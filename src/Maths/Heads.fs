@@ -1,0 +1,46 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// The trainable part: one weight W_m (d × d_m) per modality, an immutable map. A weight with one column more than its
+/// features carries a bias in the last column, as if a constant 1 were appended to the inputs.
+type Heads = Map<Modality, torch.Tensor>
+
+[<RequireQualifiedAccess>]
+module Heads =
+    /// W_m = I (d × d_m, a rectangular identity where d_m ≠ d) for every modality: the model as the encoders left it.
+    /// Example: `Heads.identity Dtype.Float64 torch.CPU 256L [ Modality.named "text", 256L ]`.
+    let identity (dtype: Dtype) (device: torch.Device) (d: int64) (modalities: (Modality * int64) list) : Heads =
+        Map [ for modality, columns in modalities -> modality, torch.eye (d, columns, dtype = dtype.Torch, device = device) ]
+
+    /// The weight of a modality; raises `Fault.Unknown` where there is none.
+    let weight (modality: Modality) (heads: Heads) : torch.Tensor =
+        match Map.tryFind modality heads with
+        | Some w -> w
+        | None -> Check.fail (Fault.Unknown("head", modality.Name, [ for m in heads.Keys -> m.Name ]))
+
+    /// The inputs that a weight is applied to: X itself, or X with a column of ones where the weight carries a bias.
+    let inputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
+        Tensors.requireMatrix "features" -1L -1L x
+
+        if w.shape[1] = x.shape[1] + 1L then
+            Tensors.scoped (fun () -> torch.cat ([| x; torch.ones (x.shape[0], 1L, dtype = x.dtype, device = x.device) |], 1L))
+        else
+            x.alias ()
+
+    /// Y = X Wᵀ (n × d) of features X (n × d_m); with a bias column, Y = X Wᵀ + 1 bᵀ.
+    let outputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () -> Tensors.product (inputs w x) (w.t ()))
+
+    /// The same heads with new weights for some modalities.
+    let replace (changed: Heads) (heads: Heads) : Heads = Map.fold (fun all m w -> Map.add m w all) heads changed
+
+    /// M_ab = W_aᵀ W_b (d_a × d_b), all that alignment scores know of the heads (theory.md, section 1; the paper's Theorem 3).
+    let globalParameter (pair: Pair) (heads: Heads) : torch.Tensor =
+        Tensors.scoped (fun () -> Tensors.product ((weight pair.A heads).t()) (weight pair.B heads))
+
+    /// Every weight by a function of it, in a map of the same modalities.
+    let map (f: torch.Tensor -> torch.Tensor) (heads: Heads) : Heads = Map.map (fun _ w -> f w) heads
+
+    /// The weights themselves, for scopes and byte counts.
+    let tensors (heads: Heads) : torch.Tensor list = List.ofSeq heads.Values

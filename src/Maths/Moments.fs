@@ -1,0 +1,50 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// The second moment C = XᵀX/n of n rows (uncentred: the mean direction has to be inside what is protected), in float64.
+/// All that is kept of old data.
+type Moment =
+    {
+        Count: int64
+        /// d × d, float64.
+        Matrix: torch.Tensor
+    }
+
+[<RequireQualifiedAccess>]
+module Moment =
+    /// Of the rows of X (n × d), accumulated in float64 whatever X is stored as.
+    let ofRows (x: torch.Tensor) : Moment =
+        Tensors.requireMatrix "rows of a moment" -1L -1L x
+
+        { Count = x.shape[0]
+          Matrix =
+            Tensors.scoped (fun () ->
+                let x64 = x.``to`` torch.float64
+                x64.t().mm(x64).div_((float (max 1L x.shape[0])).ToScalar())) }
+
+    /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
+    /// associative to rounding, so that shards may be accumulated apart.
+    let merge (a: Moment) (b: Moment) : Moment =
+        Tensors.requireMatrix "moment to merge" a.Matrix.shape[0] a.Matrix.shape[1] b.Matrix
+        let count = a.Count + b.Count
+        let share part = (float part / float (max 1L count)).ToScalar()
+
+        { Count = count
+          Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count + b.Matrix * share b.Count) }
+
+    /// The moment of the outputs X Wᵀ: W C Wᵀ (d × d), without the rows.
+    let through (w: torch.Tensor) (m: Moment) : Moment =
+        Tensors.requireMatrix "weight" -1L m.Matrix.shape[0] w
+
+        { m with
+            Matrix =
+                Tensors.scoped (fun () ->
+                    let w64 = w.``to`` torch.float64
+                    w64.mm(m.Matrix).mm(w64.t ())) }
+
+    /// The sum of moments of different rows in one space; `None` of none.
+    let mergeAll (moments: Moment list) : Moment option =
+        match moments with
+        | [] -> None
+        | first :: rest -> Some(List.fold merge first rest)

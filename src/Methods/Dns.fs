@@ -1,0 +1,260 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// Dual-sided null space: each modality's change leaves old alignment scores alone (arXiv 2503.14963, Theorem 4), by
+/// projecting the gradient (as published), the update, or by training in the eigenbasis (theory.md, section 7).
+[<RequireQualifiedAccess>]
+module Dns =
+    /// A modality's frame for this step: its history, or the standard basis where it has none.
+    let private frame (context: Context) (memory: Memory) (heads: Heads) (oneSided: bool) (m: Modality) : Frame =
+        let settings = context.Settings
+        let w = Heads.weight m heads
+
+        match History.inputs m memory, settings.Sides with
+        | None, _ -> Frame.free context.Device w.shape[0] w.shape[1]
+        | Some inputs, Sides.Input ->
+            { Inputs = Spectrum.decompose inputs.Matrix
+              Partners = Spectrum.flat context.Device w.shape[0]
+              OneSided = true }
+        | Some inputs, Sides.Dual ->
+            match History.partnerOutputs settings.Partner m heads memory with
+            | Some partners -> Frame.ofMoments oneSided inputs partners
+            | None -> Frame.free context.Device w.shape[0] w.shape[1]
+
+    /// The frames of all modalities that move. In the exact variant a vertex cover of the old pairs among them is
+    /// one-sided, so that the second-order term of Theorem 5 has a side that is zero.
+    let frames (context: Context) (memory: Memory) (heads: Heads) (moving: Modality list) : Map<Modality, Frame> =
+        let settings = context.Settings
+        let plain = Map [ for m in moving -> m, frame context memory heads false m ]
+
+        if not settings.Exact || settings.Sides = Sides.Input then
+            plain
+        else
+            let cost m = Frame.inputRank (Settings.protection settings) plain[m]
+            let cover = Cover.cheapest cost moving (History.edges memory)
+            plain |> Map.map (fun m f -> { f with OneSided = Set.contains m cover })
+
+    let private ranks (settings: Settings) (f: Frame) =
+        match Settings.protection settings with
+        | Protection.Block(inputs, partners) when f.Inputs.Total > 0.0 -> Some(Frame.ranks inputs partners f)
+        | _ -> None
+
+    let private spectra (settings: Settings) (frames: Map<Modality, Frame>) : SpectrumNote list =
+        [ for KeyValue(m, f) in frames do
+              if f.Inputs.Total > 0.0 then
+                  let cut = ranks settings f
+
+                  let note side (s: Spectrum) k =
+                      { Modality = m
+                        Side = side
+                        Shares = s.Shares
+                        Protected = k }
+
+                  note "input" f.Inputs (cut |> Option.map (fun struct (k, _) -> k))
+                  note "partner" f.Partners (cut |> Option.map (fun struct (_, k) -> k)) ]
+
+    let private remarks (settings: Settings) (frames: Map<Modality, Frame>) : string list =
+        [ for KeyValue(m, f) in frames do
+              match ranks settings f with
+              | Some struct (k, kPartner) when k = f.Inputs.Values.Length && kPartner = f.Partners.Values.Length ->
+                  $"no free direction left for {m}: its head cannot move; raise --threshold or --partner-threshold"
+              | _ -> () ]
+
+    /// Bases of the protected spans, V (d × k̃) and U (d_m × k), for the forms that project in the standard basis.
+    let private bases (settings: Settings) (f: Frame) (like: torch.Tensor) : struct (torch.Tensor * torch.Tensor) option =
+        ranks settings f
+        |> Option.map (fun struct (k, kPartner) ->
+            let cast (t: torch.Tensor) = t.``to`` like.dtype
+            struct (cast (Spectrum.leading kPartner f.Partners), cast (Spectrum.leading k f.Inputs)))
+
+    /// G − P̃ G P for the gradient, from its low rank (theory.md, section 7); clipped before it is projected, as published.
+    let private gradientSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+        let settings = context.Settings
+        let contrast = Settings.contrast settings
+
+        let projected =
+            [ for position, task in List.indexed tasks do
+                  for m in Pair.members task.Pair do
+                      match bases settings frames[m] (task.Rows m) with
+                      | Some struct (v, u) ->
+                          (position, m), struct (v, Tensors.product (Tensors.product (task.Rows m) u) (u.t ()))
+                      | None -> () ]
+            |> Map
+
+        let pass (weights: Heads) (batch: Batch) : Pass =
+            let g =
+                Contrastive.gradients
+                    contrast
+                    (Heads.outputs (Heads.weight batch.Pair.A weights) batch.A)
+                    (Heads.outputs (Heads.weight batch.Pair.B weights) batch.B)
+
+            let full m (g: torch.Tensor) x = m, Contrastive.weightGradient g x
+            let raw = Map [ full batch.Pair.A g.A batch.A; full batch.Pair.B g.B batch.B ]
+
+            let clip =
+                settings.Clip
+                |> Option.map (fun limit -> Optim.clipFactor limit (Optim.globalNorm raw))
+                |> Option.defaultValue 1.0
+
+            let project m (g: torch.Tensor) (x: torch.Tensor) =
+                match Map.tryFind (batch.Task, m) projected with
+                | Some struct (v, inputs) -> Projection.lowRank v g x (inputs.index_select (0L, batch.Rows))
+                | None -> raw[m]
+
+            { Loss = g.Loss
+              Gradients =
+                Map [ batch.Pair.A, project batch.Pair.A g.A batch.A; batch.Pair.B, project batch.Pair.B g.B batch.B ]
+                |> Heads.map (fun g -> g * clip.ToScalar()) }
+
+        { Training.plainSession context heads tasks with
+            Pass = pass
+            Transform = Training.pipeline context false 0L [] }
+
+    /// u − P̃ u P for what the optimizer made of the gradient, decay included.
+    let private updateSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+        let spans =
+            frames
+            |> Map.toList
+            |> List.choose (fun (m, f) -> bases context.Settings f (Heads.weight m heads) |> Option.map (fun b -> m, b))
+            |> Map
+
+        let project =
+            Transform.stateless (fun m u _ ->
+                match Map.tryFind m spans with
+                | Some struct (v, basis) -> Projection.localUpdateFrom v basis u
+                | None -> u)
+
+        { Training.plainSession context heads tasks with
+            Transform = Training.pipeline context true 0L [ project ] }
+
+    /// Training on rotated inputs. Joint spaces are rotated differently, so scores need Q = V_aᵀ V_b:
+    /// S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
+    let private framePass (contrast: Contrast) (bridges: Map<Pair, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
+        let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
+        let q = bridges[batch.Pair]
+        let g = Contrastive.gradients contrast ((Heads.outputs wa batch.A).mm q) (Heads.outputs wb batch.B)
+
+        { Loss = g.Loss
+          Gradients =
+            Map
+                [ batch.Pair.A, Contrastive.weightGradient (g.A.mm (q.t ())) batch.A
+                  batch.Pair.B, Contrastive.weightGradient g.B batch.B ] }
+
+    /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid.
+    let private eigenbasisSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+        let settings = context.Settings
+        let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
+        let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x (frames[m].Inputs.Vectors.``to`` x.dtype)
+        let shapes = frames |> Map.map (fun m f -> Frame.shape (Settings.protection settings) f start[m])
+
+        let bridge (pair: Pair) =
+            (Tensors.product (frames[pair.A].Partners.Vectors.t()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
+
+        let factors =
+            shapes
+            |> Map.toList
+            |> List.choose (function
+                | m, Shape.Factor f -> Some(m, f)
+                | _ -> None)
+            |> Map
+
+        let ellipsoids =
+            shapes
+            |> Map.toList
+            |> List.choose (function
+                | m, Shape.Ellipsoid(p, b) -> Some(m, (p, b))
+                | _ -> None)
+            |> Map
+
+        { Start = start
+          Data = tasks |> List.map (fun t -> { t with A = rotate t.Pair.A t.A; B = rotate t.Pair.B t.B })
+          Pass = framePass (Settings.contrast settings) (Map [ for t in tasks -> t.Pair, bridge t.Pair ])
+          Transform = Training.pipeline context true 0L [ Transform.factor factors; Optim.within start ellipsoids ]
+          Finish =
+            fun trained ->
+                let back = frames |> Map.map (fun m f -> Frame.leave f (Heads.weight m heads) start[m] trained[m])
+                Heads.replace back heads
+          Spectra = []
+          Remarks = [] }
+
+    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let settings = context.Settings
+        let frames = frames context memory heads (Training.moving tasks)
+
+        let session =
+            match settings.Place with
+            | Place.Gradient -> gradientSession context heads tasks frames
+            | Place.Update -> updateSession context heads tasks frames
+            | Place.Eigenbasis -> eigenbasisSession context heads tasks frames
+
+        { session with
+            Spectra = spectra settings frames
+            Remarks = remarks settings frames }
+
+    /// Settings that exclude each other.
+    let private contradictions (settings: Settings) : Fault list =
+        [ match settings.Place, settings.Protect with
+          | Place.Eigenbasis, _
+          | _, Protect.Block -> ()
+          | place, protect ->
+              let words = $"%A{protect}".ToLowerInvariant(), $"%A{place}".ToLowerInvariant()
+
+              Fault.Contradiction(
+                  $"--protect {fst words} needs the eigenbasis, not --place {snd words}",
+                  "use --place eigenbasis, or --protect block"
+              )
+          if settings.Exact && settings.Place = Place.Gradient then
+              Fault.Contradiction(
+                  "--exact on cannot hold with --place gradient, since the optimizer bends what was projected",
+                  "use --place eigenbasis or update"
+              )
+          if settings.Exact && settings.Partner = PartnerOutputs.AtLearning then
+              Fault.Contradiction("--exact on needs partner outputs as they are now", "use --partner current")
+          if settings.Exact && settings.Sides = Sides.Input then
+              Fault.Contradiction("--sides input is exact already", "leave out --exact on, or use --sides dual")
+          if
+              settings.Exact
+              && (settings.Protect = Protect.Soft || settings.Protect = Protect.Trust || settings.Protect = Protect.Nothing)
+          then
+              Fault.Contradiction("--exact on needs entries that are fully protected", "use --protect block or product") ]
+
+    let private make name summary presets fixedNames : Method =
+        { Name = name
+          Summary = summary
+          Curriculum = Curriculum.StepByStep
+          Fields = Field.all |> List.filter (fun f -> not (List.contains f.Name fixedNames))
+          Presets = presets
+          Refuses = contradictions
+          Initial = id
+          Begin = begin'
+          End = fun context memory heads tasks -> History.add context.Settings.Partner heads tasks memory }
+
+    /// DNS with all its options.
+    let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
+
+    let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold" ]
+
+    /// DNS with soft protection (theory.md, section 7a).
+    let soft: Method =
+        make
+            "dns-soft"
+            "DNS that damps each entry by what it does to old scores (--tau)"
+            [ "place", "eigenbasis"; "protect", "soft" ]
+            ("budget" :: inFrames)
+
+    /// DNS with a stability budget (theory.md, section 7a).
+    let trust: Method =
+        make
+            "dns-trust"
+            "DNS that keeps each step's change of old scores within --budget"
+            [ "place", "eigenbasis"; "protect", "trust" ]
+            ("tau" :: inFrames)
+
+    /// The frames without a mask: what the basis alone does.
+    let eigenbasisOnly: Method =
+        make
+            "eigenbasis-only"
+            "Adam in DNS's frames with nothing protected: tells the basis from the mask"
+            [ "place", "eigenbasis"; "protect", "nothing" ]
+            ([ "sides"; "exact"; "tau"; "budget" ] @ inFrames)

@@ -1,0 +1,170 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// The training data of one step, in the coordinates that a method trains in.
+type Task =
+    {
+        Index: int
+        Name: string
+        Pair: Pair
+        /// Matched rows, n × d_a and n × d_b.
+        A: torch.Tensor
+        B: torch.Tensor
+    }
+
+    /// Matched pairs in it.
+    member t.Count: int64 = t.A.shape[0]
+
+    /// Its rows of one of its two modalities.
+    member t.Rows(m: Modality) : torch.Tensor = if m = t.Pair.A then t.A else t.B
+
+/// Some rows of one of a session's tasks.
+type Batch =
+    {
+        /// The place of the task in the session's data.
+        Task: int
+        Pair: Pair
+        /// Row numbers, int64.
+        Rows: torch.Tensor
+        A: torch.Tensor
+        B: torch.Tensor
+    }
+
+/// A loss and the direction that a method gives the optimizer for it.
+[<Struct>]
+type Pass = { Loss: torch.Tensor; Gradients: Heads }
+
+/// A spectrum that a method used in a step, for reports.
+type SpectrumNote =
+    {
+        Modality: Modality
+        /// `input` or `partner`.
+        Side: string
+        /// Shares of the trace, largest first.
+        Shares: float[]
+        /// How many of them are inside the cut, where there is a cut.
+        Protected: int option
+    }
+
+/// What a method keeps between steps: named tensors, so that it can be counted, written and taken up again.
+type Memory = Map<string, torch.Tensor>
+
+[<RequireQualifiedAccess>]
+module Memory =
+    /// Bytes of all its tensors.
+    let bytes (memory: Memory) : int64 = memory.Values |> Seq.sumBy Tensors.bytes
+
+    /// A moment kept under a name (and its count under `NAME#`).
+    let moment (name: string) (memory: Memory) : Moment option =
+        Map.tryFind name memory
+        |> Option.map (fun matrix ->
+            { Count = memory[name + "#"].cpu().item<int64>()
+              Matrix = matrix })
+
+    let setMoment (name: string) (m: Moment) (memory: Memory) : Memory =
+        memory |> Map.add name m.Matrix |> Map.add (name + "#") (torch.tensor m.Count)
+
+    /// The moment kept under a name, merged with a new one.
+    let addMoment (name: string) (m: Moment) (memory: Memory) : Memory =
+        let all = moment name memory |> Option.map (fun old -> Moment.merge old m) |> Option.defaultValue m
+        setMoment name all memory
+
+/// What a step of training needs beside its data.
+type Context =
+    {
+        Settings: Settings
+        Device: torch.Device
+        /// The heads before any step.
+        Initial: Heads
+        /// Updates that this step will take.
+        Updates: int64
+    }
+
+/// One step of training as a method wants it: values and functions for the loop that runs it.
+type Session =
+    {
+        /// The parameters that are trained, in the method's coordinates; the loop owns copies.
+        Start: Heads
+        Data: Task list
+        Pass: Heads -> Batch -> Pass
+        Transform: Transform
+        /// All heads after the step, from the trained parameters.
+        Finish: Heads -> Heads
+        Spectra: SpectrumNote list
+        /// Sentences for the user about this step.
+        Remarks: string list
+    }
+
+/// When a method trains.
+[<RequireQualifiedAccess>]
+type Curriculum =
+    | Never
+    | StepByStep
+    /// On the data of all steps together, once.
+    | AllAtOnce
+
+/// A method is a value: how it begins a step and what it keeps at its end. Neither changes a tensor that it is given.
+type Method =
+    {
+        Name: string
+        Summary: string
+        Curriculum: Curriculum
+        /// The hyperparameters that it takes.
+        Fields: Field list
+        /// Those that it sets itself, over a stream's common ones.
+        Presets: (string * string) list
+        /// Settings of its own that exclude each other.
+        Refuses: Settings -> Fault list
+        /// Its heads before any step, from identity heads.
+        Initial: Heads -> Heads
+        Begin: Context -> Memory -> Heads -> Task list -> Session
+        /// The memory after a step, from that before it and the heads after it.
+        End: Context -> Memory -> Heads -> Task list -> Memory
+    }
+
+/// Parts that methods share.
+[<RequireQualifiedAccess>]
+module Training =
+    /// Every modality of the tasks, each once.
+    let moving (tasks: Task list) : Modality list = tasks |> List.collect (fun t -> Pair.members t.Pair) |> List.distinct
+
+    /// The weights of some modalities.
+    let select (modalities: Modality list) (heads: Heads) : Heads = Map [ for m in modalities -> m, Heads.weight m heads ]
+
+    /// The optimizer that the settings name, between clipping and decay, then the rate, then what `last` asks of an update.
+    let pipeline (context: Context) (clip: bool) (biasColumns: int64) (last: Transform list) : Transform =
+        let s = context.Settings
+
+        Transform.chain
+            [ if clip then
+                  match s.Clip with
+                  | Some limit -> Optim.clip limit
+                  | None -> ()
+              match s.Optimiser with
+              | Optimiser.AdamW -> Optim.adam
+              | Optimiser.Sgd -> Transform.identity
+              Optim.decay s.WeightDecay biasColumns
+              Optim.rate s.LearningRate s.Decay context.Updates
+              yield! last ]
+
+    /// Loss and weight gradients as they are (theory.md, section 2).
+    let plainPass (contrast: Contrast) (weights: Heads) (batch: Batch) : Pass =
+        let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
+        let g = Contrastive.gradients contrast (Heads.outputs wa batch.A) (Heads.outputs wb batch.B)
+
+        { Loss = g.Loss
+          Gradients =
+            Map
+                [ batch.Pair.A, Contrastive.weightGradient g.A (Heads.inputs wa batch.A)
+                  batch.Pair.B, Contrastive.weightGradient g.B (Heads.inputs wb batch.B) ] }
+
+    /// Training with nothing beside the loss, from the given heads.
+    let plainSession (context: Context) (heads: Heads) (tasks: Task list) : Session =
+        { Start = select (moving tasks) heads
+          Data = tasks
+          Pass = plainPass (Settings.contrast context.Settings)
+          Transform = pipeline context true 0L []
+          Finish = fun trained -> Heads.replace trained heads
+          Spectra = []
+          Remarks = [] }

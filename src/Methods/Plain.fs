@@ -1,0 +1,41 @@
+namespace Cmcl
+
+/// Methods without protection: the bounds that others are read against.
+[<RequireQualifiedAccess>]
+module Plain =
+    let private plain name summary curriculum fields start : Method =
+        { Name = name
+          Summary = summary
+          Curriculum = curriculum
+          Fields = fields
+          Presets = []
+          Refuses = fun _ -> []
+          Initial = id
+          Begin = fun context _ heads tasks -> Training.plainSession context (start context heads) tasks
+          End = fun _ memory _ _ -> memory }
+
+    let private asTheyAre _ heads = heads
+
+    /// The encoders as they came: no training.
+    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never [] asTheyAre
+
+    /// Fine-tuning step after step.
+    let vanilla: Method =
+        plain
+            "vanilla"
+            "fine-tuning, step after step, with nothing against forgetting"
+            Curriculum.StepByStep
+            Field.training
+            asTheyAre
+
+    /// Starts from the initial heads at every step: what a step alone can learn.
+    let individual: Method =
+        plain
+            "individual"
+            "starts again at every step: what each step alone can learn (read its 'learned' figures)"
+            Curriculum.StepByStep
+            Field.training
+            (fun context _ -> context.Initial)
+
+    /// All steps' data at once: the bound for the others.
+    let joint: Method = plain "joint" "all steps' data at once: the upper bound" Curriculum.AllAtOnce Field.training asTheyAre

@@ -1,0 +1,92 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// What the published code of DNS does, its numbers 1 to 5 in protocol.md, so that its figures can be compared. Its sixth
+/// peculiarity, moments of the wrong columns for some steps, is not reproduced.
+[<RequireQualifiedAccess>]
+module Reference =
+    let private samples = "samples"
+    let private inputName (m: Modality) = $"input/{m}"
+
+    let private seen (memory: Memory) : int64 =
+        match Map.tryFind samples memory with
+        | Some n -> n.cpu().item<int64>()
+        | None -> 0L
+
+    /// C ← C n̄/(n̄ + n) + XᵀX/(n̄ + n), n̄ being the samples of all modalities together (4).
+    let private accumulate (memory: Memory) (tasks: Task list) : Memory =
+        let addTask (memory: Memory) (task: Task) =
+            let before, now = seen memory, seen memory + task.Count
+
+            let addSide (memory: Memory) m =
+                let added = (Moment.ofRows (task.Rows m)).Matrix * (float task.Count / float now).ToScalar()
+
+                match Map.tryFind (inputName m) memory with
+                | Some old -> Map.add (inputName m) (old * (float before / float now).ToScalar() + added) memory
+                | None -> Map.add (inputName m) added memory
+
+            Pair.members task.Pair |> List.fold addSide memory |> Map.add samples (torch.tensor now)
+
+        List.fold addTask memory tasks
+
+    /// P̃ comes out as the identity in the published code (1), so that Δ = G (I − P): projected before the optimizer (2), the
+    /// bias column not at all (5).
+    let private pass (settings: Settings) (free: Map<Modality, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
+        let raw = Training.plainPass (Settings.contrast settings) weights batch
+
+        let clip =
+            settings.Clip
+            |> Option.map (fun limit -> Optim.clipFactor limit (Optim.globalNorm raw.Gradients))
+            |> Option.defaultValue 1.0
+
+        let project m (g: torch.Tensor) =
+            match Map.tryFind m free with
+            | Some p -> torch.cat ([| g.narrow(1L, 0L, p.shape[0]).mm p; g.narrow (1L, p.shape[0], 1L) |], 1L)
+            | None -> g
+
+        { raw with
+            Gradients = raw.Gradients |> Map.map project |> Heads.map (fun g -> g * clip.ToScalar()) }
+
+    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let settings = context.Settings
+
+        let spectra =
+            Map
+                [ for m in Training.moving tasks do
+                      match Map.tryFind (inputName m) memory with
+                      | Some c -> m, Spectrum.decompose c
+                      | None -> () ]
+
+        let free =
+            spectra
+            |> Map.map (fun _ s ->
+                let p = Spectrum.projector (Spectrum.rank settings.Threshold s) s
+
+                Tensors.scoped (fun () ->
+                    (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
+
+        { Training.plainSession context heads tasks with
+            Pass = pass settings free
+            Transform = Training.pipeline context false 1L []
+            Spectra =
+                [ for KeyValue(m, s) in spectra ->
+                      { Modality = m
+                        Side = "input"
+                        Shares = s.Shares
+                        Protected = Some(Spectrum.rank settings.Threshold s) } ] }
+
+    /// The published code's behaviour. Its threshold is absolute (λ_min), as there.
+    let reference: Method =
+        { Name = "reference"
+          Summary = "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected"
+          Curriculum = Curriculum.StepByStep
+          Fields = Field.training @ (Field.dns |> List.filter (fun f -> f.Name = "threshold"))
+          Presets = [ "place", "gradient"; "sides", "input"; "threshold", "absolute:0.01" ]
+          Refuses = fun _ -> []
+          Initial =
+            Heads.map (fun w ->
+                Tensors.scoped (fun () ->
+                    torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
+          Begin = begin'
+          End = fun _ memory _ tasks -> accumulate memory tasks }

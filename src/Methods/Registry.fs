@@ -1,0 +1,21 @@
+namespace Cmcl
+
+/// Every method by name. A new one is one file and one line here.
+[<RequireQualifiedAccess>]
+module Registry =
+    let methods: Method list =
+        [ Plain.zeroShot
+          Plain.vanilla
+          Plain.individual
+          Plain.joint
+          Dns.dns
+          Dns.soft
+          Dns.trust
+          Dns.eigenbasisOnly
+          Reference.reference ]
+
+    /// A method by its name, or the names that there are.
+    let find (name: string) : Result<Method, Fault list> =
+        match methods |> List.tryFind (fun m -> m.Name = name) with
+        | Some m -> Ok m
+        | None -> Error [ Fault.Unknown("method", name, methods |> List.map _.Name) ]

@@ -1,0 +1,159 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+
+/// Which way a figure is better.
+[<RequireQualifiedAccess>]
+type Better =
+    | Higher
+    | Lower
+
+/// One column of the summary table.
+type SummaryColumn =
+    {
+        Title: string
+        Unit: string
+        Better: Better
+        /// As a reader sees it: mean ± sd.
+        Show: Spread -> string
+        /// By method.
+        Spreads: Map<string, Spread>
+        /// The methods whose value is the best one shown; references do not compete, and alone there is no contest.
+        Best: Set<string>
+    }
+
+/// The figures of the summary table and the sentence under it, from the rows of a run.
+[<RequireQualifiedAccess>]
+module Summary =
+    let private text (format: string) (x: float) = x.ToString(format, CultureInfo.InvariantCulture).Replace("-", "−")
+
+    let private plusMinus (number: float -> string) (spread: Spread) : string =
+        match spread.Sd with
+        | Some sd -> $"{number spread.Mean} ± {number sd}"
+        | None -> number spread.Mean
+
+    /// A fraction in per cent with one decimal.
+    let percent: Spread -> string = plusMinus (fun x -> text "0.0" (100.0 * x))
+
+    /// A plain number: three decimals, or powers of ten where these would show nothing.
+    let plain: Spread -> string = plusMinus (fun x -> if x = 0.0 || abs x >= 0.0005 then text "0.000" x else text "0.0e+0" x)
+
+    let private seconds: Spread -> string = plusMinus (text "0.0")
+
+    /// The mean alone, with a unit: state does not depend on the seed.
+    let private bytes (spread: Spread) : string =
+        let rec fit (x: float) units =
+            match units with
+            | [ unit ] -> x, unit
+            | unit :: _ when x < 1000.0 -> x, unit
+            | _ :: larger -> fit (x / 1000.0) larger
+            | [] -> x, ""
+
+        let size, unit = fit spread.Mean [ "B"; "kB"; "MB"; "GB" ]
+        text (if unit = "B" then "0" else "0.0") size + " " + unit
+
+    /// One figure per seed and method, gathered over the seeds.
+    let private gather (figure: Row list -> float option) (rows: Row list) : Map<string, Spread> =
+        rows
+        |> List.groupBy _.Method
+        |> List.choose (fun (method, own) ->
+            own
+            |> List.groupBy _.Seed
+            |> List.choose (snd >> figure)
+            |> Transfer.meanSd
+            |> Option.map (fun spread -> method, spread))
+        |> Map.ofList
+
+    let private some (rows: Row list) (figure: Row list -> float) = if rows.IsEmpty then None else Some(figure rows)
+
+    let private final metric (rows: Row list) : float option =
+        rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final") |> Option.map _.Value
+
+    let private time (rows: Row list) : float option =
+        some (rows |> List.filter (fun r -> r.Metric.StartsWith("seconds_", StringComparison.Ordinal))) (List.sumBy _.Value)
+
+    let private state (rows: Row list) : float option =
+        some (rows |> List.filter (fun r -> r.Metric = "bytes_state")) (fun own -> (List.maxBy _.Value own).Value)
+
+    let private best (better: Better) (show: Spread -> string) (spreads: Map<string, Spread>) : Set<string> =
+        let competing = spreads |> Map.filter (fun method _ -> not (Theme.isReference method))
+
+        if competing.Count < 2 then
+            Set.empty
+        else
+            let meanOnly spread = show { spread with Sd = None }
+            let all = competing |> Map.toList |> List.map snd
+
+            let winner =
+                match better with
+                | Better.Higher -> all |> List.maxBy _.Mean
+                | Better.Lower -> all |> List.minBy _.Mean
+
+            competing
+            |> Map.filter (fun _ spread -> meanOnly spread = meanOnly winner)
+            |> Map.toList
+            |> List.map fst
+            |> Set.ofList
+
+    /// The columns that have any value, in the order of the table.
+    let columns (rows: Row list) : SummaryColumn list =
+        let column title unit better show figure =
+            let spreads = gather figure rows
+
+            { Title = title
+              Unit = unit
+              Better = better
+              Show = show
+              Spreads = spreads
+              Best = best better show spreads }
+
+        let rate title metric = column title "%" Better.Higher percent (final metric)
+
+        [ rate "accuracy" "acc"
+          rate "BWT of accuracy" "bwt_acc"
+          rate "recall@1" "r1"
+          rate "recall@5" "r5"
+          rate "recall@10" "r10"
+          rate "BWT of recall@10" "bwt_r10"
+          column "relative deviation" "" Better.Lower plain (final "deviation_rel")
+          rate "learned recall@10" "learned_r10"
+          column "time" "s" Better.Lower seconds time
+          column "state kept" "" Better.Lower bytes state ]
+        |> List.filter (fun c -> not c.Spreads.IsEmpty)
+
+    /// How many seeds each method has.
+    let seeds (rows: Row list) : Map<string, int> =
+        rows
+        |> List.groupBy _.Method
+        |> List.map (fun (method, own) -> method, own |> List.distinctBy _.Seed |> List.length)
+        |> Map.ofList
+
+    /// What was forgotten without and with DNS, in words; None unless both were run on two steps or more.
+    let forgotten (rows: Row list) : string option =
+        let transfer = gather (final "bwt_r10") rows
+        let deviation = gather (final "deviation_rel") rows
+
+        let pick family =
+            Charts.methods rows
+            |> List.filter (fun m -> Theme.family m = family && transfer.ContainsKey m)
+            |> List.sortBy (fun m -> if m = family then 0 else 1)
+            |> List.tryHead
+
+        let fate method =
+            let spread = transfer[method]
+            let verb = if spread.Mean < 0.0 then "lost" else "gained"
+            let points = percent { spread with Mean = abs spread.Mean }
+
+            let moved =
+                match Map.tryFind method deviation with
+                | Some d -> $", and their alignment scores moved by {percent d} per cent of their size"
+                | None -> ""
+
+            $"the tasks learned before the last step {verb} {points} points of recall@10 from when they were learned to the end{moved}"
+
+        Option.map2
+            (fun vanilla dns ->
+                $"Without protection ({vanilla}), {fate vanilla}. With dual-sided null-space projection ({dns}), {fate dns}.")
+            (pick "vanilla")
+            (pick "dns")

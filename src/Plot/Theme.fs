@@ -1,0 +1,121 @@
+namespace Cmcl
+
+open Plotly.NET
+open Plotly.NET.LayoutObjects
+
+/// How one method is drawn in every chart.
+type MethodStyle =
+    {
+        /// Such as `#0072B2`.
+        Colour: string
+        Symbol: StyleParam.MarkerSymbol
+        Dash: StyleParam.DrawingStyle
+    }
+
+/// What all charts share: one style per method, one layout. The colours are those of Okabe and Ito, which stay apart for
+/// colour-blind readers; symbols and dashes tell apart what is left.
+[<RequireQualifiedAccess>]
+module Theme =
+    /// The name of the method behind a label: `vanilla` of `vanilla[lr=1e-3]`.
+    let family (label: string) : string = label.Split('[')[0]
+
+    /// Is it shown for comparison only? `zero-shot` never trains, `joint` and `individual` are not continual.
+    let isReference (label: string) : bool = List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
+
+    let private blue, vermilion = "#0072B2", "#D55E00"
+    let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
+
+    let private symbols =
+        [ StyleParam.MarkerSymbol.Circle
+          StyleParam.MarkerSymbol.Square
+          StyleParam.MarkerSymbol.Diamond
+          StyleParam.MarkerSymbol.TriangleUp ]
+
+    let private dashes =
+        [ StyleParam.DrawingStyle.Solid
+          StyleParam.DrawingStyle.Dash
+          StyleParam.DrawingStyle.Dot
+          StyleParam.DrawingStyle.DashDot ]
+
+    /// A style for each of a run's methods, given in the run's order. `dns` and `vanilla` always look the same; references
+    /// are grey.
+    let styles (labels: string list) : Map<string, MethodStyle> =
+        let style colour round =
+            { Colour = colour
+              Symbol = symbols[round % symbols.Length]
+              Dash = dashes[round % dashes.Length] }
+
+        let fixedStyle label =
+            match label with
+            | "dns" -> Some(style blue 0)
+            | "vanilla" -> Some(style vermilion 0)
+            | _ -> None
+
+        let references, rest = labels |> List.distinct |> List.partition isReference
+        let pinned, free = rest |> List.partition (fixedStyle >> Option.isSome)
+
+        Map.ofList
+            [ for label in pinned do
+                  label, (fixedStyle label).Value
+
+              for i, label in List.indexed free do
+                  label, style others[i % others.Length] (i / others.Length)
+
+              for i, label in List.indexed references do
+                  label, style "#808080" (i + 1) ]
+
+    /// Readable on white and on near-black.
+    let private ink, grid = "#6b7280", "rgba(128,128,128,0.25)"
+
+    let private colour = Color.fromString
+
+    /// An axis of the common look. `ticks` names every tick, for axes that count steps or tasks.
+    let axis (title: string) (kind: StyleParam.AxisType) (ticks: int list option) : LinearAxis =
+        let axis =
+            LinearAxis.init (
+                Title = Title.init (Text = title, Standoff = 8),
+                AxisType = kind,
+                GridColor = colour grid,
+                LineColor = colour grid,
+                ZeroLine = false
+            )
+
+        axis.SetProperty("automargin", true)
+
+        match ticks with
+        | Some values ->
+            axis.SetProperty("tickmode", "array")
+            axis.SetProperty("tickvals", values)
+        | None -> ()
+
+        axis
+
+    /// The common layout around a chart's traces, with its two axes.
+    let dress (x: LinearAxis) (y: LinearAxis) (chart: GenericChart) : GenericChart =
+        chart
+        |> Chart.withXAxis x
+        |> Chart.withYAxis y
+        |> Chart.withLayout (
+            Layout.init (
+                Font = Font.init (Family = StyleParam.FontFamily.Custom "system-ui, sans-serif", Size = 12., Color = colour ink),
+                PaperBGColor = colour "rgba(0,0,0,0)",
+                PlotBGColor = colour "rgba(0,0,0,0)",
+                Margin = Margin.init (Left = 48, Right = 12, Top = 12, Bottom = 40),
+                HoverMode = StyleParam.HoverMode.Closest
+            )
+        )
+
+    /// A vertical line at x over the whole height.
+    let upright (x: float) : Shape =
+        Shape.init (
+            ShapeType = StyleParam.ShapeType.Line,
+            X0 = x,
+            X1 = x,
+            Y0 = 0,
+            Y1 = 1,
+            Yref = "paper",
+            Line = Line.init (Color = colour ink, Width = 1., Dash = StyleParam.DrawingStyle.Dot)
+        )
+
+    /// A name out of a file as Plotly shows it literally: its little HTML switched off.
+    let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")

@@ -1,0 +1,109 @@
+namespace Cmcl
+
+open System
+open TorchSharp
+
+/// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state and frees each
+/// as the next takes its place; every function that it calls is pure.
+[<RequireQualifiedAccess>]
+module Loop =
+    /// How many batches n rows make: full ones, and a smaller last one unless it is a single pair, which has no negatives.
+    let batches (size: BatchSize) (n: int64) : int64 =
+        match size with
+        | BatchSize.All -> 1L
+        | BatchSize.Rows b -> n / int64 b + (if n % int64 b >= 2L then 1L else 0L)
+
+    /// The updates that some tasks of these row counts take.
+    let updates (settings: Settings) (counts: int64 list) : int64 =
+        int64 settings.Epochs * List.sumBy (batches settings.Batch) counts
+
+    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
+    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+        let ofTask i n =
+            let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
+
+            let size =
+                match settings.Batch with
+                | BatchSize.All -> n
+                | BatchSize.Rows b -> int64 b
+
+            [ for b in 0L .. batches settings.Batch n - 1L -> i, order.narrow (0L, b * size, min size (n - b * size)) ]
+
+        let all = counts |> List.mapi ofTask |> List.concat |> Array.ofList
+
+        if settings.Shuffle && counts.Length > 1 then
+            let order = (Seed.permutation (int64 all.Length) (Seed.split "order" seed)).data<int64>().ToArray()
+            [ for i in order -> all[int i] ]
+        else
+            List.ofArray all
+
+    let private free (old: torch.Tensor list) (kept: torch.Tensor list) =
+        for t in old do
+            if not (List.exists (fun k -> obj.ReferenceEquals(k, t)) kept) then
+                t.Dispose()
+
+    /// One update: (loss, new weights, new state). Everything else that it made is freed.
+    let private update (session: Session) (weights: Heads) (state: TransformState) (task: int) (rows: torch.Tensor) =
+        use scope = torch.NewDisposeScope()
+        let data = session.Data[task]
+        let rows = rows.``to`` data.A.device
+
+        let batch =
+            { Task = task
+              Pair = data.Pair
+              Rows = rows
+              A = data.A.index_select (0L, rows)
+              B = data.B.index_select (0L, rows) }
+
+        let pass = session.Pass weights batch
+        let struct (changes, next) = session.Transform.Update state pass.Gradients weights
+        let moved = changes |> Map.map (fun m change -> Heads.weight m weights + change)
+
+        for t in Heads.tensors moved @ TransformState.tensors next do
+            scope.MoveToOuter t |> ignore
+
+        struct (Tensors.toFloat pass.Loss, Heads.replace moved weights, next)
+
+    /// Trains a session and returns its weights, moved to the caller's scope. `onEpoch epoch loss updates` is told after each epoch:
+    /// its number, the mean loss of its batches, the updates so far. A loss that is not finite ends it with `Error epoch`.
+    let train (settings: Settings) (seed: Seed) (onEpoch: int -> float -> int64 -> unit) (session: Session) : Result<Heads, int> =
+        use scope = torch.NewDisposeScope()
+        let counts = session.Data |> List.map _.Count
+
+        let rec overBatches (weights: Heads) state losses batches =
+            match batches with
+            | [] -> Ok struct (weights, state, losses)
+            | (task, rows) :: rest ->
+                let struct (loss, next, nextState) = update session weights state task rows
+
+                free
+                    (Heads.tensors weights @ TransformState.tensors state)
+                    (Heads.tensors next @ TransformState.tensors nextState)
+
+                if Double.IsFinite loss then overBatches next nextState (loss :: losses) rest else Error()
+
+        let rec overEpochs (weights: Heads) state epoch sofar =
+            if epoch > settings.Epochs then
+                Ok weights
+            else
+                let rows = epochRows settings (Seed.split $"epoch {epoch}" seed) counts
+
+                match overBatches weights state [] rows with
+                | Error() -> Error epoch
+                | Ok struct (weights, state, losses) ->
+                    for t in rows |> List.map snd do
+                        t.Dispose()
+
+                    let sofar = sofar + int64 losses.Length
+                    onEpoch epoch (List.average losses) sofar
+                    overEpochs weights state (epoch + 1) sofar
+
+        let start = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
+
+        match overEpochs start (session.Transform.Init start) 1 0L with
+        | Ok trained ->
+            for t in Heads.tensors trained do
+                scope.MoveToOuter t |> ignore
+
+            Ok trained
+        | Error epoch -> Error epoch

@@ -1,0 +1,149 @@
+namespace Cmcl
+
+open System
+
+/// One method with all its settings, as a run will use it. The label is what results call it.
+type Plan = { Label: string; Method: Method; Settings: Settings }
+
+/// From what users write to plans: defaults, then the stream's preset, the method's own, the stream's for that method, the
+/// options given, and what stands in brackets after the method's name, each over those before.
+[<RequireQualifiedAccess>]
+module Plan =
+    /// A method as written: `dns` or `dns[protect=product;tau=3e-5]`.
+    type private Written = { Name: string; Options: (string * string) list }
+
+    let private form = "NAME or NAME[OPTION=VALUE;OPTION=VALUE]"
+
+    let private parseOne (text: string) : Result<Written, Fault list> =
+        let bad = Error [ Fault.BadValue("--methods", form, text) ]
+
+        match text.IndexOf '[' with
+        | -1 -> Ok { Name = text; Options = [] }
+        | i when text.EndsWith ']' ->
+            let inside = text.Substring(i + 1, text.Length - i - 2)
+            let parts = inside.Split([| ';'; ',' |], StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+            let pairs = parts |> Array.map (fun p -> p.Split('=', 2)) |> List.ofArray
+
+            if pairs |> List.forall (fun p -> p.Length = 2) then
+                Ok
+                    { Name = text.Substring(0, i)
+                      Options = pairs |> List.map (fun p -> p[0].Trim(), p[1].Trim()) }
+            else
+                bad
+        | _ -> bad
+
+    /// Splits at commas outside brackets. Example: `"vanilla,dns[lr=1e-3,tau=1]"` has two.
+    let split (text: string) : string list =
+        let folder (depth, current, parts) (c: char) =
+            match c with
+            | ',' when depth = 0 -> depth, "", current :: parts
+            | '[' -> depth + 1, current + string c, parts
+            | ']' -> depth - 1, current + string c, parts
+            | _ -> depth, current + string c, parts
+
+        let _, last, parts = Seq.fold folder (0, "", []) text
+        List.rev (last :: parts) |> List.map _.Trim() |> List.filter ((<>) "")
+
+    let private label (w: Written) =
+        if w.Options.IsEmpty then
+            w.Name
+        else
+            w.Name + "[" + String.Join(";", w.Options |> List.map (fun (k, v) -> $"{k}={v}")) + "]"
+
+    let private apply (options: (string * string) list) (settings: Settings) : Result<Settings, Fault list> =
+        let folder (settings, faults) (name, value) =
+            match Field.read name value settings with
+            | Ok s -> s, faults
+            | Error f -> settings, faults @ f
+
+        match List.fold folder (settings, []) options with
+        | s, [] -> Ok s
+        | _, faults -> Error faults
+
+    let private takes (m: Method) name = m.Fields |> List.exists (fun f -> f.Name = name)
+
+    let private words (m: Method) =
+        match m.Fields with
+        | [] -> $"{m.Name} takes no options"
+        | fields -> $"{m.Name} takes " + String.Join(", ", Field.names fields)
+
+    /// The hyperparameters that a plan really uses, for records.
+    let effective (plan: Plan) : (string * string) list =
+        [ for f in plan.Method.Fields do
+              if Field.matters plan.Settings f.Name then
+                  f.Name, f.Show plan.Settings ]
+
+    let private one (preset: Preset) (given: (string * string) list) (text: string) : Result<Plan, Fault list> =
+        match parseOne text with
+        | Error f -> Error f
+        | Ok written ->
+            match Registry.find written.Name with
+            | Error f -> Error f
+            | Ok m ->
+                let own = List.filter (fst >> takes m)
+                let ofMethod = preset.Methods |> Map.tryFind m.Name |> Option.defaultValue Map.empty |> Map.toList
+                let foreign = written.Options |> List.filter (fun (name, _) -> not (takes m name))
+
+                if not foreign.IsEmpty then
+                    Error [ for name, _ in foreign -> Fault.Contradiction($"'{name}' is not an option of {m.Name}", words m) ]
+                else
+                    Settings.initial
+                    |> apply (Map.toList preset.Common)
+                    |> Result.bind (apply m.Presets)
+                    |> Result.bind (apply ofMethod)
+                    |> Result.bind (apply (own given))
+                    |> Result.bind (apply written.Options)
+                    |> Result.bind (fun settings ->
+                        let idle = written.Options |> List.filter (fun (name, _) -> not (Field.matters settings name))
+
+                        match
+                            m.Refuses settings
+                            @ [ for name, _ in idle ->
+                                    Fault.Contradiction(
+                                        $"'{name}' changes nothing in {label written}",
+                                        "leave it out, or set what it belongs to (--protect, --sides)"
+                                    ) ]
+                        with
+                        | [] -> Ok { Label = label written; Method = m; Settings = settings }
+                        | faults -> Error faults)
+
+    /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
+    let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
+        match methods |> List.map (one preset given) |> Check.all with
+        | Error faults -> Error(List.distinct faults)
+        | Ok plans ->
+            let idle =
+                [ for name, value in given do
+                      let taken = plans |> List.exists (fun p -> takes p.Method name && Field.matters p.Settings name)
+
+                      if not taken then
+                          let names = String.Join(", ", plans |> List.map _.Label)
+
+                          Fault.Contradiction(
+                              $"--{name} {value} changes nothing for {names}",
+                              "leave it out, or add a method and settings that use it (cmcl methods lists them)"
+                          ) ]
+
+            let repeated =
+                plans
+                |> List.countBy _.Label
+                |> List.filter (fun (_, n) -> n > 1)
+                |> List.map (fun (name, _) ->
+                    Fault.Contradiction($"'{name}' is named twice", "name each method once, or tell them apart in brackets"))
+
+            match idle @ repeated with
+            | [] -> Ok plans
+            | faults -> Error faults
+
+    /// Faults of a plan on a stream: a batch that its smallest step cannot fill.
+    let check (stream: Stream) (plan: Plan) : Fault list =
+        match plan.Method.Curriculum, plan.Settings.Batch with
+        | Curriculum.Never, _
+        | _, BatchSize.All -> []
+        | _, BatchSize.Rows n ->
+            let smallest = stream.Steps |> List.minBy _.Train.Length
+
+            if n > smallest.Train.Length then
+                [ Fault.BatchTooLarge(smallest.Name, n, smallest.Train.Length) ]
+            else
+                []

@@ -1,0 +1,301 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+open System.IO
+open System.Text
+open CsvHelper
+
+/// One figure of a run, a line of `results.csv`.
+type Row =
+    {
+        Stream: string
+        /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
+        Method: string
+        Seed: int
+        /// After which step: `0` (before training) … `T`, or `final`.
+        Step: string
+        /// Whose data: the number of the step that trains it, or `all`.
+        Task: string
+        /// Such as `r10`, `acc`, `deviation_rel`; rates are fractions.
+        Metric: string
+        Value: float
+    }
+
+/// The mean training loss of one epoch, a line of `losses.csv`.
+type LossRow =
+    {
+        Method: string
+        Seed: int
+        Step: int
+        /// 1 for the first.
+        Epoch: int
+        Loss: float
+    }
+
+/// One direction of a second moment that a step protects against, a line of `spectra.csv`.
+type SpectrumRow =
+    {
+        Method: string
+        Seed: int
+        Step: int
+        Modality: string
+        /// `input` or `partner`.
+        Side: string
+        /// 1 for the direction of largest energy.
+        Index: int
+        /// Share of the trace.
+        Energy: float
+        /// Inside the cut; None for ways to protect that have no cut.
+        Protected: bool option
+    }
+
+/// The result tables of a run: tidy CSV (RFC 4180), invariant culture, floats in their shortest form that reads back the
+/// same, and the aggregates over them.
+[<RequireQualifiedAccess>]
+module Results =
+    let private invariant = CultureInfo.InvariantCulture
+
+    /// Writes a text file (UTF-8) so that readers see the old one or the whole new one, never a part: into a temporary file
+    /// beside it, which then takes its name. Makes the folder if there is none. Fault: `Unwritable`.
+    let writeWhole (path: string) (write: TextWriter -> unit) : Result<unit, Fault list> =
+        let full = Path.GetFullPath path
+        let folder = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
+        let beside = Path.Combine(folder, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
+
+        try
+            try
+                Directory.CreateDirectory folder |> ignore
+
+                do
+                    use file = new StreamWriter(beside, false, UTF8Encoding false, NewLine = "\n")
+                    write file
+
+                File.Move(beside, full, overwrite = true)
+                Ok()
+            with
+            | :? IOException
+            | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
+        finally
+            File.Delete beside
+
+    let private number (x: float) = x.ToString("R", invariant)
+
+    let private table (header: string list) (fields: 'row -> string list) (rows: 'row seq) (writer: TextWriter) : unit =
+        use csv = CsvWriter.Create(writer, CsvWriterOptions(NewLine = "\n"), leaveOpen = true)
+
+        for record in Seq.append [ header ] (Seq.map fields rows) do
+            csv.WriteRecord(Array.ofList record)
+
+    /// How a line's field is read: its text to a value, or what it should have been.
+    let private field (name: string) (expected: string) (parse: string -> bool * 'a) (text: string) : 'a =
+        match parse text with
+        | true, value -> value
+        | _ -> raise (FormatException $"{name} takes {expected}, not '{text}'")
+
+    let private whole name =
+        field name "a whole number" (fun text -> Int32.TryParse(text, NumberStyles.AllowLeadingSign, invariant))
+
+    let private real name = field name "a number" (fun text -> Double.TryParse(text, NumberStyles.Float, invariant))
+
+    /// Faults past this many are not told one by one.
+    [<Literal>]
+    let private MostFaults = 10
+
+    let private strict =
+        CsvReaderOptions(
+            Separator = Nullable ',',
+            HasHeader = false,
+            TrackLineNumbers = true,
+            PoolStrings = true,
+            TrimWhitespace = Nullable false,
+            MalformedData = CsvMalformedDataHandling.Throw
+        )
+
+    let private readTable (path: string) (header: string list) (parse: string[] -> 'row) : Result<'row list, Fault list> =
+        let rows, faults = ResizeArray(), ResizeArray()
+        let wrong (line: int64) reason = faults.Add(Fault.Unreadable(path, $"line {line}: {reason}"))
+
+        try
+            use file = File.OpenRead path
+            use csv = CsvReader.Create(file, strict)
+            let record () = Array.init csv.FieldCount csv.GetString
+
+            if not (csv.Read()) || List.ofArray (record ()) <> header then
+                let wanted = String.Join(",", header)
+                wrong 1L $"expected the header {wanted}"
+            else
+                while faults.Count < MostFaults && csv.Read() do
+                    if csv.FieldCount <> header.Length then
+                        wrong csv.LineNumber $"{csv.FieldCount} fields instead of {header.Length}"
+                    else
+                        try
+                            rows.Add(parse (record ()))
+                        with :? FormatException as e ->
+                            wrong csv.LineNumber e.Message
+        with
+        | :? FileNotFoundException
+        | :? DirectoryNotFoundException -> faults.Add(Fault.Missing(path, "reading the results"))
+        | :? CsvFormatException as e -> wrong e.LineNumber "its quotes do not match"
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> faults.Add(Fault.Unreadable(path, e.Message))
+
+        if faults.Count = 0 then Ok(List.ofSeq rows) else Error(List.ofSeq faults)
+
+    let private resultsHeader = [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ]
+
+    /// Writes `results.csv` into a folder.
+    let write (folder: string) (rows: Row seq) : Result<unit, Fault list> =
+        let fields (r: Row) = [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; number r.Value ]
+
+        writeWhole (Path.Combine(folder, "results.csv")) (table resultsHeader fields rows)
+
+    /// Reads `results.csv` of a folder. Faults: `Missing`, or `Unreadable` with the line (the first ten of them).
+    let read (folder: string) : Result<Row list, Fault list> =
+        readTable (Path.Combine(folder, "results.csv")) resultsHeader (fun f ->
+            { Stream = f[0]
+              Method = f[1]
+              Seed = whole "seed" f[2]
+              Step = f[3]
+              Task = f[4]
+              Metric = f[5]
+              Value = real "value" f[6] })
+
+    let private lossesHeader = [ "method"; "seed"; "step"; "epoch"; "loss" ]
+
+    /// Writes `losses.csv` into a folder.
+    let writeLosses (folder: string) (rows: LossRow seq) : Result<unit, Fault list> =
+        let fields (r: LossRow) = [ r.Method; string r.Seed; string r.Step; string r.Epoch; number r.Loss ]
+
+        writeWhole (Path.Combine(folder, "losses.csv")) (table lossesHeader fields rows)
+
+    /// Reads `losses.csv` of a folder; faults as `read`.
+    let readLosses (folder: string) : Result<LossRow list, Fault list> =
+        readTable (Path.Combine(folder, "losses.csv")) lossesHeader (fun f ->
+            { Method = f[0]
+              Seed = whole "seed" f[1]
+              Step = whole "step" f[2]
+              Epoch = whole "epoch" f[3]
+              Loss = real "loss" f[4] })
+
+    let private spectraHeader = [ "method"; "seed"; "step"; "modality"; "side"; "index"; "energy"; "protected" ]
+
+    /// Writes `spectra.csv` into a folder.
+    let writeSpectra (folder: string) (rows: SpectrumRow seq) : Result<unit, Fault list> =
+        let cut =
+            function
+            | Some true -> "1"
+            | Some false -> "0"
+            | None -> ""
+
+        let fields (r: SpectrumRow) =
+            [ r.Method
+              string r.Seed
+              string r.Step
+              r.Modality
+              r.Side
+              string r.Index
+              number r.Energy
+              cut r.Protected ]
+
+        writeWhole (Path.Combine(folder, "spectra.csv")) (table spectraHeader fields rows)
+
+    /// Reads `spectra.csv` of a folder; faults as `read`.
+    let readSpectra (folder: string) : Result<SpectrumRow list, Fault list> =
+        let cut =
+            field "protected" "1, 0 or nothing" (function
+                | "1" -> true, Some true
+                | "0" -> true, Some false
+                | "" -> true, None
+                | _ -> false, None)
+
+        readTable (Path.Combine(folder, "spectra.csv")) spectraHeader (fun f ->
+            { Method = f[0]
+              Seed = whole "seed" f[1]
+              Step = whole "step" f[2]
+              Modality = f[3]
+              Side = f[4]
+              Index = whole "index" f[5]
+              Energy = real "energy" f[6]
+              Protected = cut f[7] })
+
+    /// The number of a step or task as a row writes it; None for `final` and `all`.
+    let index (text: string) : int option =
+        match Int32.TryParse(text, NumberStyles.None, invariant) with
+        | true, i -> Some i
+        | _ -> None
+
+    /// The result matrix of a metric from the rows of one method and one seed: a column for every task that has the metric,
+    /// trained by the step of its own number; its last row is the last step that was measured. None without such rows.
+    let private matrixOf (metric: string) (rows: Row list) : ResultMatrix option =
+        let entries =
+            rows
+            |> List.filter (fun r -> r.Metric = metric)
+            |> List.choose (fun r ->
+                match index r.Step, index r.Task with
+                | Some step, Some task -> Some((step, task), r.Value)
+                | _ -> None)
+
+        if entries.IsEmpty then
+            None
+        else
+            let values = Map.ofList entries
+            let last = entries |> List.map (fst >> fst) |> List.max
+
+            entries
+            |> List.map (fst >> snd)
+            |> List.distinct
+            |> List.sort
+            |> List.map (fun task ->
+                { Task = string task
+                  LearnedAt = task
+                  Values = Array.init (last + 1) (fun step -> Map.tryFind (step, task) values) })
+            |> Transfer.matrix last
+            |> Result.toOption
+
+    /// The result matrix of one method, seed and metric; None if there are no such rows.
+    /// Example: `Results.matrix "dns" 0 "r10" rows |> Option.bind Transfer.bwt`.
+    let matrix (method: string) (seed: int) (metric: string) (rows: Row list) : ResultMatrix option =
+        rows |> List.filter (fun r -> r.Method = method && r.Seed = seed) |> matrixOf metric
+
+    /// After the last step, the mean of a deviation over the tasks learned before it.
+    let private lastDeviation (metric: string) (rows: Row list) : float option =
+        match rows |> List.filter (fun r -> r.Metric = metric && (index r.Step).IsSome) with
+        | [] -> None
+        | deviations ->
+            let last = deviations |> List.choose (fun r -> index r.Step) |> List.max
+
+            deviations |> List.filter (fun r -> r.Step = string last) |> List.averageBy _.Value |> Some
+
+    let private figures: (string * (Row list -> float option)) list =
+        let of' (aggregate: ResultMatrix -> Average option) metric rows =
+            matrixOf metric rows |> Option.bind aggregate |> Option.map _.Value
+
+        [ "acc", of' Transfer.final "acc"
+          "bwt_acc", of' Transfer.bwt "acc"
+          "r1", of' Transfer.final "r1"
+          "r5", of' Transfer.final "r5"
+          "r10", of' Transfer.final "r10"
+          "bwt_r10", of' Transfer.bwt "r10"
+          "deviation_rel", lastDeviation "deviation_rel"
+          "deviation_test_rel", lastDeviation "deviation_test_rel"
+          "learned_acc", of' Transfer.learned "acc"
+          "learned_r10", of' Transfer.learned "r10" ]
+
+    /// The `final`/`all` rows of every stream, method and seed, from their rows per step. A figure that does not exist has
+    /// no row: backward transfer of a method that was measured before and after only, deviation of one that never trained.
+    let aggregates (rows: Row list) : Row list =
+        rows
+        |> List.groupBy (fun r -> r.Stream, r.Method, r.Seed)
+        |> List.collect (fun ((stream, method, seed), own) ->
+            [ for metric, figure in figures do
+                  match figure own with
+                  | Some value ->
+                      { Stream = stream
+                        Method = method
+                        Seed = seed
+                        Step = "final"
+                        Task = "all"
+                        Metric = metric
+                        Value = value }
+                  | None -> () ])

@@ -1,0 +1,253 @@
+namespace Cmcl
+
+open System
+open System.Diagnostics
+open TorchSharp
+
+/// One figure that a run measured: after which step (0 is before training), of which step's data, what.
+type Reading = { Step: int; Task: int; Metric: string; Value: float }
+
+/// What a run tells while it goes on.
+[<RequireQualifiedAccess>]
+type Event =
+    /// An epoch is over: how many updates of all that this method and seed will take.
+    | Epoch of step: Step * epoch: int * loss: float * updates: int64 * total: int64
+    /// A sentence about a step.
+    | Remark of step: Step * text: string
+
+/// What one method with one seed leaves: figures, curves, spectra.
+type Outcome =
+    {
+        Readings: Reading list
+        /// Step, epoch, mean loss.
+        Losses: (int * int * float) list
+        /// Step and spectrum.
+        Spectra: (int * SpectrumNote) list
+    }
+
+/// One method with one seed over one stream: train, measure, step after step.
+[<RequireQualifiedAccess>]
+module Train =
+    /// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
+    type private Bench =
+        { Stream: Stream
+          Device: torch.Device
+          Split: Split
+          Settings: Settings }
+
+    let private task (bench: Bench) (step: Step) : Task =
+        let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
+
+        { Index = step.Index
+          Name = step.Name
+          Pair = step.Pair
+          A = a
+          B = b }
+
+    let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
+
+    /// Retrieval, accuracy and loss of every step's data under these heads, steps to come included.
+    let private evaluate (bench: Bench) (heads: Heads) (after: int) : Reading list =
+        [ for step in bench.Stream.Steps do
+              use scope = torch.NewDisposeScope()
+              let contrast = Settings.contrast bench.Settings
+              let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device bench.Split step
+              let ya, yb = outputs heads step.Pair.A xa, outputs heads step.Pair.B xb
+
+              let accuracy =
+                  match step.Accuracy with
+                  | None -> []
+                  | Some a ->
+                      let items = if a.Items = step.A.Name then ya else yb
+                      let prototypes = a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
+                      let prepare = Alignment.prepare contrast.Scoring
+                      let labels = Stream.rows bench.Split step |> Array.map (fun row -> a.Labels[int row])
+                      [ "acc", Retrieval.accuracy (prepare items) (prepare (outputs heads a.Modality prototypes)) labels ]
+
+              for metric, value in accuracy @ Retrieval.figures contrast ya yb do
+                  if Double.IsFinite value then
+                      { Step = after
+                        Task = step.Index
+                        Metric = metric
+                        Value = value } ]
+
+    /// How far the scores of every earlier step moved since its own end: of its training rows, and of the measured rows.
+    let private deviations (bench: Bench) (atEnd: Map<int, Heads>) (heads: Heads) (after: int) : Reading list =
+        [ for step in bench.Stream.Steps do
+              match Map.tryFind step.Index atEnd with
+              | Some before when step.Index < after ->
+                  use scope = torch.NewDisposeScope()
+
+                  let measure split =
+                      let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device split step
+                      Stability.deviation step.Pair before heads xa xb
+
+                  let trained, held = measure Split.Train, measure bench.Split
+
+                  for metric, value in
+                      [ "deviation_mean", trained.Mean
+                        "deviation_rms", trained.Rms
+                        "deviation_max", trained.Max
+                        "deviation_rel", trained.Relative
+                        "deviation_test_rel", held.Relative ] do
+                      { Step = after
+                        Task = step.Index
+                        Metric = metric
+                        Value = value }
+              | _ -> () ]
+
+    /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
+    /// are the same rows against the same candidates.
+    let private trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
+        use scope = torch.NewDisposeScope()
+        let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
+
+        let size =
+            match bench.Settings.Batch with
+            | BatchSize.All -> task.Count
+            | BatchSize.Rows b -> min (int64 b) task.Count
+
+        let losses =
+            [ for b in 0L .. task.Count / size - 1L ->
+                  Retrieval.loss
+                      (Settings.contrast bench.Settings)
+                      (ya.narrow (0L, b * size, size))
+                      (yb.narrow (0L, b * size, size)) ]
+
+        List.average losses
+
+    /// Seconds that something took, and what it gave.
+    let private timed (f: unit -> 'a) : struct (float * 'a) =
+        let watch = Stopwatch.StartNew()
+        let result = f ()
+        struct (watch.Elapsed.TotalSeconds, result)
+
+    /// Every head's own copy, in the caller's scope.
+    let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
+        for t in Seq.append heads.Values memory.Values do
+            scope.MoveToOuter t |> ignore
+
+    /// Runs a plan on a stream with one seed. `tell` hears of progress, `save step heads` gets the heads after each step that
+    /// trained. A loss that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
+    let run
+        (stream: Stream)
+        (device: torch.Device)
+        (split: Split)
+        (seed: int)
+        (tell: Event -> unit)
+        (save: Step -> Heads -> unit)
+        (plan: Plan)
+        : Result<Outcome, Fault list> =
+        use whole = torch.NewDisposeScope()
+        let settings, m = plan.Settings, plan.Method
+
+        let bench =
+            { Stream = stream
+              Device = device
+              Split = split
+              Settings = settings }
+
+        let modalities = Stream.modalities stream
+        let d = modalities |> List.map snd |> List.max
+        let initial = m.Initial(Heads.identity settings.Dtype device d modalities)
+        let last = List.last stream.Steps
+        let lengths = stream.Steps |> List.map (fun s -> int64 s.Train.Length)
+        let total = Loop.updates settings lengths
+
+        /// Trains on the given steps as one session, named by the last of them.
+        let session (steps: Step list) (memory: Memory) (heads: Heads) (sofar: int64) =
+            use scope = torch.NewDisposeScope()
+            let at = List.last steps
+            let tasks = steps |> List.map (task bench)
+            let lossOf (heads: Heads) = tasks |> List.map (trainingLoss bench heads) |> List.average
+            let before = lossOf heads
+            let updates = Loop.updates settings (tasks |> List.map _.Count)
+
+            let context =
+                { Settings = settings
+                  Device = device
+                  Initial = initial
+                  Updates = updates }
+
+            let struct (preparing, session) = timed (fun () -> m.Begin context memory heads tasks)
+
+            for text in session.Remarks do
+                tell (Event.Remark(at, text))
+
+            let losses = ResizeArray()
+
+            let onEpoch epoch loss count =
+                losses.Add(at.Index, epoch, loss)
+                tell (Event.Epoch(at, epoch, loss, sofar + count, total))
+
+            let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
+            let struct (training, trained) = timed (fun () -> Loop.train settings order onEpoch session)
+
+            match trained with
+            | Error epoch -> Error [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ]
+            | Ok trained ->
+                let struct (finishing, (heads, memory)) =
+                    timed (fun () ->
+                        let heads = session.Finish trained
+                        heads, m.End context memory heads tasks)
+
+                let reading metric value =
+                    { Step = at.Index
+                      Task = at.Index
+                      Metric = metric
+                      Value = value }
+
+                let readings =
+                    [ reading "loss_before" before
+                      reading "loss_after" (lossOf heads)
+                      reading "seconds_prepare" preparing
+                      reading "seconds_train" training
+                      reading "seconds_finish" finishing
+                      reading "bytes_state" (float (Memory.bytes memory)) ]
+
+                keep heads memory scope
+
+                Ok(
+                    heads,
+                    memory,
+                    { Readings = readings
+                      Losses = List.ofSeq losses
+                      Spectra = session.Spectra |> List.map (fun s -> at.Index, s) },
+                    sofar + updates
+                )
+
+        let join (a: Outcome) (b: Outcome) : Outcome =
+            { Readings = a.Readings @ b.Readings
+              Losses = a.Losses @ b.Losses
+              Spectra = a.Spectra @ b.Spectra }
+
+        let only readings = { Readings = readings; Losses = []; Spectra = [] }
+
+        let start = only (evaluate bench initial 0)
+
+        let rec stepByStep steps heads memory atEnd sofar outcome =
+            match steps with
+            | [] -> Ok outcome
+            | step :: rest ->
+                match session [ step ] memory heads sofar with
+                | Error faults -> Error faults
+                | Ok(heads, memory, outcomeOfStep, sofar) ->
+                    save step heads
+                    let measured = only (evaluate bench heads step.Index @ deviations bench atEnd heads step.Index)
+
+                    stepByStep
+                        rest
+                        heads
+                        memory
+                        (Map.add step.Index heads atEnd)
+                        sofar
+                        (join (join outcome outcomeOfStep) measured)
+
+        match m.Curriculum with
+        | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
+        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty Map.empty 0L start
+        | Curriculum.AllAtOnce ->
+            session stream.Steps Map.empty initial 0L
+            |> Result.map (fun (heads, _, outcome, _) ->
+                save last heads
+                join (join start outcome) (only (evaluate bench heads last.Index)))
