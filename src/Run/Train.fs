@@ -243,13 +243,8 @@ module Train =
                     save step heads
                     let measured = only (evaluate bench heads step.Index @ deviations bench atEnd heads step.Index)
 
-                    stepByStep
-                        rest
-                        heads
-                        memory
-                        (Map.add step.Index heads atEnd)
-                        sofar
-                        (join (join outcome outcomeOfStep) measured)
+                    let outcome = join (join outcome outcomeOfStep) measured
+                    stepByStep rest heads next (Map.add step.Index heads atEnd) sofar outcome
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
