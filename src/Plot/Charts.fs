@@ -51,8 +51,19 @@ module Charts =
             trace.SetProperty("hovertemplate", hover)
             trace)
 
+    /// Points at whole steps with a hole where a step in between was not measured, so that no line is drawn across.
+    let private withHoles (points: (int * Spread) list) : (int * Spread) list =
+        let hole = { Mean = nan; Sd = None; Count = 0 }
+
+        [ for (here, spread), next in List.zip points (List.tail points @ [ List.last points ]) do
+              here, spread
+
+              if fst next > here + 1 then
+                  here + 1, hole ]
+
     /// A line of one method through points at whole steps.
     let private line (style: MethodStyle) (method: string) (unit: string) (points: (int * Spread) list) =
+        let points = withHoles points
         let spreads = points |> List.map snd
 
         Chart.Line(
@@ -78,20 +89,22 @@ module Charts =
 
     /// Recall, accuracy or another rate of every task (columns) after every step (rows, 0 is before training) for one method,
     /// in per cent, mean over seeds. A frame marks each task at the step that trains it: to its right are tasks still to come,
-    /// below it what became of them. `top` (a fraction) ends the colour scale, so that several can be compared.
+    /// below it what became of them. `top` (a fraction) ends the colour scale; with it, and with the rows of all methods (rows and
+    /// columns are those of the whole run), the charts of several methods can be compared.
     let matrix (top: float) (metric: string) (method: string) (rows: Row list) : GenericChart =
+        let place (r: Row) = Option.map2 (fun step task -> step, task) (Results.index r.Step) (Results.index r.Task)
+
+        let rows = rows |> List.filter (fun r -> r.Metric = metric)
+        let places = List.choose place rows
+        let steps = [ 0 .. places |> List.map fst |> List.fold max 0 ]
+        let tasks = places |> List.map snd |> List.distinct |> List.sort
+
         let cells =
             rows
-            |> List.filter (fun r -> r.Method = method && r.Metric = metric)
-            |> overSeeds (
-                List.choose (fun r -> Option.map2 (fun s t -> (s, t), r.Value) (Results.index r.Step) (Results.index r.Task))
-            )
+            |> List.filter (fun r -> r.Method = method)
+            |> overSeeds (List.choose (fun r -> place r |> Option.map (fun key -> key, r.Value)))
             |> List.collect snd
             |> Map.ofList
-
-        let each side = cells |> Map.toList |> List.map (fst >> side) |> List.distinct |> List.sort
-
-        let steps, tasks = each fst, each snd
 
         let value step task =
             match Map.tryFind (step, task) cells with
@@ -191,9 +204,22 @@ module Charts =
             |> List.map (fun (method, found) -> method, snd found.Head)
             |> Map.ofList
 
-        let rates = final metric
+        let rates, deviations = final metric, final "deviation_rel"
+        let scale (x: float) = if log then System.Math.Log10 x else x
 
-        [ for KeyValue(method, x) in final "deviation_rel" do
+        let drawn =
+            [ for KeyValue(_, x) in deviations do
+                  if not log || x.Mean > 0.0 then
+                      scale x.Mean ]
+
+        // Labels point inwards, where there is room.
+        let side (x: float) =
+            if 2.0 * scale x > List.min drawn + List.max drawn then
+                StyleParam.TextPosition.MiddleLeft
+            else
+                StyleParam.TextPosition.MiddleRight
+
+        [ for KeyValue(method, x) in deviations do
               match Map.tryFind method rates with
               | Some rate when not log || x.Mean > 0.0 ->
                   let y = scaled 100.0 rate
@@ -203,8 +229,8 @@ module Charts =
                       y = [ y.Mean ],
                       mode = StyleParam.Mode.Markers_Text,
                       Name = Theme.plain method,
-                      Text = Theme.plain method,
-                      TextPosition = StyleParam.TextPosition.TopCenter,
+                      Text = $"  {Theme.plain method}  ",
+                      TextPosition = side x.Mean,
                       MarkerColor = Color.fromString styles[method].Colour,
                       MarkerSymbol = styles[method].Symbol,
                       UseDefaults = false
@@ -271,6 +297,9 @@ module Charts =
                 trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{side}</extra>")
                 trace)
 
+        let energy = Theme.axis "share of energy" logarithmic None
+        energy.SetProperty("tickformat", ".0e")
+
         let cut (own: SpectrumRow list) = own |> List.filter (fun r -> r.Protected = Some true) |> List.length
 
         let colour side = if side = "input" then "#0072B2" else "#E69F00"
@@ -293,7 +322,7 @@ module Charts =
 
                   curve side (colour side) 1.5 outside what ]
         |> Chart.combine
-        |> Theme.dress (Theme.axis "direction" linear None) (Theme.axis "share of energy" logarithmic None)
+        |> Theme.dress (Theme.axis "direction" linear None) energy
         |> Chart.withShapes
             [ for _, own in sides do
                   if cut own > 0 then

@@ -55,24 +55,24 @@ module Page =
                                       [ str label ] ] ]
               plot legend place first ]
 
-    /// A table that scrolls by itself when it is too wide. The first column names its row.
-    let table (about: string) (heads: XmlNode list list) (rows: (string * XmlNode list list) list) : XmlNode =
+    /// A table that scrolls by itself when it is too wide. The first column names its row; the first `texts` columns are
+    /// words and stand left, the others are numbers and stand right. Every row comes with its class, or with "".
+    let table (texts: int) (heads: XmlNode list list) (rows: (string * XmlNode list list) list) : XmlNode =
+        let side column = if column < texts then [ _class "text" ] else []
+
         div
             [ _class "scroll" ]
             [ HtmlElements.table
                   []
-                  [ if about <> "" then
-                        caption [] [ str about ]
-                    thead [] [ tr [] [ for head in heads -> th [ attr "scope" "col" ] head ] ]
+                  [ thead [] [ tr [] [ for i, head in List.indexed heads -> th (attr "scope" "col" :: side i) head ] ]
                     tbody
                         []
                         [ for kind, cells in rows ->
                               tr
                                   [ if kind <> "" then
                                         _class kind ]
-                                  [ th [ attr "scope" "row" ] cells.Head
-                                    for cell in cells.Tail do
-                                        td [] cell ] ] ] ]
+                                  [ for i, cell in List.indexed cells do
+                                        if i = 0 then th [ attr "scope" "row" ] cell else td (side i) cell ] ] ] ]
 
     /// Terms and their values; those without a value are left out.
     let terms (pairs: (string * string) list) : XmlNode =

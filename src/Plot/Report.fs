@@ -1,6 +1,7 @@
 namespace Cmcl
 
 open System
+open System.Globalization
 open System.IO
 open Giraffe.ViewEngine
 
@@ -33,11 +34,17 @@ module Report =
             [ _class "methods"; attr "aria-label" "Methods shown in the figures" ]
             [ div
                   []
-                  [ span [] [ str "Show" ]
+                  [ span [] [ str "Methods" ]
                     for method in run.Methods do
                         button
                             [ _type "button"; attr "data-method" method; attr "aria-pressed" "true" ]
                             [ chip run method; str method ] ] ]
+
+    /// `2026-11-22 16:00 UTC` from an ISO time; anything else stays as it is.
+    let private day (created: string) : string =
+        match DateTimeOffset.TryParse(created, CultureInfo.InvariantCulture) with
+        | true, time -> time.UtcDateTime.ToString("yyyy-MM-dd HH:mm 'UTC'", CultureInfo.InvariantCulture)
+        | _ -> created
 
     let private opening (run: Run) : XmlNode =
         let info = run.Info
@@ -52,7 +59,7 @@ module Report =
         header
             [ _class "top" ]
             [ h1 [] [ str (if info.StreamName = "" then "Run" else $"Stream “{info.StreamName}”") ]
-              p [ _class "meta" ] [ str $"Continual multimodal contrastive learning · {info.Created}" ]
+              p [ _class "meta" ] [ str $"Continual multimodal contrastive learning · {day info.Created}" ]
               if info.Description <> "" then
                   p [] [ str info.Description ]
               p
@@ -94,7 +101,7 @@ module Report =
                   "Summary"
                   "After the last step, means over the tasks. Arrows say which way is better; the best continual method of each column is bold. Learned recall@10 is the recall of each task right after its own step (plasticity); time is preparing, training and finishing, all steps together."
           Page.table
-              ""
+              1
               [ [ str "method" ]
                 for column in columns do
                     [ str column.Title; span [ _class "unit" ] [ str $"{column.Unit} {arrow column}" ] ]
@@ -250,7 +257,7 @@ module Report =
                 |> List.map (fun (method, own) ->
                     method, own |> List.map (fun ((_, step, modality), chart) -> $"{method} · step {step} · {modality}", chart))
 
-            let firstMethod = groups |> List.map fst |> contrast |> List.last
+            let firstMethod = groups |> List.map fst |> contrast |> List.head
             let own = figures |> List.filter (fun ((method, _, _), _) -> method = firstMethod)
             let lastStep = own |> List.map (fun ((_, step, _), _) -> step) |> List.max
             let shown = own |> List.filter (fun ((_, step, _), _) -> step = lastStep) |> List.truncate 2
@@ -271,7 +278,7 @@ module Report =
         else
             [ yield! heading "The stream" "One step after the other; the rows of a step are matched pairs."
               Page.table
-                  ""
+                  3
                   (List.map (fun (x: string) -> [ str x ]) [ "step"; "a"; "b"; "train"; "validation"; "test"; "accuracy" ])
                   [ for step in run.Info.Steps ->
                         "",
@@ -304,7 +311,7 @@ module Report =
               Page.terms [ for key in shared -> key, value key methods.Head |> Option.defaultValue "" ]
               if not own.IsEmpty then
                   Page.table
-                      ""
+                      (own.Length + 1)
                       (List.map (fun (x: string) -> [ str x ]) ("method" :: own))
                       [ for m in methods ->
                             "", [ str m.Label ] :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],

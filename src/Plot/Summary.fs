@@ -28,18 +28,23 @@ type SummaryColumn =
 module Summary =
     let private text (format: string) (x: float) = x.ToString(format, CultureInfo.InvariantCulture).Replace("-", "−")
 
-    let private plusMinus (number: float -> string) (spread: Spread) : string =
+    /// The mean and, in the same form, its deviation.
+    let private plusMinus (form: float -> string) (factor: float) (spread: Spread) : string =
+        let number x = text (form spread.Mean) (factor * x)
+
         match spread.Sd with
         | Some sd -> $"{number spread.Mean} ± {number sd}"
         | None -> number spread.Mean
 
+    let private oneDecimal (_: float) = "0.0"
+
     /// A fraction in per cent with one decimal.
-    let percent: Spread -> string = plusMinus (fun x -> text "0.0" (100.0 * x))
+    let percent: Spread -> string = plusMinus oneDecimal 100.0
 
     /// A plain number: three decimals, or powers of ten where these would show nothing.
-    let plain: Spread -> string = plusMinus (fun x -> if x = 0.0 || abs x >= 0.0005 then text "0.000" x else text "0.0e+0" x)
+    let plain: Spread -> string = plusMinus (fun mean -> if mean = 0.0 || abs mean >= 0.0005 then "0.000" else "0.0e+0") 1.0
 
-    let private seconds: Spread -> string = plusMinus (text "0.0")
+    let private seconds: Spread -> string = plusMinus oneDecimal 1.0
 
     /// The mean alone, with a unit: state does not depend on the seed.
     let private bytes (spread: Spread) : string =

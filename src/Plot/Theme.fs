@@ -25,6 +25,8 @@ module Theme =
     let private blue, vermilion = "#0072B2", "#D55E00"
     let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
 
+    let private greys = [ "#6e6e6e"; "#a3a3a3"; "#858585" ]
+
     let private symbols =
         [ StyleParam.MarkerSymbol.Circle
           StyleParam.MarkerSymbol.Square
@@ -62,7 +64,7 @@ module Theme =
                   label, style others[i % others.Length] (i / others.Length)
 
               for i, label in List.indexed references do
-                  label, style "#808080" (i + 1) ]
+                  label, style greys[i % greys.Length] (i + 1) ]
 
     /// Readable on white and on near-black.
     let private ink, grid = "#6b7280", "rgba(128,128,128,0.25)"
@@ -81,6 +83,10 @@ module Theme =
             )
 
         axis.SetProperty("automargin", true)
+
+        if kind = StyleParam.AxisType.Log then
+            axis.SetProperty("tickformat", "~g")
+            axis.SetProperty("nticks", 3)
 
         match ticks with
         | Some values ->
@@ -102,6 +108,14 @@ module Theme =
                 PlotBGColor = colour "rgba(0,0,0,0)",
                 Margin = Margin.init (Left = 48, Right = 12, Top = 12, Bottom = 40),
                 HoverMode = StyleParam.HoverMode.Closest
+            )
+        )
+        |> Chart.withLegend (
+            Legend.init (
+                Orientation = StyleParam.Orientation.Horizontal,
+                YAnchor = StyleParam.YAnchorPosition.Bottom,
+                Y = 1.02,
+                X = 0.
             )
         )
 

@@ -9,6 +9,8 @@
     const figure = structuredClone(figures[plot.dataset.figure]);
     figure.layout.font.color = dark.matches ? "#b4bcc8" : "#4b5563";
     figure.layout.showlegend = plot.dataset.legend === "own";
+    if (plot.closest(".small"))
+      for (const axis of [figure.layout.xaxis, figure.layout.yaxis]) axis.title.text = "";
     for (const trace of figure.data)
       if (hidden.has(trace.meta) && trace.type !== "heatmap") trace.visible = false;
     Plotly.react(plot, figure.data, figure.layout,
