@@ -122,6 +122,9 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
                 | Error faults -> refuse faults
                 | Ok report ->
                     if not quiet then
+                        if Console.IsOutputRedirected then
+                            AnsiConsole.Profile.Width <- 120
+
                         AnsiConsole.Write(Display.summary r finished)
 
                         printfn

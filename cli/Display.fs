@@ -86,22 +86,30 @@ let settings (request: Request) : string =
         | [] -> []
         | (_, first) :: rest -> first |> List.filter (fun pair -> rest |> List.forall (fun (_, s) -> List.contains pair s))
 
-    let words pairs = String.Join("  ", pairs |> List.map (fun (name, value) -> $"{name} {value}"))
+    let words pairs = String.Join(" ", pairs |> List.map (fun (name, value) -> $"{name}={value}"))
     let width = all |> List.map (fun (label, _) -> label.Length) |> List.append [ 6 ] |> List.max
-    let line (name: string) text = $"  {name.PadRight width}  {text}"
+
+    let line (name: string) text =
+        Describe.wrap (max 30 (96 - width)) text
+        |> List.mapi (fun i part -> "  " + (if i = 0 then name else "").PadRight width + "  " + part)
+
     let seeds = String.Join(", ", request.Seeds)
 
     String.Join(
         "\n",
         [ $"stream {request.Stream.Name}, {request.Stream.Steps.Length} steps, figures from {request.Split} rows, seeds {seeds}, on {request.Device}"
-          line "all" (words shared)
+          yield! line "all" (words shared)
           for label, own in all do
-              line label (if own.IsEmpty then "(no training)" else words (List.except shared own)) ]
+              yield!
+                  match List.except shared own with
+                  | [] when own.IsEmpty -> line label "(no training)"
+                  | [] -> line label "(as above)"
+                  | rest -> line label (words rest) ]
     )
 
 /// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
 let summary (request: Request) (finished: Finished) : Table =
-    let table = Table(Border = TableBorder.Simple)
+    let table = Table(Border = TableBorder.Simple, Expand = false)
 
     let shown =
         [ "accuracy", "acc %"
@@ -125,8 +133,9 @@ let summary (request: Request) (finished: Finished) : Table =
         let cell (_, column: SummaryColumn) =
             match Map.tryFind plan.Label column.Spreads with
             | None -> "–"
-            | Some spread when column.Best.Contains plan.Label -> $"[bold]{column.Show spread}[/]"
-            | Some spread -> column.Show spread
+            | Some spread ->
+                let text = (column.Show spread).Replace(" ± ", "±")
+                if column.Best.Contains plan.Label then $"[bold]{text}[/]" else text
 
         table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
 

@@ -80,8 +80,8 @@ module Describe =
 
         line (List.map fst columns) :: line [ for width in widths -> String('─', width) ] :: List.map line rows
 
-    /// Text broken at spaces into lines of at most `width`.
-    let private wrap (width: int) (text: string) : string list =
+    /// Text broken at spaces into lines of at most `width` characters.
+    let wrap (width: int) (text: string) : string list =
         let add (lines: string list) (word: string) =
             match lines with
             | line :: rest when line.Length + 1 + word.Length <= width -> $"{line} {word}" :: rest

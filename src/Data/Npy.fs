@@ -3,6 +3,7 @@ namespace Cmcl
 open System
 open System.Buffers.Binary
 open System.IO
+open System.Runtime.InteropServices
 open System.Text
 open System.Text.RegularExpressions
 open TorchSharp
@@ -26,8 +27,13 @@ module Npy =
             Size: int64
         }
 
+    /// Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
     let private types =
-        [ "<f2", torch.float16; "<f4", torch.float32; "<f8", torch.float64; "<i4", torch.int32; "<i8", torch.int64 ]
+        [ "<f2", torch.ScalarType.Float16
+          "<f4", torch.ScalarType.Float32
+          "<f8", torch.ScalarType.Float64
+          "<i4", torch.ScalarType.Int32
+          "<i8", torch.ScalarType.Int64 ]
 
     let private typeNames = "float16, float32, float64, int32 or int64"
 
@@ -190,6 +196,7 @@ module Npy =
             with
             | :? IOException as e -> fault (e.Message.TrimEnd '.')
             | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
+            | :? ExternalException -> fault "there is not enough memory for it"
 
     // ---- writing -------------------------------------------------------------------------------------------------
 

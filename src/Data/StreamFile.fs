@@ -267,9 +267,9 @@ module StreamFile =
                 and! description = fieldOr "" "description" text node
                 and! banks = field "banks" (named "bank" (fields "bank" arraySource)) node
                 and! rows = field "rows" (named "row set" rowSource) node
-                and! classes = fieldOr Map.empty "classes" (named "classes" classSource) node
+                and! classes = fieldOr Map.empty "classes" (named "class set" classSource) node
 
-                and! prototypes = fieldOr Map.empty "prototypes" (named "prototypes" prototypeSource) node
+                and! prototypes = fieldOr Map.empty "prototypes" (named "prototype set" prototypeSource) node
 
                 and! steps = field "steps" (list stepSource) node
                 and! preset = fieldOr noPreset "preset" preset node

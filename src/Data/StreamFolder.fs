@@ -26,31 +26,33 @@ module StreamFolder =
 
     // ---- steps ---------------------------------------------------------------------------------------------------
 
-    /// The rows of one split, unless there are none or one is outside the banks. Ranges are checked before they are
-    /// written out, so that a slip of the pen does not ask for all memory.
+    /// The rows of one split, unless there are none or one is outside the bank (`None` where no bank could be read).
+    /// Ranges are checked before they are written out, so that a slip of the pen does not ask for all memory.
     let private splitRows
         (step: StreamFile.Step)
         (split: Split)
         (setName: string)
+        (bank: Bank option)
         (set: StreamFile.Rows)
-        (bank: Bank)
         : Result<int64[], Fault list> =
-        let count = bank.Features.shape[0]
-        let outside row = row < 0L || row >= count
+        let within (bank: Bank) (outside: int64 -> int64 option) (rows: unit -> int64[]) =
+            let count = bank.Features.shape[0]
 
-        let out row =
-            let where = $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
+            match outside count with
+            | Some row ->
+                let where = $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
 
-            Error [ Fault.RowOutOfRange(where, row, count) ]
+                Error [ Fault.RowOutOfRange(where, row, count) ]
+            | None -> Ok(rows ())
 
-        match set with
-        | StreamFile.Rows.Range(first, upTo) when upTo > count -> out (max first count)
-        | StreamFile.Rows.Range(first, upTo) when upTo > first -> Ok [| first .. upTo - 1L |]
-        | StreamFile.Rows.Listed rows when rows.Length > 0 ->
-            match Array.tryFind outside rows with
-            | Some row -> out row
-            | None -> Ok rows
-        | _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        match set, bank with
+        | StreamFile.Rows.Range(first, upTo), _ when first = upTo -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        | StreamFile.Rows.Listed [||], _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
+        | StreamFile.Rows.Range(first, upTo), Some bank ->
+            within bank (fun count -> if upTo > count then Some(max first count) else None) (fun () -> [| first .. upTo - 1L |])
+        | StreamFile.Rows.Listed rows, Some bank ->
+            within bank (fun count -> rows |> Array.tryFind (fun row -> row < 0L || row >= count)) (fun () -> rows)
+        | _ -> Error []
 
     let private disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
         let faults =
@@ -108,8 +110,8 @@ module StreamFolder =
             if int64 labels.Length <> rows then
                 Error
                     [ Fault.Shape(
-                          $"labels of classes '{classes}' for {where}",
-                          $"{rows}, one for each row of bank '{bank.Name}'",
+                          $"class set '{classes}' for {where}",
+                          $"{rows} labels, one for each row of bank '{bank.Name}'",
                           $"{labels.Length}"
                       ) ]
             else
@@ -117,7 +119,7 @@ module StreamFolder =
                 |> List.filter (fun (split, rows) -> rows |> Array.forall (fun row -> labels[int row] < 0L))
                 |> List.map (fun (split, _) ->
                     Fault.Contradiction(
-                        $"none of the {split} rows of step '{step.Name}' has a class of '{classes}'",
+                        $"none of the {split} rows of step '{step.Name}' has a class of class set '{classes}'",
                         "give some a label, or leave the step's accuracy out"
                     ))
                 |> function
@@ -131,7 +133,7 @@ module StreamFolder =
                 else
                     Error [ Fault.BadValue($"'items' of {where}", $"'{step.A}' or '{step.B}', the step's banks", wanted.Items) ]
 
-            and! vectors = StreamParts.find $"set of prototypes for {where} named" wanted.Prototypes parts.Prototypes
+            and! vectors = StreamParts.find $"prototype set for {where} named" wanted.Prototypes parts.Prototypes
 
             return items, vectors
         }
@@ -159,13 +161,14 @@ module StreamFolder =
         : Result<Step, Fault list> =
         let bank name = StreamParts.find $"bank for step '{step.Name}' named" name parts.Banks
 
-        let set split name bank =
+        let a, b = bank step.A, bank step.B
+        let readable = Result.toOption a |> Option.orElse (Result.toOption b)
+
+        let set split name =
             StreamParts.find $"row set for step '{step.Name}' named" name parts.Rows
-            |> Result.bind (fun set -> bank |> Result.mapError (fun _ -> []) |> Result.bind (splitRows step split name set))
+            |> Result.bind (splitRows step split name readable)
 
         validated {
-            let a, b = bank step.A, bank step.B
-
             let! banks =
                 validated {
                     let! a = a
@@ -176,9 +179,9 @@ module StreamFolder =
 
             and! rows =
                 validated {
-                    let! train = set Split.Train step.Train a
-                    and! validation = set Split.Validation step.Validation a
-                    and! test = set Split.Test step.Test a
+                    let! train = set Split.Train step.Train
+                    and! validation = set Split.Validation step.Validation
+                    and! test = set Split.Test step.Test
 
                     let! _ = disjoint step.Name [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
 

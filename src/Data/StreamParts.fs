@@ -35,8 +35,11 @@ module internal StreamParts =
                 | fault -> fault)
         )
 
-    let private floats = [ torch.float16; torch.float32; torch.float64 ]
-    let private integers = [ torch.int32; torch.int64 ]
+    let private floats = [ torch.ScalarType.Float16; torch.ScalarType.Float32; torch.ScalarType.Float64 ]
+
+    let private integers = [ torch.ScalarType.Int32; torch.ScalarType.Int64 ]
+
+    let private typeName (t: torch.Tensor) = (string t.dtype).ToLowerInvariant()
 
     /// The first row with a value that is not finite.
     let private firstBadRow (t: torch.Tensor) : int64 option =
@@ -50,7 +53,7 @@ module internal StreamParts =
         readArray folder owner file
         |> Result.bind (fun t ->
             if not (List.contains t.dtype floats) then
-                Error [ Fault.BadValue(owner, "numbers of type float16, float32 or float64", string t.dtype) ]
+                Error [ Fault.BadValue(owner, "numbers of type float16, float32 or float64", typeName t) ]
             elif t.dim () <> 2L || t.NumberOfElements = 0L then
                 Error [ Fault.Shape($"{owner} ('{file}')", "rows × d, at least one of each", Tensors.shapeText t) ]
             else
@@ -62,7 +65,7 @@ module internal StreamParts =
         readArray folder owner file
         |> Result.bind (fun t ->
             if not (List.contains t.dtype integers) then
-                Error [ Fault.BadValue(owner, "numbers of type int32 or int64", string t.dtype) ]
+                Error [ Fault.BadValue(owner, "numbers of type int32 or int64", typeName t) ]
             elif t.dim () <> 1L then
                 Error [ Fault.Shape($"{owner} ('{file}')", "a vector", Tensors.shapeText t) ]
             else
@@ -149,14 +152,14 @@ module internal StreamParts =
 
         let wrong label = label < -1L || label >= count
 
-        listed folder $"labels of classes '{name}'" source.Labels
+        listed folder $"class set '{name}'" source.Labels
         |> Result.bind (function
             | StreamFile.Rows.Listed labels ->
                 match Array.tryFindIndex wrong labels with
                 | Some row ->
                     Error
                         [ Fault.BadValue(
-                              $"the label of row {row} in classes '{name}'",
+                              $"the label of row {row} of class set '{name}'",
                               $"-1 (no class) to {count - 1L}",
                               string labels[row]
                           ) ]
@@ -169,12 +172,12 @@ module internal StreamParts =
         (name: string)
         (source: StreamFile.Prototypes)
         : Result<torch.Tensor, Fault list> =
-        let owner = $"prototypes '{name}'"
+        let owner = $"prototype set '{name}'"
 
         validated {
             let! vectors = readMatrix folder owner source.Vectors.File
 
-            and! classes = classes |> Map.map (fun _ c -> Ok c) |> find $"classes for {owner} named" source.Classes
+            and! classes = classes |> Map.map (fun _ c -> Ok c) |> find $"class set for {owner} named" source.Classes
 
             return vectors, classes.Names.Length
         }
@@ -192,41 +195,34 @@ module internal StreamParts =
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
 
-    /// The dimension of each modality's head: that of the modality's first bank.
-    let private headSizes (parts: Parts) : Map<string, Bank> =
-        Map.values parts.Banks
-        |> Seq.choose Result.toOption
-        |> Seq.rev
-        |> Seq.map (fun bank -> bank.Modality.Name, bank)
-        |> Map.ofSeq
-
     /// One head a modality: all its banks and prototypes have its dimension. No labels without prototypes.
     let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
-        let heads = headSizes parts
+        let ofModality =
+            Map.values parts.Banks |> Seq.choose Result.toOption |> List.ofSeq |> List.groupBy _.Modality |> Map.ofList
 
-        [ for bank in Map.values parts.Banks |> Seq.choose Result.toOption do
-              let first = heads[bank.Modality.Name]
-              let own, others = bank.Features.shape[1], first.Features.shape[1]
+        let size (bank: Bank) = bank.Features.shape[1]
 
-              if own <> others then
-                  Fault.Contradiction(
-                      $"bank '{bank.Name}' has d = {own}, but bank '{first.Name}' of the same modality has d = {others}",
-                      "a modality has one head, so give it one d"
-                  )
+        [ for first, others in ofModality |> Map.values |> Seq.map (fun banks -> banks.Head, banks.Tail) do
+              for bank in others do
+                  if size bank <> size first then
+                      Fault.Contradiction(
+                          $"bank '{bank.Name}' has d = {size bank}, but bank '{first.Name}' of the same modality has d = {size first}",
+                          "a modality has one head, so give it one d"
+                      )
 
           for KeyValue(name, vectors) in parts.Prototypes do
               let modality = source.Prototypes[name].Vectors.Modality
 
-              match vectors, Map.tryFind modality.Name heads with
-              | Ok vectors, Some bank when vectors.shape[1] <> bank.Features.shape[1] ->
+              match vectors, Map.tryFind modality ofModality with
+              | Ok vectors, Some banks when banks |> List.forall (fun bank -> size bank <> vectors.shape[1]) ->
                   Fault.Shape(
-                      $"prototypes '{name}'",
-                      $"d = {bank.Features.shape[1]}, as the banks of modality '{modality}' have",
+                      $"prototype set '{name}'",
+                      $"d = {size banks.Head}, as the banks of modality '{modality}' have",
                       $"{vectors.shape[1]}"
                   )
               | _ when source.Banks |> Map.forall (fun _ bank -> bank.Modality <> modality) ->
                   Fault.Contradiction(
-                      $"prototypes '{name}' are of modality '{modality}', which no bank has",
+                      $"prototype set '{name}' is of modality '{modality}', which no bank has",
                       "name the modality of one of the banks"
                   )
               | _ -> ()
@@ -234,6 +230,6 @@ module internal StreamParts =
           for name in Map.keys source.Classes do
               if source.Prototypes |> Map.forall (fun _ p -> p.Classes <> name) then
                   Fault.Contradiction(
-                      $"classes '{name}' have labels but no prototypes",
-                      "add prototypes for them, or leave the classes out"
+                      $"class set '{name}' has labels but no prototypes",
+                      "add a prototype set for it, or leave it out"
                   ) ]

@@ -62,9 +62,10 @@ module Experiment =
             use cpu = w.cpu ()
             Npy.write (Path.Combine(folder, m.Name + ".npy")) cpu |> Check.get
 
-    let private rowsOf (request: Request) (plan: Plan) (seed: int) (outcome: Outcome) : Row list =
+    /// A run's figures as rows of `results.csv`, without the aggregates (`Results.aggregates` makes those).
+    let rows (stream: Cmcl.Stream) (plan: Plan) (seed: int) (outcome: Outcome) : Row list =
         [ for r in outcome.Readings ->
-              { Stream = request.Stream.Name
+              { Stream = stream.Name
                 Method = plan.Label
                 Seed = seed
                 Step = string r.Step
@@ -92,64 +93,76 @@ module Experiment =
                     Energy = share
                     Protected = s.Protected |> Option.map (fun k -> i < k) } ]
 
+    /// What the cells so far have left.
+    type private Tables =
+        { Figures: Row list
+          Losses: LossRow list
+          Spectra: SpectrumRow list
+          Failures: (string * int * string) list }
+
+    let private add (request: Request) (plan: Plan) (seed: int) (result: Result<Outcome, Fault list>) (tables: Tables) : Tables =
+        match result with
+        | Ok outcome ->
+            { tables with
+                Figures = tables.Figures @ rows request.Stream plan seed outcome
+                Losses = tables.Losses @ lossRows plan seed outcome
+                Spectra = tables.Spectra @ (if seed = request.Seeds.Head then spectrumRows plan seed outcome else []) }
+        | Error faults ->
+            { tables with
+                Failures = tables.Failures @ [ for f in faults -> plan.Label, seed, f.Message ] }
+
+    let private write (created: DateTimeOffset) (request: Request) (tables: Tables) : Result<unit, Fault list> =
+        [ Results.write request.Out (tables.Figures @ Results.aggregates tables.Figures)
+          Results.writeLosses request.Out tables.Losses
+          Results.writeSpectra request.Out tables.Spectra
+          Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
+              w.Write(Record.write created tables.Failures request)) ]
+        |> Check.all
+        |> Result.map ignore
+
+    /// Updates that a plan takes with one seed.
+    let private cost (request: Request) (plan: Plan) : int64 =
+        match plan.Method.Curriculum with
+        | Curriculum.Never -> 0L
+        | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
+
     /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv` and `config.json` after each, so that
     /// what is finished can be read. A cell that diverges is recorded and the others go on.
     let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
-        let cost (p: Plan) =
-            match p.Method.Curriculum with
-            | Curriculum.Never -> 0L
-            | _ -> Loop.updates p.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
-
-        let total = request.Plans |> List.sumBy cost |> (*) (int64 request.Seeds.Length) |> max 1L
+        let total = request.Plans |> List.sumBy (cost request) |> (*) (int64 request.Seeds.Length) |> max 1L
         let share updates = float updates / float total
 
-        let write rows losses spectra failures =
-            let writers =
-                [ Results.write request.Out (rows @ Results.aggregates rows)
-                  Results.writeLosses request.Out losses
-                  Results.writeSpectra request.Out spectra
-                  Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
-                      w.Write(Record.write created failures request)) ]
+        let cell (finished, tables) (plan, seed) =
+            tell (Progress.Began(plan, seed, share finished))
 
-            Check.all writers |> Result.map ignore
+            let within event =
+                let sofar =
+                    match event with
+                    | Event.Epoch(_, _, _, updates, _) -> updates
+                    | Event.Remark _ -> 0L
 
-        let cells =
-            [ for plan in request.Plans do
-                  for seed in request.Seeds -> plan, seed ]
+                tell (Progress.Within(plan, seed, event, share (finished + sofar)))
 
-        let rec go cells finished rows losses spectra failures =
-            match cells with
-            | [] ->
-                Ok
-                    { Rows = rows @ Results.aggregates rows
-                      Failures = failures }
-            | (plan, seed) :: rest ->
-                tell (Progress.Began(plan, seed, share finished))
+            let save step heads =
+                if request.SaveWeights then
+                    saveWeights request plan seed step heads
 
-                let within event =
-                    let sofar =
-                        match event with
-                        | Event.Epoch(_, _, _, updates, _) -> updates
-                        | Event.Remark _ -> 0L
+            let result = Train.run request.Stream request.Device request.Split seed within save plan
 
-                    tell (Progress.Within(plan, seed, event, share (finished + sofar)))
+            let fault =
+                match result with
+                | Ok _ -> None
+                | Error faults -> List.tryHead faults
 
-                let save step heads =
-                    if request.SaveWeights then
-                        saveWeights request plan seed step heads
+            tell (Progress.Ended(plan, seed, fault))
+            let tables = add request plan seed result tables
+            write created request tables |> Result.map (fun () -> finished + cost request plan, tables)
 
-                let result = Train.run request.Stream request.Device request.Split seed within save plan
-                let finished = finished + cost plan
+        let empty = { Figures = []; Losses = []; Spectra = []; Failures = [] }
 
-                let rows, losses, spectra, failures, fault =
-                    match result with
-                    | Ok outcome ->
-                        let spectra = if seed = request.Seeds.Head then spectra @ spectrumRows plan seed outcome else spectra
-                        rows @ rowsOf request plan seed outcome, losses @ lossRows plan seed outcome, spectra, failures, None
-                    | Error faults ->
-                        rows, losses, spectra, failures @ [ for f in faults -> plan.Label, seed, f.Message ], List.tryHead faults
-
-                tell (Progress.Ended(plan, seed, fault))
-                write rows losses spectra failures |> Result.bind (fun () -> go rest finished rows losses spectra failures)
-
-        go cells 0L [] [] [] []
+        [ for plan in request.Plans do
+              for seed in request.Seeds -> plan, seed ]
+        |> List.fold (fun sofar next -> sofar |> Result.bind (fun sofar -> cell sofar next)) (Ok(0L, empty))
+        |> Result.map (fun (_, tables) ->
+            { Rows = tables.Figures @ Results.aggregates tables.Figures
+              Failures = tables.Failures })

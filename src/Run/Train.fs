@@ -127,6 +127,13 @@ module Train =
         for t in Seq.append heads.Values memory.Values do
             scope.MoveToOuter t |> ignore
 
+    /// Frees what the next memory no longer holds.
+    let private forget (memory: Memory) (next: Memory) : unit =
+        for KeyValue(name, t) in memory do
+            match Map.tryFind name next with
+            | Some kept when obj.ReferenceEquals(kept, t) -> ()
+            | _ -> t.Dispose()
+
     /// Runs a plan on a stream with one seed. `tell` hears of progress, `save step heads` gets the heads after each step that
     /// trained. A loss that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
     let run
@@ -231,17 +238,13 @@ module Train =
             | step :: rest ->
                 match session [ step ] memory heads sofar with
                 | Error faults -> Error faults
-                | Ok(heads, memory, outcomeOfStep, sofar) ->
+                | Ok(heads, next, outcomeOfStep, sofar) ->
+                    forget memory next
                     save step heads
                     let measured = only (evaluate bench heads step.Index @ deviations bench atEnd heads step.Index)
 
-                    stepByStep
-                        rest
-                        heads
-                        memory
-                        (Map.add step.Index heads atEnd)
-                        sofar
-                        (join (join outcome outcomeOfStep) measured)
+                    let outcome = join (join outcome outcomeOfStep) measured
+                    stepByStep rest heads next (Map.add step.Index heads atEnd) sofar outcome
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))

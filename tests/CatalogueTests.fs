@@ -1,0 +1,70 @@
+module Cmcl.Tests.CatalogueTests
+
+open System
+open System.IO
+open Expecto
+open TorchSharp
+open Cmcl
+
+let private message (name: string) =
+    match Catalogue.locate name with
+    | Error [ fault ] -> fault.Message
+    | other -> failtest $"%A{other}"
+
+let private finding =
+    testList
+        "finding"
+        [ testCase "the synthetic stream" (fun () ->
+              use scope = torch.NewDisposeScope()
+              Expect.equal (Check.get (Catalogue.find "synthetic")).Steps.Length 6 "steps")
+          testCase "a folder and a file by path" (fun () ->
+              let folder = Directory.CreateTempSubdirectory "cmcl-catalogue"
+
+              try
+                  let file = Path.Combine(folder.FullName, "stream.json")
+                  File.WriteAllText(file, "{}")
+                  Expect.equal (Catalogue.locate folder.FullName) (Ok(StreamPlace.File file)) "folder"
+                  Expect.equal (Catalogue.locate file) (Ok(StreamPlace.File file)) "file"
+              finally
+                  folder.Delete true)
+          testCase "an unknown name" (fun () ->
+              for word in [ "'synthetik'"; "did you mean 'synthetic'"; "emoji-dense" ] do
+                  Expect.stringContains (message "synthetik") word "the sentence")
+          testCase "a path that leads nowhere" (fun () ->
+              Expect.stringContains (message "no/such/stream.json") "'no/such/stream.json' does not exist" "the sentence") ]
+
+let private described =
+    testList
+        "described"
+        [ testCase "banks" (fun () ->
+              use scope = torch.NewDisposeScope()
+              let stream = Check.get (Catalogue.find "synthetic")
+
+              for bank in Describe.banks stream do
+                  Expect.equal (bank.Rows, bank.Dimension, bank.Rank) (600L, 64L, 20L) bank.Name
+                  Expect.equal bank.Type "float64" "type"
+                  Expect.floatClose Accuracy.high bank.NormMean 1.0 "norm"
+                  Expect.isLessThan bank.NormDeviation 1e-9 "deviation of the norms")
+          testCase "rank survives storage in a smaller type" (fun () ->
+              use scope = torch.NewDisposeScope()
+              let features = (Check.get (Catalogue.find "synthetic")).Banks["text:1"].Features
+
+              for dtype in [ torch.float16; torch.float32; torch.float64 ] do
+                  Expect.equal (Describe.rank (features.``to`` dtype)) 20L (string dtype)
+
+              let full = Seed.normal [ 100L; 30L ] (Seed.ofInt 1)
+
+              for dtype in [ torch.float16; torch.float32; torch.float64 ] do
+                  Expect.equal (Describe.rank (full.``to`` dtype)) 30L (string dtype))
+          testCase "text of at most 100 columns that holds the essentials" (fun () ->
+              use scope = torch.NewDisposeScope()
+              let stream = Check.get (Catalogue.find "synthetic")
+              let text = Describe.text stream
+
+              for line in text.Split '\n' do
+                  Expect.isLessThanOrEqual line.Length 100 line
+
+              for word in [ "vision:1–text:1"; "420"; "depth:3"; stream.Digest; "lr=1e-3"; "dns[exact=on]" ] do
+                  Expect.stringContains text word "text") ]
+
+let tests = testList "Catalogue" [ finding; described ]
