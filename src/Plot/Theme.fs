@@ -166,3 +166,11 @@ module Theme =
 
     /// A name out of a file as Plotly shows it literally: its little HTML switched off.
     let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")
+
+    /// Marks a method's trace, so that a page can hide it, and words its hover text.
+    let traced (method: string) (hover: string) (chart: GenericChart) =
+        chart
+        |> GenericChart.mapTrace (fun trace ->
+            trace.SetProperty("meta", method)
+            trace.SetProperty("hovertemplate", hover)
+            trace)
