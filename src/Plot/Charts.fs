@@ -15,7 +15,12 @@ module Charts =
     let private linear = StyleParam.AxisType.Linear
 
     let private scale title (log: bool) (values: float list) =
-        if log then Theme.logAxis title values else Theme.axis title linear None
+        if log then
+            Theme.logAxis title values
+        else
+            let axis = Theme.axis title linear None
+            axis.SetProperty("rangemode", "tozero")
+            axis
 
     /// The methods of a run in the order of their rows.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct

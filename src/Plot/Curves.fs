@@ -11,6 +11,8 @@ module Curves =
     /// The training loss of all steps on one axis: between i − 1 and i are the epochs of step i. Mean over seeds.
     let losses (styles: Map<string, MethodStyle>) (losses: LossRow list) : GenericChart =
         let count = losses |> List.map _.Step |> List.fold max 0
+        let ends = Theme.axis "end of step" linear (Some [ 1..count ])
+        ends.SetProperty("range", [ 0.0; float count + 0.05 ])
 
         let course (own: LossRow list) =
             [ for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
@@ -27,12 +29,13 @@ module Curves =
                   Name = Theme.plain method,
                   LineColor = Color.fromString styles[method].Colour,
                   LineDash = styles[method].Dash,
+                  ShowMarkers = (own |> List.forall (fun r -> r.Epoch = 1)),
                   LineWidth = 1.5,
                   UseDefaults = false
               )
               |> Theme.traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
-        |> Theme.dress (Theme.axis "end of step" linear (Some [ 0..count ])) (Theme.axis "training loss" linear None)
+        |> Theme.dress ends (Theme.axis "training loss" linear None)
         |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
 
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
