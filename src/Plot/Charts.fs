@@ -228,7 +228,7 @@ module Charts =
         // Labels point inwards, where there is room, and neighbours in height point apart.
         let side rank (x: float) =
             let positions =
-                if 2.0 * place x > List.min places + List.max places then
+                if 2.0 * place x > (if log then List.min places else 0.0) + List.max places then
                     [ StyleParam.TextPosition.TopLeft; StyleParam.TextPosition.MiddleLeft; StyleParam.TextPosition.BottomLeft ]
                 else
                     [ StyleParam.TextPosition.TopRight; StyleParam.TextPosition.MiddleRight; StyleParam.TextPosition.BottomRight ]
