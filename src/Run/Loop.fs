@@ -17,8 +17,7 @@ module Loop =
     let updates (settings: Settings) (counts: int64 list) : int64 =
         int64 settings.Epochs * List.sumBy (batches settings.Batch) counts
 
-    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
-    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+    let private ordered (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
         let ofTask i n =
             let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
 
@@ -36,6 +35,10 @@ module Loop =
             [ for i in order -> all[int i] ]
         else
             List.ofArray all
+
+    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
+    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed counts)
 
     let private free (old: torch.Tensor list) (kept: torch.Tensor list) =
         for t in old do
