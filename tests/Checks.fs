@@ -84,7 +84,7 @@ let fraction (case: Case) (purpose: string) : float = float (draw case purpose).
 
 /// Data of a rank below the dimension: n × columns, rows in a subspace of at most `rank` dimensions.
 let planted (case: Case) (purpose: string) (rank: int64) (rows: int64) (columns: int64) : torch.Tensor =
-    (normal case (purpose + " latent") rows rank).mm (normal case (purpose + " basis") rank columns)
+    (normal case (purpose + " latent") rows rank).mm(normal case (purpose + " basis") rank columns)
 
 let number (x: float) = x.ToScalar()
 let item (t: torch.Tensor) : float = Tensors.toFloat t
@@ -144,8 +144,7 @@ let faultsOf (result: Result<'a, Fault list>) : Fault list =
     | Ok _ -> failtest "expected faults"
     | Error faults -> faults
 
-let vision, text, audio, depth =
-    "vision", "text", "audio", "depth"
+let vision, text, audio, depth = "vision", "text", "audio", "depth"
 
 let modality = Modality.named
 
@@ -174,12 +173,13 @@ let streamOf (steps: (string * string * torch.Tensor * torch.Tensor) list) : Str
     { Name = "made"
       Description = ""
       Digest = ""
-      Banks = Map [ for s in steps do s.A.Name, s.A; s.B.Name, s.B ]
+      Banks =
+        Map
+            [ for s in steps do
+                  s.A.Name, s.A
+                  s.B.Name, s.B ]
       Steps = steps
-      Preset =
-        { Common = Map.empty
-          Methods = Map.empty
-          Run = [] } }
+      Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
 
 /// The synthetic stream of the project's measurements; it outlives every scope.
 let synthetic: Lazy<Stream> =
@@ -212,7 +212,8 @@ let runPlan (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome * Map<int, 
     outcome, saved
 
 /// The same by what users write.
-let run (stream: Stream) (seed: int) (written: string) : Cmcl.Outcome * Map<int, Heads> = runPlan stream seed (plan stream written)
+let run (stream: Stream) (seed: int) (written: string) : Cmcl.Outcome * Map<int, Heads> =
+    runPlan stream seed (plan stream written)
 
 /// All values of a metric: (after which step, of which step's data, value).
 let readings (metric: string) (outcome: Cmcl.Outcome) : (int * int * float) list =

@@ -11,7 +11,10 @@ let private written name = if name = "zero-shot" then name else $"{name}[epochs=
 let private figures (outcome: Cmcl.Outcome) =
     outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_")), outcome.Losses
 
-let private small = lazy ({ synthetic.Value with Steps = synthetic.Value.Steps |> List.take 4 })
+let private small =
+    lazy
+        ({ synthetic.Value with
+            Steps = synthetic.Value.Steps |> List.take 4 })
 
 let tests =
     testList

@@ -28,14 +28,21 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
         let xa, xb = step.A.Features, step.B.Features
         let a, b = step.Pair.A, step.Pair.B
 
-        let inputs m = [ for p, x, q, y in old do if p = m then x elif q = m then y ]
+        let inputs m =
+            [ for p, x, q, y in old do
+                  if p = m then
+                      x
+                  elif q = m then
+                      y ]
 
         let outputs m =
             [ for p, x, q, y in old do
-                  if p = m then y.mm (heads.[q].t ()) elif q = m then x.mm (heads.[p].t ()) ]
+                  if p = m then
+                      y.mm (heads.[q].t())
+                  elif q = m then
+                      x.mm (heads.[p].t()) ]
 
-        let project m (g: torch.Tensor) =
-            g - (span (outputs m) d).mm(g).mm (span (inputs m) g.shape[1])
+        let project m (g: torch.Tensor) = g - (span (outputs m) d).mm(g).mm(span (inputs m) g.shape[1])
 
         let projectA, projectB = project a, project b
         let mutable p = [| heads.[a]; heads.[b] |]
@@ -43,10 +50,10 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
 
         for i in 1..epochs do
             let leaves = p |> Array.map (fun t -> t.clone().requires_grad_ true)
-            let scores = xa.mm(leaves.[0].t ()).mm (leaves.[1].mm(xb.t ()))
+            let scores = xa.mm(leaves.[0].t()).mm(leaves.[1].mm(xb.t ()))
             let loss = torch.nn.functional.cross_entropy (scores, torch.arange (xa.shape[0], dtype = torch.int64))
             let raw = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves) |> Array.ofSeq
-            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum ())) |> sqrt
+            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum())) |> sqrt
             let clipped = raw |> Array.map (fun g -> g * number (min 1.0 (limit / (norm + 1e-6))))
             let project = [| projectA; projectB |]
             let g = if onUpdate then clipped else Array.map2 (fun f g -> f g) project clipped
@@ -57,9 +64,9 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
             p <-
                 Array.init 2 (fun j ->
                     let mean = m1.[j] / number (1.0 - 0.9 ** float i)
-                    let root = (m2.[j] / number (1.0 - 0.999 ** float i)).sqrt ()
+                    let root = (m2.[j] / number (1.0 - 0.999 ** float i)).sqrt()
                     let update = (mean / (root + number 1e-8) + p.[j] * number wd) * number rate
-                    p.[j] - (if onUpdate then project.[j] update else update))
+                    p.[j] - (if onUpdate then project.[j]update else update))
 
         heads <- heads.Add(a, p.[0]).Add(b, p.[1])
         old <- (a, xa, b, xb) :: old
@@ -72,8 +79,8 @@ let private d = 7L
 let private stream () : Stream =
     let rows purpose n columns =
         let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 5 |> Seed.split purpose)
-        let x = (draw purpose n 2L).mm (draw (purpose + " basis") 2L columns)
-        x / x.norm(1, true)
+        let x = (draw purpose n 2L).mm(draw (purpose + " basis") 2L columns)
+        x / x.norm (1, true)
 
     streamOf
         [ vision, text, rows "1a" 24L d, rows "1b" 24L 6L
@@ -106,7 +113,11 @@ let tests =
 
           test "cut spectra too" (fun () ->
               let cuts = "threshold=relative:0.6;partner-threshold=relative:0.4"
-              let ours = after $"dns[place=gradient;sides=dual;{common};threshold=relative:0.5;partner-threshold=relative:0.5;weight-decay=0;clip=off]"
+
+              let ours =
+                  after
+                      $"dns[place=gradient;sides=dual;{common};threshold=relative:0.5;partner-threshold=relative:0.5;weight-decay=0;clip=off]"
+
               agree close ours (naive (stream ()) d 1e-2 4 0.0 1e99 0.5 false)
               differ ours (after $"dns[place=gradient;sides=dual;{common};{cuts};weight-decay=0;clip=off]"))
 
@@ -132,7 +143,9 @@ let tests =
                   let plain = after $"dns[place={place};{common};{wide}]"
                   differ plain (after $"dns[place={place};sides=input;{common};threshold=relative:1e-9]")
                   differ plain (after $"dns[place={place};partner=at-learning;{common};{wide}]")
-                  if place <> "gradient" then differ plain (after $"dns[place={place};exact=on;{common};{wide}]"))
+
+                  if place <> "gradient" then
+                      differ plain (after $"dns[place={place};exact=on;{common};{wide}]"))
 
           test "the first step of a modality is free" (fun () ->
               let first written = (run (stream ()) 0 written |> snd)[1]
@@ -155,7 +168,8 @@ let tests =
 
               let cut step name side =
                   spectra
-                  |> List.pick (fun (t, s) -> if t = step && s.Modality.Name = name && s.Side = side then Some s.Protected else None)
+                  |> List.pick (fun (t, s) ->
+                      if t = step && s.Modality.Name = name && s.Side = side then Some s.Protected else None)
 
               Expect.equal (cut 2 text "input") (Some 2) "rank 2 after one step"
               Expect.equal (cut 4 text "input") (Some 4) "rank 4 after two"
@@ -174,7 +188,10 @@ let tests =
 
               let p = plan square $"dns[{common};{cuts}]"
               let mutable heads: Map<int, Heads> = Map.empty
-              let save (step: Step) (h: Heads) = heads <- Map.add step.Index (Heads.map (fun w -> w.clone().DetachFromDisposeScope()) h) heads
+
+              let save (step: Step) (h: Heads) =
+                  heads <- Map.add step.Index (Heads.map (fun w -> w.clone().DetachFromDisposeScope()) h) heads
+
               Train.run square torch.CPU Split.Test 0 tell save p |> Check.get |> ignore
               Expect.sequenceEqual (remarks |> Seq.map fst) [ 2; 2 ] "both modalities of step 2"
               Expect.stringContains (snd remarks.[0]) "no free direction left" "words"
@@ -195,16 +212,43 @@ let tests =
                     "dns-trust" ] do
                   let p = plan s text
                   let heads = p.Method.Initial initial
-                  let tasks = s.Steps |> List.map (fun t -> { Index = t.Index; Name = t.Name; Pair = t.Pair; A = t.A.Features; B = t.B.Features })
-                  let context = { Settings = p.Settings; Device = torch.CPU; Initial = heads; Updates = 5L }
+
+                  let tasks =
+                      s.Steps
+                      |> List.map (fun t ->
+                          { Index = t.Index
+                            Name = t.Name
+                            Pair = t.Pair
+                            A = t.A.Features
+                            B = t.B.Features })
+
+                  let context =
+                      { Settings = p.Settings
+                        Device = torch.CPU
+                        Initial = heads
+                        Updates = 5L }
+
                   let memory = p.Method.End context Map.empty heads [ tasks.[0]; tasks.[1] ]
-                  let given = [ yield! heads.Values; yield! memory.Values; for t in tasks do t.A; t.B ]
+
+                  let given =
+                      [ yield! heads.Values
+                        yield! memory.Values
+                        for t in tasks do
+                            t.A
+                            t.B ]
 
                   untouched text given (fun () ->
                       let session = p.Method.Begin context memory heads [ tasks.[3] ]
                       let task = session.Data[0]
                       let rows = torch.arange (10L, dtype = torch.int64)
-                      let batch = { Task = 0; Pair = task.Pair; Rows = rows; A = task.A.index_select (0L, rows); B = task.B.index_select (0L, rows) }
+
+                      let batch =
+                          { Task = 0
+                            Pair = task.Pair
+                            Rows = rows
+                            A = task.A.index_select (0L, rows)
+                            B = task.B.index_select (0L, rows) }
+
                       let inside = [ yield! session.Start.Values; task.A; task.B; rows; batch.A; batch.B ]
 
                       untouched $"{text}: a pass" inside (fun () ->

@@ -61,7 +61,11 @@ let tests =
               Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) "weights"
               Expect.isOk (Experiment.prepare true folder) "forced"
               Expect.isFalse (Directory.Exists(Path.Combine(folder, "weights"))) "weights gone"
-              Expect.equal (Directory.GetFileSystemEntries folder) [| Path.Combine(folder, "notes.txt") |] "the user's file is left alone")
+
+              Expect.equal
+                  (Directory.GetFileSystemEntries folder)
+                  [| Path.Combine(folder, "notes.txt") |]
+                  "the user's file is left alone")
 
           testCase "a folder that cannot be is a fault"
           <| inFolder (fun folder ->
@@ -87,7 +91,9 @@ let tests =
                       let read = Npy.read (Path.Combine(weights, $"{m}.npy")) |> Check.get
                       identical $"{m} after step {step}" read w
 
-              Expect.isTrue (Directory.Exists(Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-3"))) "every seed")
+              Expect.isTrue
+                  (Directory.Exists(Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-3")))
+                  "every seed")
 
           testCase "two runs leave the same results, but for the clock"
           <| inFolder (fun folder ->
@@ -104,9 +110,18 @@ let tests =
           <| inFolder (fun folder ->
               let r = request folder [ "vanilla[lr=1e300;epochs=2;batch=4]"; "dns[epochs=1;batch=4]" ]
               let summary = run r
-              Expect.equal (summary.Failures |> List.map (fun (label, seed, _) -> label, seed)) [ for s in [ 3; 4 ] -> r.Plans.Head.Label, s ] "failures"
+
+              Expect.equal
+                  (summary.Failures |> List.map (fun (label, seed, _) -> label, seed))
+                  [ for s in [ 3; 4 ] -> r.Plans.Head.Label, s ]
+                  "failures"
+
               Expect.equal (summary.Rows |> List.map _.Method |> List.distinct) [ "dns[epochs=1;batch=4]" ] "rows"
-              Expect.stringContains (File.ReadAllText(Path.Combine(folder, "config.json"))) "diverged in step step-1" "and said so")
+
+              Expect.stringContains
+                  (File.ReadAllText(Path.Combine(folder, "config.json")))
+                  "diverged in step step-1"
+                  "and said so")
 
           testCase "progress begins at 0 and ends at 1"
           <| inFolder (fun folder ->

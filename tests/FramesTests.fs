@@ -29,13 +29,13 @@ let private factorOf protection (s: Setting) =
     | other -> failtest $"expected a factor, got {other}"
 
 /// A change D' in the frame, in the standard basis: V D' Uᵀ.
-let private out (f: Frame) (d: torch.Tensor) = f.Partners.Vectors.mm(d).mm (f.Inputs.Vectors.t ())
+let private out (f: Frame) (d: torch.Tensor) = f.Partners.Vectors.mm(d).mm(f.Inputs.Vectors.t ())
 
-let private size (importance: torch.Tensor) (d: torch.Tensor) = item ((importance * d * d).sum ())
+let private size (importance: torch.Tensor) (d: torch.Tensor) = item ((importance * d * d).sum())
 
 /// Weights with zeros among them, a change, and a budget that it overruns.
 let private ellipsoid (c: Case) =
-    let importance = (normal c "importance" c.D c.Da).clamp_min (number 0.0)
+    let importance = (normal c "importance" c.D c.Da).clamp_min(number 0.0)
     importance[0L, 0L] <- torch.tensor 1.0
     let change = normal c "change" c.D c.Da
     struct (importance, change, size importance change * (0.01 + 0.9 * fraction c "budget"))
@@ -55,10 +55,7 @@ let tests =
               identical "enter" (Frame.enter f w) w
 
               for protection in
-                  [ Protection.Block(zero, zero)
-                    Protection.Product 1e-9
-                    Protection.Soft 1e-9
-                    Protection.Trust 0.0 ] do
+                  [ Protection.Block(zero, zero); Protection.Product 1e-9; Protection.Soft 1e-9; Protection.Trust 0.0 ] do
                   Expect.equal (Frame.shape protection f w) Shape.Free "free")
 
           property "the mask is the projection, rotated" (fun c ->
@@ -78,27 +75,38 @@ let tests =
 
           property "a masked change leaves old scores alone; one-sided, old outputs" (fun c ->
               let d = normal c "d" c.D c.Da
-              let changeOf oneSided = let s = setting oneSided c in struct (s, out s.Frame (d * factorOf (Protection.Block(zero, zero)) s))
+
+              let changeOf oneSided =
+                  let s = setting oneSided c in struct (s, out s.Frame (d * factorOf (Protection.Block(zero, zero)) s))
+
               let struct (s, dual) = changeOf false
               let struct (_, own) = changeOf true
               let scale = Tensors.norm s.X * Tensors.norm d * (1.0 + Tensors.norm s.Y)
-              vanishes "X Dᵀ Yᵀ" 1e-7 (Tensors.norm (s.X.mm(dual.t ()).mm (s.Y.t ()))) scale
+              vanishes "X Dᵀ Yᵀ" 1e-7 (Tensors.norm (s.X.mm(dual.t ()).mm(s.Y.t ()))) scale
               vanishes "X Dᵀ" 1e-7 (Tensors.norm (s.X.mm (own.t ()))) scale)
 
           property "old scores' first-order change is the energies' sum over the change" (fun c ->
               let s, d = setting false c, normal c "d" c.D c.Da
               let n = float c.N
-              let squared = Tensors.norm (s.X.mm((out s.Frame d).t ()).mm (s.Y.t ())) ** 2.0
+              let squared = Tensors.norm (s.X.mm((out s.Frame d).t()).mm(s.Y.t ())) ** 2.0
               let mu, lambda = s.Frame.Partners.Values, s.Frame.Inputs.Values
               let d' = values d
-              let sum = Seq.sum (seq { for i in 0 .. mu.Length - 1 do for j in 0 .. lambda.Length - 1 -> mu[i] * lambda[j] * d'[i][j] ** 2.0 })
+
+              let sum =
+                  Seq.sum (
+                      seq {
+                          for i in 0 .. mu.Length - 1 do
+                              for j in 0 .. lambda.Length - 1 -> mu[i] * lambda[j] * d'[i][j] ** 2.0
+                      }
+                  )
+
               near "‖X Dᵀ Yᵀ‖²" close squared (n * n * sum)
               let scale = n * n * s.Frame.Partners.Total * s.Frame.Inputs.Total
               near "importance" close (scale * size (Frame.importance s.Frame) d) squared)
 
           property "one-sided energies are flat: the change of old outputs" (fun c ->
               let s, d = setting true c, normal c "d" c.D c.Da
-              let squared = Tensors.norm (s.X.mm ((out s.Frame d).t ())) ** 2.0
+              let squared = Tensors.norm (s.X.mm ((out s.Frame d).t())) ** 2.0
               let scale = float c.N * float c.D * s.Frame.Inputs.Total
               near "‖X Dᵀ‖²" close (scale * size (Frame.importance s.Frame) d) squared)
 
@@ -171,7 +179,7 @@ let tests =
           property "a larger budget leaves more" (fun c ->
               let struct (p, d, budget) = ellipsoid c
               let small, large = Frame.intoEllipsoid p (budget * 0.5) d, Frame.intoEllipsoid p budget d
-              Expect.isTrue (item (large.abs().sub(small.abs()).min ()) >= -1e-9) "entry by entry")
+              Expect.isTrue (item (large.abs().sub(small.abs ()).min()) >= -1e-9) "entry by entry")
 
           property "changes many orders too large, and single precision, end inside too" (fun c ->
               let struct (p, d, budget) = ellipsoid c
@@ -190,7 +198,13 @@ let tests =
               let names = [ "a"; "b"; "c"; "d"; "e" ] |> List.map modality
               let roll purpose = fraction c purpose
               let moving = names |> List.filter (fun m -> roll $"moves {m}" < 0.8)
-              let edges = [ for a in names do for b in names do if a < b && roll $"edge {a} {b}" < 0.4 then a, b ]
+
+              let edges =
+                  [ for a in names do
+                        for b in names do
+                            if a < b && roll $"edge {a} {b}" < 0.4 then
+                                a, b ]
+
               let cost (m: Modality) = int (10.0 * roll $"cost {m}")
               let within = edges |> List.filter (fun (a, b) -> List.contains a moving && List.contains b moving)
               let covers (s: Set<Modality>) = within |> List.forall (fun (a, b) -> s.Contains a || s.Contains b)
@@ -200,8 +214,11 @@ let tests =
               Expect.isTrue (Set.isSubset cover (Set.ofList moving)) "of what moves"
 
               for bits in 0 .. (1 <<< moving.Length) - 1 do
-                  let other = moving |> List.indexed |> List.filter (fun (i, _) -> bits &&& (1 <<< i) <> 0) |> List.map snd |> Set.ofList
-                  if covers other then Expect.isTrue (price cover <= price other) "none cheaper")
+                  let other =
+                      moving |> List.indexed |> List.filter (fun (i, _) -> bits &&& (1 <<< i) <> 0) |> List.map snd |> Set.ofList
+
+                  if covers other then
+                      Expect.isTrue (price cover <= price other) "none cheaper")
 
           test "no old pair that moves needs no cover; ties go by name" (fun () ->
               let a, b = modality "a", modality "b"
@@ -222,8 +239,5 @@ let tests =
                   Frame.intoEllipsoid p (budget * 1e6) d |> ignore
 
                   for protection in
-                      [ Protection.Block(zero, zero)
-                        Protection.Product 1e-3
-                        Protection.Soft 1e-3
-                        Protection.Trust 0.1 ] do
+                      [ Protection.Block(zero, zero); Protection.Product 1e-3; Protection.Soft 1e-3; Protection.Trust 0.1 ] do
                       Frame.shape protection s.Frame start |> ignore)) ]

@@ -7,8 +7,7 @@ open TorchSharp
 
 let private pair = Pair.named vision text
 
-let private heads (c: Case) : Heads =
-    Map [ pair.A, normal c "wa" c.D c.Da; pair.B, normal c "wb" c.D c.Db ]
+let private heads (c: Case) : Heads = Map [ pair.A, normal c "wa" c.D c.Da; pair.B, normal c "wb" c.D c.Db ]
 
 let tests =
     testList
@@ -34,7 +33,7 @@ let tests =
 
           property "the global parameter gives the scores" (fun c ->
               let h, xa, xb = heads c, normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
-              same "scores" tight (xa.mm(Heads.globalParameter pair h).mm (xb.t ())) (Alignment.between pair h xa xb))
+              same "scores" tight (xa.mm(Heads.globalParameter pair h).mm(xb.t ())) (Alignment.between pair h xa xb))
 
           property "replace keeps the others, and everything leaves its inputs alone" (fun c ->
               let h, x = heads c, normal c "x" c.N c.Da

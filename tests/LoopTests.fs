@@ -24,8 +24,7 @@ let private task index (rows: int64) : Task =
       A = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
       B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L }
 
-let private start () : Heads =
-    Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
+let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
 
 /// A session that learns nothing and writes down which rows it is given. `loss` is the i-th batch's.
 let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (tasks: Task list) : Session =
@@ -33,7 +32,11 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
       Data = tasks
       Pass =
         fun weights batch ->
-            Expect.equal (batch.A.data<float>().ToArray()) (batch.Rows.data<int64>().ToArray() |> Array.map float) "the rows it says"
+            Expect.equal
+                (batch.A.data<float>().ToArray())
+                (batch.Rows.data<int64>().ToArray() |> Array.map float)
+                "the rows it says"
+
             seen.Add(batch.Task, batch.Rows.data<int64>().ToArray())
 
             { Loss = torch.tensor (loss (seen.Count - 1))
@@ -67,7 +70,11 @@ let tests =
               let s = settings size 2 (fraction c "shuffle" < 0.5)
               let seen, epochs = watch s c.Seed counts
               Expect.equal (int64 seen.Length) (Loop.updates s counts) "updates"
-              Expect.equal (epochs |> List.map (fun (_, _, n) -> n)) [ Loop.updates { s with Epochs = 1 } counts; Loop.updates s counts ] "told")
+
+              Expect.equal
+                  (epochs |> List.map (fun (_, _, n) -> n))
+                  [ Loop.updates { s with Epochs = 1 } counts; Loop.updates s counts ]
+                  "told")
 
           property "every row once an epoch, but for a single last one" (fun c ->
               let seen, _ = watch (settings (BatchSize.Rows 3) 1 true) c.Seed [ c.N; c.D ]
@@ -115,7 +122,10 @@ let tests =
 
           test "the start is copied, the result is the caller's, and nothing else is left" (fun () ->
               let given = start ()
-              let plain = { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 12L ] with Start = given }
+
+              let plain =
+                  { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 12L ] with
+                      Start = given }
 
               for name, transform in [ "adam", Optim.adam; "chain", Transform.chain [ Optim.adam; Optim.decay 0.1 0L ] ] do
                   let session = { plain with Transform = transform }
@@ -125,7 +135,14 @@ let tests =
                   untouched name (Heads.tensors given) (fun () ->
                       use scope = torch.NewDisposeScope()
                       let before = live ()
-                      let trained = Loop.train (settings (BatchSize.Rows 4) 6 true) (Seed.ofInt 0) (fun _ _ _ -> counts.Add(live ())) session
+
+                      let trained =
+                          Loop.train
+                              (settings (BatchSize.Rows 4) 6 true)
+                              (Seed.ofInt 0)
+                              (fun _ _ _ -> counts.Add(live ()))
+                              session
+
                       Expect.equal (live () - before) 2L $"{name}: the two weights are left"
 
                       for w in (Result.defaultValue Map.empty trained).Values do

@@ -50,8 +50,7 @@ let tests =
         [ property "AdamW is torch's, under a falling rate" (fun c ->
               let lr, decay, steps = 1e-2, 0.05, 50
 
-              let mine =
-                  Transform.chain [ Optim.adam; Optim.decay decay 0L; Optim.rate lr Schedule.Linear (int64 steps) ]
+              let mine = Transform.chain [ Optim.adam; Optim.decay decay 0L; Optim.rate lr Schedule.Linear (int64 steps) ]
 
               let make (parameters: Modules.Parameter list) : torch.optim.Optimizer =
                   torch.optim.AdamW(parameters, lr, 0.9, 0.999, 1e-8, decay)
@@ -62,8 +61,7 @@ let tests =
               for beta in [ 0.0; 0.9 ] do
                   let mine = Transform.chain [ Optim.momentum beta; Optim.rate 1e-2 Schedule.Constant 50L ]
 
-                  let make (parameters: Modules.Parameter list) : torch.optim.Optimizer =
-                      torch.optim.SGD(parameters, 1e-2, beta)
+                  let make (parameters: Modules.Parameter list) : torch.optim.Optimizer = torch.optim.SGD(parameters, 1e-2, beta)
 
                   agree (ours mine c 50) (theirs make (fun _ -> 1e-2) c 50))
 
@@ -73,7 +71,7 @@ let tests =
                   let parameters = g |> Map.map (fun _ w -> torch.nn.Parameter(torch.zeros_like w, true))
 
                   for KeyValue(m, p) in parameters do
-                      p.grad <- g.[m].clone ()
+                      p.grad <- g.[m].clone()
 
                   let norm = torch.nn.utils.clip_grad_norm_ (parameters.Values, limit)
                   near "norm" tight (Optim.globalNorm g) norm
@@ -88,8 +86,8 @@ let tests =
               let u, w = start c, start { c with Seed = c.Seed + 1 }
               let decayed = apply (Optim.decay 0.5 1L) u w
               let columns = c.Da - 1L
-              same "weights" tight (decayed.[a].narrow (1L, 0L, columns)) ((u.[a] + w.[a] * number 0.5).narrow (1L, 0L, columns))
-              identical "bias" (decayed.[a].narrow (1L, columns, 1L)) (u.[a].narrow (1L, columns, 1L))
+              same "weights" tight (decayed.[a].narrow(1L, 0L, columns)) ((u.[a] + w.[a] * number 0.5).narrow(1L, 0L, columns))
+              identical "bias" (decayed.[a].narrow(1L, columns, 1L)) (u.[a].narrow(1L, columns, 1L))
               identical "no decay" (apply (Optim.decay 0.0 0L) u w).[a] u.[a]
               same "all" tight (apply (Optim.decay 0.5 0L) u w).[a] (u.[a] + w.[a] * number 0.5))
 
@@ -115,7 +113,7 @@ let tests =
 
           property "within keeps the whole change in its ellipsoid, and others free" (fun c ->
               let w0 = start c
-              let p = (normal c "p" c.D c.Da).abs ()
+              let p = (normal c "p" c.D c.Da).abs()
               let budget = 1e-3
               let t = Transform.chain [ Optim.rate 0.1 Schedule.Constant 9L; Optim.within w0 (Map [ a, (p, budget) ]) ]
 
@@ -123,7 +121,7 @@ let tests =
                   let struct (u, state) = t.Update state (w |> Map.map (gradient c i)) w
                   let w = w |> Map.map (fun m w -> w + u.[m])
                   let change = w.[a] - w0.[a]
-                  Expect.isTrue (item ((p * change * change).sum ()) <= budget * (1.0 + 1e-9)) "inside"
+                  Expect.isTrue (item ((p * change * change).sum()) <= budget * (1.0 + 1e-9)) "inside"
                   w, state
 
               let last, _ = List.fold folder (w0, t.Init w0) [ 1..8 ]

@@ -4,17 +4,13 @@ open Cmcl
 open Expecto
 open Cmcl.Tests.Checks
 
-let private none: Preset =
-    { Common = Map.empty
-      Methods = Map.empty
-      Run = [] }
+let private none: Preset = { Common = Map.empty; Methods = Map.empty; Run = [] }
 
 let private plans preset given methods = Plan.resolve preset given methods
 let private one preset given text = plans preset given [ text ] |> Check.get |> List.exactlyOne
 
 /// What is refused, in one string.
-let private refusal preset given methods =
-    plans preset given methods |> faultsOf |> List.map _.Message |> String.concat " | "
+let private refusal preset given methods = plans preset given methods |> faultsOf |> List.map _.Message |> String.concat " | "
 
 let private contains (parts: string list) (message: string) =
     for part in parts do
@@ -76,7 +72,11 @@ let tests =
           test "each over those before: initial, common, method, stream's method, given, brackets" (fun () ->
               let rate preset given text = (one preset given text).Settings.LearningRate
               let common = { none with Common = Map [ "lr", "1" ] }
-              let methods = { common with Methods = Map [ "vanilla", Map [ "lr", "2" ] ] }
+
+              let methods =
+                  { common with
+                      Methods = Map [ "vanilla", Map [ "lr", "2" ] ] }
+
               Expect.equal (rate none [] "vanilla") 1e-4 "initial"
               Expect.equal (rate common [] "vanilla") 1.0 "common"
               Expect.equal (rate methods [] "vanilla") 2.0 "the stream's for the method"
@@ -87,7 +87,11 @@ let tests =
               let threshold preset given text = Threshold.show (one preset given text).Settings.Threshold
               let common = { none with Common = Map [ "threshold", "rank:1" ] }
               Expect.equal (threshold common [] "reference") "absolute:0.01" "the method's own over the common"
-              let methods = { common with Methods = Map [ "reference", Map [ "threshold", "rank:2" ] ] }
+
+              let methods =
+                  { common with
+                      Methods = Map [ "reference", Map [ "threshold", "rank:2" ] ] }
+
               Expect.equal (threshold methods [] "reference") "rank:2" "the stream's for the method over its own")
 
           test "brackets: several options, spaces, commas between methods" (fun () ->
@@ -122,7 +126,10 @@ let tests =
               refusal none [] [ "dns[tau=1]" ] |> contains [ "'tau' changes nothing in dns[tau=1]" ]
               refusal none [] [ "dns[budget=1]" ] |> contains [ "'budget' changes nothing" ]
               refusal none [] [ "dns[protect=trust;threshold=rank:1]" ] |> contains [ "'threshold' changes nothing" ]
-              refusal none [] [ "dns[sides=input;partner-threshold=rank:1]" ] |> contains [ "'partner-threshold' changes nothing" ]
+
+              refusal none [] [ "dns[sides=input;partner-threshold=rank:1]" ]
+              |> contains [ "'partner-threshold' changes nothing" ]
+
               refusal none [] [ "dns[sides=input;partner=current]" ] |> contains [ "'partner' changes nothing" ]
               refusal none [ "tau", "1" ] [ "vanilla"; "dns" ] |> contains [ "--tau 1 changes nothing for vanilla, dns" ])
 

@@ -31,8 +31,7 @@ let private projector (x: torch.Tensor) = let u = span x in u.mm (u.t ())
 let private scale (o: Old) (g: torch.Tensor) = 1.0 + Tensors.norm o.Xa * Tensors.norm g * (Tensors.norm o.Yb + Tensors.norm o.Xb)
 
 /// Old scores' first-order change under changes of both weights.
-let private firstOrder (o: Old) (da: torch.Tensor) (db: torch.Tensor) =
-    o.Xa.mm(da.t ()).mm (o.Yb.t ()) + o.Ya.mm(db).mm (o.Xb.t ())
+let private firstOrder (o: Old) (da: torch.Tensor) (db: torch.Tensor) = o.Xa.mm(da.t ()).mm(o.Yb.t ()) + o.Ya.mm(db).mm(o.Xb.t ())
 
 let private dual (o: Old) (ga: torch.Tensor) (gb: torch.Tensor) =
     Projection.localUpdate (projector o.Yb) (projector o.Xa) ga, Projection.localUpdate (projector o.Ya) (projector o.Xb) gb
@@ -43,7 +42,7 @@ let tests =
         [ property "Theorem 3: a projected global update leaves old scores alone" (fun c ->
               let o, m = old c, normal c "m" c.Da c.Db
               let m' = Projection.globalUpdate (projector o.Xa) (projector o.Xb) m
-              vanishes "X_a M X_bᵀ" close (Tensors.norm (o.Xa.mm(m').mm (o.Xb.t ()))) (scale o m))
+              vanishes "X_a M X_bᵀ" close (Tensors.norm (o.Xa.mm(m').mm(o.Xb.t ()))) (scale o m))
 
           property "Theorem 4: projected local updates leave old scores alone to first order" (fun c ->
               let o, ga, gb = old c, normal c "ga" c.D c.Da, normal c "gb" c.D c.Db
@@ -74,7 +73,7 @@ let tests =
               let p, q = projector o.Yb, projector o.Xa
               let d = Projection.localUpdate p q g
               let square t = let n = Tensors.norm t in n * n
-              near "⟨G, Δ⟩ = ‖Δ‖²" close (item ((g * d).sum ())) (square d)
+              near "⟨G, Δ⟩ = ‖Δ‖²" close (item ((g * d).sum())) (square d)
               near "‖Δ‖² = ‖G‖² − ‖P̃GP‖²" close (square d) (square g - square (p.mm(g).mm q))
               same "idempotent" close (Projection.localUpdate p q d) d)
 

@@ -41,7 +41,7 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
             let target = torch.arange (xa.shape[0], dtype = torch.int64)
             let loss = torch.nn.functional.cross_entropy (ya.mm (yb.t ()), target)
             let raw = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves) |> Array.ofSeq
-            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum ())) |> sqrt
+            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum())) |> sqrt
             let g = raw |> Array.map (fun g -> g * number (min 1.0 (limit / (norm + 1e-6))))
             g.[0] <- g.[0] - g.[0].mm pa
             g.[2] <- g.[2] - g.[2].mm pb
@@ -79,8 +79,8 @@ let private d = 7L
 let private stream () : Stream =
     let rows purpose n =
         let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 11 |> Seed.split purpose)
-        let x = (draw purpose n 3L).mm (draw (purpose + " basis") 3L d) + draw (purpose + " noise") n d * number 0.05
-        x / x.norm(1, true)
+        let x = (draw purpose n 3L).mm(draw (purpose + " basis") 3L d) + draw (purpose + " noise") n d * number 0.05
+        x / x.norm (1, true)
 
     streamOf
         [ vision, text, rows "1a" 24L, rows "1b" 24L
@@ -100,14 +100,15 @@ let tests =
               let weights, biases = naive (stream ()) d 1e-3 4 0.1 0.3 0.02
 
               for m in ours.Keys do
-                  same $"weights of {m}" close (ours.[m].narrow (1L, 0L, d)) weights.[m]
-                  same $"bias of {m}" close (ours.[m].narrow (1L, d, 1L)) (biases.[m].unsqueeze 1L))
+                  same $"weights of {m}" close (ours.[m].narrow(1L, 0L, d)) weights.[m]
+                  same $"bias of {m}" close (ours.[m].narrow(1L, d, 1L)) (biases.[m].unsqueeze 1L))
 
           test "each of its peculiarities shows" (fun () ->
               let ours = after $"reference[{settings};threshold=absolute:0.02]"
+
               let differs (what: string) (weights: Map<Modality, torch.Tensor>) =
                   let m = modality vision
-                  let difference = Tensors.relativeDifference (ours.[m].narrow (1L, 0L, d)) weights.[m]
+                  let difference = Tensors.relativeDifference (ours.[m].narrow(1L, 0L, d)) weights.[m]
                   Expect.isGreaterThan difference 1e-6 what
 
               naive (stream ()) d 1e-3 4 0.1 0.3 0.5 |> fst |> differs "the threshold"
@@ -118,5 +119,5 @@ let tests =
           test "without history it is plain training with a bias" (fun () ->
               let first = (run (stream ()) 0 $"reference[{settings}]" |> snd)[1]
               let weights, biases = naive { stream () with Steps = (stream ()).Steps |> List.take 1 } d 1e-3 4 0.1 0.3 0.01
-              same "weights" close (first.[modality text].narrow (1L, 0L, d)) weights.[modality text]
-              same "bias" close (first.[modality vision].narrow (1L, d, 1L)) (biases.[modality vision].unsqueeze 1L)) ]
+              same "weights" close (first.[modality text].narrow(1L, 0L, d)) weights.[modality text]
+              same "bias" close (first.[modality vision].narrow(1L, d, 1L)) (biases.[modality vision].unsqueeze 1L)) ]

@@ -12,11 +12,16 @@ let private sorted (k: int) (scores: float[][]) (own: int -> int) : float =
     Array.average
         [| for i in 0 .. scores.Length - 1 ->
                let order = scores[i] |> Array.sortDescending
-               let places = [ for place in 0 .. order.Length - 1 do if order[place] = scores[i][own i] then place ]
+
+               let places =
+                   [ for place in 0 .. order.Length - 1 do
+                         if order[place] = scores[i][own i] then
+                             place ]
+
                places |> List.averageBy (fun place -> if place < k then 1.0 else 0.0) |]
 
 /// Outputs with few values, so that many scores tie.
-let private coarse (c: Case) purpose n = (normal c purpose n c.D).round ()
+let private coarse (c: Case) purpose n = (normal c purpose n c.D).round()
 
 let private contrasts =
     [ for scoring in [ Scoring.Raw; Scoring.Cosine ] do
@@ -51,7 +56,11 @@ let tests =
           property "accuracy is that of a sorted list, rows without a class left out" (fun c ->
               let items, prototypes = coarse c "items" c.N, coarse c "classes" 4L
               let labels = [| for i in 0 .. int c.N - 1 -> int64 (int (5.0 * fraction c $"label {i}")) - 1L |]
-              let known = [| for i in 0 .. labels.Length - 1 do if labels[i] >= 0L then i |]
+
+              let known =
+                  [| for i in 0 .. labels.Length - 1 do
+                         if labels[i] >= 0L then
+                             i |]
 
               if known.Length > 0 then
                   let scores = values (items.mm (prototypes.t ()))
@@ -81,7 +90,7 @@ let tests =
               near "loss" single (Retrieval.loss contrast q k) (item (Contrastive.loss contrast q k))
               let scores = q.mm (k.t ())
               let rank = scores.gt(scores.diagonal().unsqueeze 1L).sum 1L
-              let expected k = item (rank.lt(number (float k)).to_type(torch.float64).mean ())
+              let expected k = item (rank.lt(number (float k)).to_type(torch.float64).mean())
               let recall = Retrieval.recall [ 1; 50 ] q k
               near "recall@1" 1e-3 recall[0] (expected 1)
               near "recall@50" 1e-3 recall[1] (expected 50))

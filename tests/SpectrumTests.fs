@@ -20,7 +20,7 @@ let tests =
         [ property "the decomposition gives the matrix back" (fun c ->
               let m = moment c
               let s = Spectrum.decompose m
-              same "U Λ Uᵀ" close (s.Vectors.mm(torch.diag (torch.tensor s.Values)).mm (s.Vectors.t ())) m
+              same "U Λ Uᵀ" close (s.Vectors.mm(torch.diag (torch.tensor s.Values)).mm(s.Vectors.t ())) m
               Expect.equal s.Values (Array.sortDescending s.Values) "largest first"
               Expect.isTrue (s.Values |> Array.forall (fun v -> v >= 0.0)) "none negative"
               near "trace" close s.Total (item (m.trace ())))

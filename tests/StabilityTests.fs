@@ -40,7 +40,12 @@ let tests =
               let none: Heads = heads c "h" |> Heads.map torch.zeros_like
               let now = heads c "now"
               let xa, xb = normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
-              near "norm" tight (Stability.deviation pair none now xa xb).Relative (Tensors.norm (Alignment.between pair now xa xb)))
+
+              near
+                  "norm"
+                  tight
+                  (Stability.deviation pair none now xa xb).Relative
+                  (Tensors.norm (Alignment.between pair now xa xb)))
 
           test "more rows than a block holds, and features in single precision" (fun () ->
               let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 3 |> Seed.split purpose)
@@ -50,8 +55,8 @@ let tests =
               let old, change = Alignment.between pair h xa xb, Alignment.between pair now xa xb - Alignment.between pair h xa xb
               let d = Stability.deviation pair h now xa xb
               near "relative" tight d.Relative (Tensors.norm change / Tensors.norm old)
-              near "mean" tight d.Mean (item (change.abs().mean ()))
-              near "max" tight d.Max (item (change.abs().max ()))
+              near "mean" tight d.Mean (item (change.abs().mean()))
+              near "max" tight d.Max (item (change.abs().max()))
               let f32 (t: torch.Tensor) = t.``to`` torch.float32
               let rounded = Stability.deviation pair (Heads.map f32 h) (Heads.map f32 now) (f32 xa) (f32 xb)
               near "in single" single rounded.Relative d.Relative)

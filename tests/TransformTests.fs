@@ -58,8 +58,7 @@ let tests =
               let v, u = normal c "v" c.D 1L, normal c "basis" c.Da 1L
               let v, u = v / v.norm (), u / u.norm ()
 
-              let project =
-                  Transform.stateless (fun m g _ -> if m = a then Projection.localUpdateFrom v u g else g)
+              let project = Transform.stateless (fun m g _ -> if m = a then Projection.localUpdateFrom v u g else g)
 
               let before = descend 3 (Transform.chain [ project; Optim.adam; rate ]) (pull c) start
               let after = descend 3 (Transform.chain [ Optim.adam; project; rate ]) (pull c) start
@@ -89,8 +88,7 @@ let tests =
           property "every transform leaves updates, parameters and state as they are" (fun c ->
               let w, u = heads c "w", heads c "u"
 
-              let ellipsoid: Map<Modality, torch.Tensor * float> =
-                  Map [ a, ((normal c "p" c.D c.Da).abs (), 1e-3) ]
+              let ellipsoid: Map<Modality, torch.Tensor * float> = Map [ a, ((normal c "p" c.D c.Da).abs(), 1e-3) ]
 
               for name, t in
                   [ "clip", Optim.clip 0.1

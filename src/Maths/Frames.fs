@@ -127,6 +127,7 @@ module Frame =
                 change * importance.eq (0.0.ToScalar())
             else
                 let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
+
                 /// Σ p D² and Σ p² D²/(1 + νp), the first one's slope over −2.
                 let sizeAndSlope (nu: float) =
                     use scope = torch.NewDisposeScope()
