@@ -99,8 +99,8 @@ module Tensors =
     let requireFinite (what: string) (matrix: torch.Tensor) : unit =
         if not (isFinite matrix) then
             use scope = torch.NewDisposeScope()
-            let rows = matrix.isfinite().all(1L).logical_not().to_type(torch.int64).argmax().cpu()
-            Check.fail (Fault.NonFinite(what, rows.item<int64>()))
+            let row = matrix.isfinite().all(1L).logical_not().to_type(torch.int64).argmax().cpu()
+            Check.fail (Fault.NonFinite(what, row.item<int64>()))
 
     /// Bytes that the tensor's elements take.
     let bytes (t: torch.Tensor) : int64 = t.NumberOfElements * int64 (t.element_size ())
