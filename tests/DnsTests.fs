@@ -158,6 +158,20 @@ let tests =
               agree tight (after $"dns[protect=trust;budget=1e9;{common}]") nothing
               agree 0.0 (after $"eigenbasis-only[{common}]") nothing)
 
+          test "what is kept does not grow with the samples" (fun () ->
+              let bytes (rows: int64) written =
+                  let x purpose = Seed.normal [ rows; 5L ] (Seed.ofInt 2 |> Seed.split purpose)
+                  let s = streamOf [ vision, text, x "1a", x "1b"; audio, text, x "2a", x "2b"; vision, text, x "3a", x "3b" ]
+                  run s 0 written |> fst |> readings "bytes_state" |> List.map (fun (_, _, v) -> v)
+
+              for written in
+                  [ "dns[epochs=1;batch=8]"; "dns[epochs=1;batch=8;partner=at-learning]"; "reference[epochs=1;batch=8]" ] do
+                  Expect.equal (bytes 80L written) (bytes 16L written) written
+
+              // Two moments of 5 × 5 and their counts a pair, a third step over a pair that was there already.
+              Expect.equal (bytes 16L "dns[epochs=1;batch=8]") [ 416.0; 832.0; 832.0 ] "bytes"
+              Expect.equal (bytes 16L "vanilla[epochs=1;batch=8]") [ 0.0; 0.0; 0.0 ] "nothing for vanilla")
+
           test "the named variants are dns with settings" (fun () ->
               agree 0.0 (after $"dns-soft[{common};tau=1e-3]") (after $"dns[protect=soft;tau=1e-3;{common}]")
               agree 0.0 (after $"dns-trust[{common};budget=0.01]") (after $"dns[protect=trust;budget=0.01;{common}]"))

@@ -123,6 +123,30 @@ let tests =
                   "diverged in step step-1"
                   "and said so")
 
+          testCase "the record tells what was asked for"
+          <| inFolder (fun folder ->
+              let r = request folder methods
+              let json = Text.Json.Nodes.JsonNode.Parse(Record.write DateTimeOffset.UnixEpoch [ "dns", 3, "why" ] r) |> nonNull
+              let at (path: string) = path.Split '/' |> Array.fold (fun (n: Text.Json.Nodes.JsonNode) key -> nonNull n[key]) json
+              let said path = (at path).ToString()
+              Expect.equal (said "command") "cmcl run" "command"
+              Expect.equal (said "created") "1970-01-01T00:00:00+00:00" "created"
+              Expect.equal (said "split") "test" "split"
+              Expect.equal ((at "seeds").ToJsonString()) "[3,4]" "seeds"
+              Expect.equal (said "stream/name") "made" "stream"
+              Expect.equal ((at "stream/steps").AsArray().Count) 2 "steps"
+              let last = nonNull ((at "methods").AsArray()[2])
+              Expect.equal ((nonNull last["label"]).ToString()) "dns[epochs=1;batch=4]" "label"
+              let settings = (nonNull last["settings"]).AsObject()
+
+              Expect.equal
+                  [ for pair in settings -> pair.Key, (nonNull pair.Value).ToString() ]
+                  (Plan.effective r.Plans[2])
+                  "settings"
+
+              let failure = nonNull ((at "failures").AsArray()[0])
+              Expect.equal (failure.ToJsonString()) """{"method":"dns","seed":3,"message":"why"}""" "failure")
+
           testCase "progress begins at 0 and ends at 1"
           <| inFolder (fun folder ->
               let shares = ResizeArray()

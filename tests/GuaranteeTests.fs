@@ -57,6 +57,16 @@ let tests =
               for _, _, value in readings "deviation_test_rel" (fst (outcome "dns[exact=on]")) do
                   Expect.isLessThan value 1e-12 "test rows")
 
+          test "in single precision to its own rounding" (fun () ->
+              let p = plan synthetic.Value "dns[exact=on]"
+
+              let single =
+                  { p with
+                      Settings = { p.Settings with Dtype = Dtype.Float32 } }
+
+              runs["exact in single"] <- runPlan synthetic.Value 0 single
+              stable 1e-5 "exact in single")
+
           test "one-sided protection keeps them as well" (fun () -> stable 1e-12 "dns[sides=input]")
 
           test "must fail: plain training is not stable" (fun () ->

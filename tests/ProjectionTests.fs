@@ -77,6 +77,27 @@ let tests =
               near "‖Δ‖² = ‖G‖² − ‖P̃GP‖²" close (square d) (square g - square (p.mm(g).mm q))
               same "idempotent" close (Projection.localUpdate p q d) d)
 
+          property "Theorem 6: the loss falls along the projected gradient as it says" (fun c ->
+              let o = old c
+              let xa, xb = normal c "new xa" c.N c.Da, normal c "new xb" c.N c.Db
+
+              let contrast =
+                  { Contrastive.paper with
+                      Temperature = 2.0 + 30.0 * fraction c "temperature" }
+
+              let loss wa wb = item (Contrastive.loss contrast (Heads.outputs wa xa) (Heads.outputs wb xb))
+              let g = Contrastive.gradients contrast (Heads.outputs o.Wa xa) (Heads.outputs o.Wb xb)
+              let ga, gb = Contrastive.weightGradient g.A xa, Contrastive.weightGradient g.B xb
+              let da, db = dual o ga gb
+              let eta = 1e-6
+
+              let change =
+                  (loss (o.Wa - da * number eta) (o.Wb - db * number eta)
+                   - loss (o.Wa + da * number eta) (o.Wb + db * number eta))
+                  / (2.0 * eta)
+
+              near "−(‖Δ_a‖² + ‖Δ_b‖²)" 1e-6 change (-(Tensors.norm da ** 2.0) - Tensors.norm db ** 2.0))
+
           property "bases of the spans do what the projectors do" (fun c ->
               let o, g = old c, normal c "g" c.D c.Da
 
