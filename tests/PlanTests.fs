@@ -18,7 +18,7 @@ let private contains (parts: string list) (message: string) =
 
 /// Values that each hyperparameter takes, as they are shown, and values that it refuses.
 let private table =
-    [ "lr", [ "0.001"; "0"; "1E-05" ], [ "-1"; "x"; ""; "nan"; "infinity"; "1,5" ]
+    [ "lr", [ "0.001"; "0"; "1e-05" ], [ "-1"; "x"; ""; "nan"; "infinity"; "1,5" ]
       "epochs", [ "1"; "20" ], [ "0"; "-1"; "1.5"; " 3" ]
       "batch", [ "2"; "64"; "all" ], [ "1"; "0"; "half" ]
       "weight-decay", [ "0"; "0.001" ], [ "-0.1"; "none" ]
@@ -37,7 +37,7 @@ let private table =
       "partner", [ "current"; "at-learning" ], [ "stale" ]
       "threshold", [ "trace:0.003"; "rank:4" ], [ "0.003"; "trace:2" ]
       "partner-threshold", [ "absolute:0.01"; "energy:0.1" ], [ "all" ]
-      "tau", [ "3E-05"; "1" ], [ "0"; "-1" ]
+      "tau", [ "3e-05"; "1" ], [ "0"; "-1" ]
       "budget", [ "0.1"; "0" ], [ "-0.1"; "x" ] ]
 
 let tests =
@@ -168,7 +168,7 @@ let tests =
               let faults text = Plan.check stream (plan stream text)
 
               match faults "vanilla[batch=1000]" with
-              | Fault.BatchTooLarge(_, 1000, 420) :: rest -> Expect.hasLength rest 5 "one a step"
+              | [ Fault.BatchTooLarge(_, 1000, 420) ] -> ()
               | other -> failtest $"{other}"
 
               Expect.isEmpty (faults "vanilla[batch=420]") "just fits"

@@ -87,7 +87,7 @@ let tests =
               vanishes "X (I − P)" 1e-7 (Tensors.norm (x - x.mm p)) (1.0 + Tensors.norm x))
 
           test "thresholds are shown as they are read" (fun () ->
-              for text in [ "absolute:0.01"; "relative:1E-10"; "trace:0.003"; "energy:0.5"; "rank:7"; "absolute:0" ] do
+              for text in [ "absolute:0.01"; "relative:1e-10"; "trace:0.003"; "energy:0.5"; "rank:7"; "absolute:0" ] do
                   Expect.equal (Threshold.show (parsed text)) text "round trip"
 
               Expect.equal (parsed "trace:3e-3") (parsed "trace:0.003") "one value")
