@@ -120,6 +120,13 @@ let tests =
                         Expect.equal (Results.read folder |> Check.get) [] "rows"
 
                         Expect.equal (Directory.GetFiles folder |> Array.map Path.GetFileName) [| "results.csv" |] "files"))
+                testCase "a place that cannot be" (fun () ->
+                    inFolder (fun folder ->
+                        File.WriteAllText(Path.Combine(folder, "file"), "")
+
+                        match Results.write (Path.Combine(folder, "file", "below")) [] with
+                        | Error [ Fault.Unwritable _ ] -> ()
+                        | other -> failtest $"{other}"))
                 testCase "a failed write leaves the old file" (fun () ->
                     inFolder (fun folder ->
                         let path = Path.Combine(folder, "a.txt")

@@ -1,5 +1,7 @@
 namespace Cmcl
 
+open System
+open System.Globalization
 open Plotly.NET
 open Plotly.NET.LayoutObjects
 open Plotly.NET.TraceObjects
@@ -10,7 +12,15 @@ open Plotly.NET.TraceObjects
 /// Example: `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
 [<RequireQualifiedAccess>]
 module Charts =
-    let private linear, logarithmic = StyleParam.AxisType.Linear, StyleParam.AxisType.Log
+    let private linear = StyleParam.AxisType.Linear
+
+    let private scale title (log: bool) (values: float list) =
+        if log then
+            Theme.logAxis title values
+        else
+            let axis = Theme.axis title linear None
+            axis.SetProperty("rangemode", "tozero")
+            axis
 
     /// The methods of a run in the order of their rows.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
@@ -43,14 +53,6 @@ module Charts =
             Width = 3.
         )
 
-    /// Marks a method's trace, so that a page can hide it, and words its hover text.
-    let private traced (method: string) (hover: string) (chart: GenericChart) =
-        chart
-        |> GenericChart.mapTrace (fun trace ->
-            trace.SetProperty("meta", method)
-            trace.SetProperty("hovertemplate", hover)
-            trace)
-
     /// Points at whole steps with a hole where a step in between was not measured, so that no line is drawn across.
     let private withHoles (points: (int * Spread) list) : (int * Spread) list =
         let hole = { Mean = nan; Sd = None; Count = 0 }
@@ -79,7 +81,7 @@ module Charts =
             UseDefaults = false
         )
         |> Chart.withYError (error spreads)
-        |> traced method $"step %%{{x}}: %%{{y:.3~g}}{unit}<extra>{Theme.plain method}</extra>"
+        |> Theme.traced method $"step %%{{x}}: %%{{y:.3~g}}{unit}<extra>{Theme.plain method}</extra>"
 
     let private lines (unit: string) (styles: Map<string, MethodStyle>) (series: (string * (int * Spread) list) list) =
         series |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points)) |> Chart.combine
@@ -95,9 +97,9 @@ module Charts =
         let place (r: Row) = Option.map2 (fun step task -> step, task) (Results.index r.Step) (Results.index r.Task)
 
         let rows = rows |> List.filter (fun r -> r.Metric = metric)
-        let places = List.choose place rows
-        let steps = [ 0 .. places |> List.map fst |> List.fold max 0 ]
-        let tasks = places |> List.map snd |> List.distinct |> List.sort
+        let measured = List.choose place rows
+        let steps = [ 0 .. measured |> List.map fst |> List.fold max 0 ]
+        let tasks = measured |> List.map snd |> List.distinct |> List.sort
 
         let cells =
             rows
@@ -111,19 +113,27 @@ module Charts =
             | Some spread -> 100.0 * spread.Mean
             | None -> nan
 
-        let frame task =
+        // Tasks without this metric leave no gap, so a column's place is not its task's number.
+        let places = [ 1 .. tasks.Length ]
+
+        let frame (place: int) (task: int) =
             Shape.init (
                 ShapeType = StyleParam.ShapeType.Rectangle,
-                X0 = float task - 0.5,
-                X1 = float task + 0.5,
+                X0 = float place - 0.5,
+                X1 = float place + 0.5,
                 Y0 = float task - 0.5,
                 Y1 = float task + 0.5,
                 Line = Line.init (Color = Color.fromString "#D55E00", Width = 2.)
             )
 
+        let across = Theme.axis "task" linear (Some places)
+        across.SetProperty("ticktext", List.map string tasks)
+        let down = Theme.axis "after step" linear (Some steps)
+        down.SetProperty("autorange", "reversed")
+
         Chart.Heatmap(
             zData = [ for step in steps -> [ for task in tasks -> value step task ] ],
-            X = tasks,
+            X = places,
             Y = steps,
             XGap = 1,
             YGap = 1,
@@ -133,19 +143,18 @@ module Charts =
                     [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
             UseDefaults = false
         )
-        |> traced method "after step %{y}, task %{x}: %{z:.1f} %<extra></extra>"
+        |> Theme.traced method "after step %{y}, task %{customdata}: %{z:.1f} %<extra></extra>"
         |> GenericChart.mapTrace (fun trace ->
+            trace.SetProperty("customdata", [ for _ in steps -> tasks ])
             trace.SetProperty("texttemplate", "%{z:.0f}")
             trace.SetProperty("zmin", 0)
             trace.SetProperty("zmax", 100.0 * top)
             trace)
-        |> Theme.dress
-            (Theme.axis "task" linear (Some tasks))
-            (Theme.axis "after step" linear (Some steps)
-             |> fun axis ->
-                 axis.SetProperty("autorange", "reversed")
-                 axis)
-        |> Chart.withShapes [ for task in tasks |> List.filter (fun t -> List.contains t steps) -> frame task ]
+        |> Theme.dress across down
+        |> Chart.withShapes
+            [ for place, task in List.zip places tasks do
+                  if List.contains task steps then
+                      frame place task ]
 
     /// A rate of one task over the steps, a line per method; the upright line is the step that trains the task.
     let forgetting (styles: Map<string, MethodStyle>) (metric: string) (task: int) (rows: Row list) : GenericChart =
@@ -192,7 +201,7 @@ module Charts =
         lines "" styles series
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps series)))
-            (Theme.axis "relative deviation" (if log then logarithmic else linear) None)
+            (scale "relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
 
     /// Stability against plasticity: relative deviation of old scores after the last step (further left is more stable)
     /// against `learned_r10`, `r10` or another final rate (further up is better), a point per method.
@@ -205,125 +214,44 @@ module Charts =
             |> Map.ofList
 
         let rates, deviations = final metric, final "deviation_rel"
-        let scale (x: float) = if log then System.Math.Log10 x else x
 
-        let drawn =
-            [ for KeyValue(_, x) in deviations do
-                  if not log || x.Mean > 0.0 then
-                      scale x.Mean ]
+        let points =
+            [ for KeyValue(method, x) in deviations do
+                  match Map.tryFind method rates with
+                  | Some rate when not log || x.Mean > 0.0 -> method, x, scaled 100.0 rate
+                  | _ -> () ]
+            |> List.sortByDescending (fun (_, _, y) -> y.Mean)
 
-        // Labels point inwards, where there is room.
-        let side (x: float) =
-            if 2.0 * scale x > List.min drawn + List.max drawn then
-                StyleParam.TextPosition.MiddleLeft
-            else
-                StyleParam.TextPosition.MiddleRight
+        let place (x: float) = if log then Math.Log10 x else x
+        let places = points |> List.map (fun (_, x, _) -> place x.Mean)
 
-        [ for KeyValue(method, x) in deviations do
-              match Map.tryFind method rates with
-              | Some rate when not log || x.Mean > 0.0 ->
-                  let y = scaled 100.0 rate
+        // Labels point inwards, where there is room, and neighbours in height point apart.
+        let side rank (x: float) =
+            let positions =
+                if 2.0 * place x > (if log then List.min places else 0.0) + List.max places then
+                    [ StyleParam.TextPosition.TopLeft; StyleParam.TextPosition.MiddleLeft; StyleParam.TextPosition.BottomLeft ]
+                else
+                    [ StyleParam.TextPosition.TopRight; StyleParam.TextPosition.MiddleRight; StyleParam.TextPosition.BottomRight ]
 
-                  Chart.Scatter(
-                      x = [ x.Mean ],
-                      y = [ y.Mean ],
-                      mode = StyleParam.Mode.Markers_Text,
-                      Name = Theme.plain method,
-                      Text = $"  {Theme.plain method}  ",
-                      TextPosition = side x.Mean,
-                      MarkerColor = Color.fromString styles[method].Colour,
-                      MarkerSymbol = styles[method].Symbol,
-                      UseDefaults = false
-                  )
-                  |> Chart.withMarkerStyle (Size = 10)
-                  |> Chart.withXError (error [ x ])
-                  |> Chart.withYError (error [ y ])
-                  |> traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>"
-              | _ -> () ]
-        |> Chart.combine
-        |> Theme.dress
-            (Theme.axis "relative deviation of old scores" (if log then logarithmic else linear) None)
-            (Theme.axis "per cent" linear None)
+            positions[rank % 3]
 
-    /// The training loss of all steps on one axis: between i − 1 and i are the epochs of step i. Mean over seeds.
-    let losses (styles: Map<string, MethodStyle>) (losses: LossRow list) : GenericChart =
-        let count = losses |> List.map _.Step |> List.fold max 0
-
-        let course (own: LossRow list) =
-            [ for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
-                  let length = epochs |> List.map _.Epoch |> List.max
-
-                  for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
-                      float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
-
-                  float step, nan ]
-
-        [ for method, own in losses |> List.groupBy _.Method do
-              Chart.Line(
-                  xy = course own,
+        [ for rank, (method, x, y) in List.indexed points ->
+              Chart.Scatter(
+                  x = [ x.Mean ],
+                  y = [ y.Mean ],
+                  mode = StyleParam.Mode.Markers_Text,
                   Name = Theme.plain method,
-                  LineColor = Color.fromString styles[method].Colour,
-                  LineDash = styles[method].Dash,
-                  LineWidth = 1.5,
+                  Text = $"  {Theme.plain method}  ",
+                  TextPosition = side rank x.Mean,
+                  MarkerColor = Color.fromString styles[method].Colour,
+                  MarkerSymbol = styles[method].Symbol,
                   UseDefaults = false
               )
-              |> traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>" ]
+              |> Chart.withMarkerStyle (Size = 10)
+              |> Chart.withXError (error [ x ])
+              |> Chart.withYError (error [ y ])
+              |> Theme.traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
-        |> Theme.dress (Theme.axis "end of step" linear (Some [ 0..count ])) (Theme.axis "training loss" linear None)
-        |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
-
-    /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
-    /// the side of its partners' outputs. Thick is protected; the upright line is the cut.
-    let spectrum (method: string) (step: int) (modality: string) (spectra: SpectrumRow list) : GenericChart =
-        let rounded (x: float) = float (x.ToString("G4", System.Globalization.CultureInfo.InvariantCulture))
-
-        let sides =
-            spectra
-            |> List.filter (fun r -> r.Method = method && r.Step = step && r.Modality = modality && r.Energy > 1e-16)
-            |> List.groupBy _.Side
-            |> List.sortBy fst
-            |> List.map (fun (side, own) -> side, own |> List.sortBy _.Index)
-
-        let curve side colour width (own: SpectrumRow list) name =
-            Chart.Line(
-                x = (own |> List.map _.Index),
-                y = (own |> List.map (fun r -> rounded r.Energy)),
-                Name = name,
-                LineColor = Color.fromString colour,
-                LineWidth = width,
-                UseDefaults = false
-            )
-            |> GenericChart.mapTrace (fun trace ->
-                trace.SetProperty("hovertemplate", $"%%{{x}}: %%{{y:.2e}}<extra>{side}</extra>")
-                trace)
-
-        let energy = Theme.axis "share of energy" logarithmic None
-        energy.SetProperty("tickformat", ".0e")
-
-        let cut (own: SpectrumRow list) = own |> List.filter (fun r -> r.Protected = Some true) |> List.length
-
-        let colour side = if side = "input" then "#0072B2" else "#E69F00"
-
-        [ for side, own in sides do
-              let side = Theme.plain side
-              let inside = own |> List.filter (fun r -> r.Protected = Some true)
-
-              if not inside.IsEmpty then
-                  curve side (colour side) 5. inside $"{side}: {inside.Length} protected"
-
-              let outside = own |> List.filter (fun r -> r.Protected <> Some true)
-
-              if not outside.IsEmpty then
-                  let what =
-                      if own |> List.forall _.Protected.IsNone then
-                          $"{side}: no cut"
-                      else
-                          $"{side}: {outside.Length} free"
-
-                  curve side (colour side) 1.5 outside what ]
-        |> Chart.combine
-        |> Theme.dress (Theme.axis "direction" linear None) energy
-        |> Chart.withShapes
-            [ for _, own in sides do
-                  if cut own > 0 then
-                      Theme.upright (float (cut own) + 0.5) ]
+        |> Theme.dress
+            (scale "relative deviation of old scores" log [ for _, x, _ in points -> x.Mean ])
+            (Theme.axis "per cent" linear None)

@@ -74,14 +74,14 @@ module Page =
                                   [ for i, cell in List.indexed cells do
                                         if i = 0 then th [ attr "scope" "row" ] cell else td (side i) cell ] ] ] ]
 
-    /// Terms and their values; those without a value are left out.
-    let terms (pairs: (string * string) list) : XmlNode =
+    /// Terms and their values; those without a value are left out. Short ones stand in columns.
+    let terms (short: bool) (pairs: (string * string) list) : XmlNode =
         dl
-            []
+            [ if short then
+                  _class "short" ]
             [ for term, value in pairs do
                   if value <> "" then
-                      dt [] [ str term ]
-                      dd [] [ str value ] ]
+                      div [] [ dt [] [ str term ]; dd [] [ str value ] ] ]
 
     /// The whole page. The same content gives the same bytes.
     let render (name: string) (content: XmlNode list) (figures: Figure list) : string =

@@ -38,6 +38,8 @@ type RunInfo =
         Device: string
         Seeds: string list
         Methods: MethodInfo list
+        /// What ended early: the method, the seed, why.
+        Failures: (string * string * string) list
     }
 
 [<RequireQualifiedAccess>]
@@ -97,7 +99,8 @@ module RunInfo =
             |> listOf "methods" (fun m ->
                 { Label = textOf "label" m
                   Method = textOf "method" m
-                  Settings = pairsOf "settings" m }) }
+                  Settings = pairsOf "settings" m })
+          Failures = json |> listOf "failures" (fun f -> textOf "method" f, textOf "seed" f, textOf "message" f) }
 
     /// Reads `config.json` of a results folder; without one everything is empty. Fault: `Unreadable`.
     let read (folder: string) : Result<RunInfo, Fault list> =

@@ -41,8 +41,16 @@ module Summary =
     /// A fraction in per cent with one decimal.
     let percent: Spread -> string = plusMinus oneDecimal 100.0
 
-    /// A plain number: three decimals, or powers of ten where these would show nothing.
-    let plain: Spread -> string = plusMinus (fun mean -> if mean = 0.0 || abs mean >= 0.0005 then "0.000" else "0.0e+0") 1.0
+    /// A plain number with two to four digits that count, below a thousandth as a power of ten.
+    let plain: Spread -> string =
+        plusMinus
+            (fun mean ->
+                match abs mean with
+                | 0.0 -> "0"
+                | x when x >= 0.0095 -> "0.000"
+                | x when x >= 0.00095 -> "0.0000"
+                | _ -> "0.0e+0")
+            1.0
 
     let private seconds: Spread -> string = plusMinus oneDecimal 1.0
 
@@ -72,8 +80,11 @@ module Summary =
 
     let private some (rows: Row list) (figure: Row list -> float) = if rows.IsEmpty then None else Some(figure rows)
 
-    let private final metric (rows: Row list) : float option =
-        rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final") |> Option.map _.Value
+    /// A figure at the end of the stream. Of a method that starts again at every step, only what it learned counts.
+    let private final (metric: string) (rows: Row list) : float option =
+        let counts (r: Row) = metric.StartsWith("learned_", StringComparison.Ordinal) || not (Theme.startsAgain r.Method)
+
+        rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final" && counts r) |> Option.map _.Value
 
     let private time (rows: Row list) : float option =
         some (rows |> List.filter (fun r -> r.Metric.StartsWith("seconds_", StringComparison.Ordinal))) (List.sumBy _.Value)
@@ -141,7 +152,8 @@ module Summary =
 
         let pick family =
             Charts.methods rows
-            |> List.filter (fun m -> Theme.family m = family && transfer.ContainsKey m)
+            |> List.filter (fun m ->
+                (Theme.family m = family || m.StartsWith(family + "-", StringComparison.Ordinal)) && transfer.ContainsKey m)
             |> List.sortBy (fun m -> if m = family then 0 else 1)
             |> List.tryHead
 

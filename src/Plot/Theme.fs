@@ -1,5 +1,7 @@
 namespace Cmcl
 
+open System
+open System.Globalization
 open Plotly.NET
 open Plotly.NET.LayoutObjects
 
@@ -21,6 +23,9 @@ module Theme =
 
     /// Is it shown for comparison only? `zero-shot` never trains, `joint` and `individual` are not continual.
     let isReference (label: string) : bool = List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
+
+    /// Does it start again at every step, so that only what it learned is to be read, and not what it kept?
+    let startsAgain (label: string) : bool = family label = "individual"
 
     let private blue, vermilion = "#0072B2", "#D55E00"
     let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
@@ -84,15 +89,43 @@ module Theme =
 
         axis.SetProperty("automargin", true)
 
-        if kind = StyleParam.AxisType.Log then
-            axis.SetProperty("tickformat", "~g")
-            axis.SetProperty("nticks", 3)
-
         match ticks with
         | Some values ->
             axis.SetProperty("tickmode", "array")
             axis.SetProperty("tickvals", values)
         | None -> ()
+
+        axis
+
+    /// `0.02`, `5·10⁻⁷`: as short as a tick wants it.
+    let private tick (digit: int) (exponent: int) : string =
+        let power = string exponent |> String.map (fun c -> if c = '-' then '−' else c)
+
+        if exponent >= -3 && exponent <= 3 then
+            (float digit * 10.0 ** float exponent).ToString("G3", CultureInfo.InvariantCulture)
+        elif digit = 1 then
+            $"10<sup>{power}</sup>"
+        else
+            $"{digit}·10<sup>{power}</sup>"
+
+    /// A logarithmic axis with ticks for the values it is to show: powers of ten, and over less than two decades 1, 2 and 5.
+    let logAxis (title: string) (values: float list) : LinearAxis =
+        let axis = axis title StyleParam.AxisType.Log None
+
+        match values |> List.filter (fun x -> x > 0.0) with
+        | [] -> ()
+        | positive ->
+            let least, most = Math.Log10(List.min positive), Math.Log10(List.max positive)
+            let low, high = int (floor least), int (ceil most)
+            let digits = if most - least < 2.0 then [ 1; 2; 5 ] else [ 1 ]
+
+            let ticks =
+                [ for exponent in low .. 1 + (high - low) / 7 .. high do
+                      for digit in digits -> digit, exponent ]
+
+            axis.SetProperty("tickmode", "array")
+            axis.SetProperty("tickvals", [ for digit, exponent in ticks -> float digit * 10.0 ** float exponent ])
+            axis.SetProperty("ticktext", [ for digit, exponent in ticks -> tick digit exponent ])
 
         axis
 
@@ -133,3 +166,11 @@ module Theme =
 
     /// A name out of a file as Plotly shows it literally: its little HTML switched off.
     let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")
+
+    /// Marks a method's trace, so that a page can hide it, and words its hover text.
+    let traced (method: string) (hover: string) (chart: GenericChart) =
+        chart
+        |> GenericChart.mapTrace (fun trace ->
+            trace.SetProperty("meta", method)
+            trace.SetProperty("hovertemplate", hover)
+            trace)

@@ -4,7 +4,6 @@ open System
 open System.Globalization
 open System.IO
 open System.Text
-open CsvHelper
 
 /// One figure of a run, a line of `results.csv`.
 type Row =
@@ -77,106 +76,44 @@ module Results =
             | :? IOException
             | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
         finally
-            File.Delete beside
-
-    let private number (x: float) = x.ToString("R", invariant)
-
-    let private table (header: string list) (fields: 'row -> string list) (rows: 'row seq) (writer: TextWriter) : unit =
-        use csv = CsvWriter.Create(writer, CsvWriterOptions(NewLine = "\n"), leaveOpen = true)
-
-        for record in Seq.append [ header ] (Seq.map fields rows) do
-            csv.WriteRecord(Array.ofList record)
-
-    /// How a line's field is read: its text to a value, or what it should have been.
-    let private field (name: string) (expected: string) (parse: string -> bool * 'a) (text: string) : 'a =
-        match parse text with
-        | true, value -> value
-        | _ -> raise (FormatException $"{name} takes {expected}, not '{text}'")
-
-    let private whole name =
-        field name "a whole number" (fun text -> Int32.TryParse(text, NumberStyles.AllowLeadingSign, invariant))
-
-    let private real name = field name "a number" (fun text -> Double.TryParse(text, NumberStyles.Float, invariant))
-
-    /// Faults past this many are not told one by one.
-    [<Literal>]
-    let private MostFaults = 10
-
-    let private strict =
-        CsvReaderOptions(
-            Separator = Nullable ',',
-            HasHeader = false,
-            TrackLineNumbers = true,
-            PoolStrings = true,
-            TrimWhitespace = Nullable false,
-            MalformedData = CsvMalformedDataHandling.Throw
-        )
-
-    let private readTable (path: string) (header: string list) (parse: string[] -> 'row) : Result<'row list, Fault list> =
-        let rows, faults = ResizeArray(), ResizeArray()
-        let wrong (line: int64) reason = faults.Add(Fault.Unreadable(path, $"line {line}: {reason}"))
-
-        try
-            use file = File.OpenRead path
-            use csv = CsvReader.Create(file, strict)
-            let record () = Array.init csv.FieldCount csv.GetString
-
-            if not (csv.Read()) || List.ofArray (record ()) <> header then
-                let wanted = String.Join(",", header)
-                wrong 1L $"expected the header {wanted}"
-            else
-                while faults.Count < MostFaults && csv.Read() do
-                    if csv.FieldCount <> header.Length then
-                        wrong csv.LineNumber $"{csv.FieldCount} fields instead of {header.Length}"
-                    else
-                        try
-                            rows.Add(parse (record ()))
-                        with :? FormatException as e ->
-                            wrong csv.LineNumber e.Message
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException -> faults.Add(Fault.Missing(path, "reading the results"))
-        | :? CsvFormatException as e -> wrong e.LineNumber "its quotes do not match"
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> faults.Add(Fault.Unreadable(path, e.Message))
-
-        if faults.Count = 0 then Ok(List.ofSeq rows) else Error(List.ofSeq faults)
+            if File.Exists beside then
+                File.Delete beside
 
     let private resultsHeader = [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ]
 
     /// Writes `results.csv` into a folder.
     let write (folder: string) (rows: Row seq) : Result<unit, Fault list> =
-        let fields (r: Row) = [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; number r.Value ]
+        let fields (r: Row) = [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; Csv.number r.Value ]
 
-        writeWhole (Path.Combine(folder, "results.csv")) (table resultsHeader fields rows)
+        writeWhole (Path.Combine(folder, "results.csv")) (Csv.write resultsHeader fields rows)
 
     /// Reads `results.csv` of a folder. Faults: `Missing`, or `Unreadable` with the line (the first ten of them).
     let read (folder: string) : Result<Row list, Fault list> =
-        readTable (Path.Combine(folder, "results.csv")) resultsHeader (fun f ->
+        Csv.read (Path.Combine(folder, "results.csv")) resultsHeader (fun f ->
             { Stream = f[0]
               Method = f[1]
-              Seed = whole "seed" f[2]
+              Seed = Csv.whole "seed" f[2]
               Step = f[3]
               Task = f[4]
               Metric = f[5]
-              Value = real "value" f[6] })
+              Value = Csv.real "value" f[6] })
 
     let private lossesHeader = [ "method"; "seed"; "step"; "epoch"; "loss" ]
 
     /// Writes `losses.csv` into a folder.
     let writeLosses (folder: string) (rows: LossRow seq) : Result<unit, Fault list> =
-        let fields (r: LossRow) = [ r.Method; string r.Seed; string r.Step; string r.Epoch; number r.Loss ]
+        let fields (r: LossRow) = [ r.Method; string r.Seed; string r.Step; string r.Epoch; Csv.number r.Loss ]
 
-        writeWhole (Path.Combine(folder, "losses.csv")) (table lossesHeader fields rows)
+        writeWhole (Path.Combine(folder, "losses.csv")) (Csv.write lossesHeader fields rows)
 
     /// Reads `losses.csv` of a folder; faults as `read`.
     let readLosses (folder: string) : Result<LossRow list, Fault list> =
-        readTable (Path.Combine(folder, "losses.csv")) lossesHeader (fun f ->
+        Csv.read (Path.Combine(folder, "losses.csv")) lossesHeader (fun f ->
             { Method = f[0]
-              Seed = whole "seed" f[1]
-              Step = whole "step" f[2]
-              Epoch = whole "epoch" f[3]
-              Loss = real "loss" f[4] })
+              Seed = Csv.whole "seed" f[1]
+              Step = Csv.whole "step" f[2]
+              Epoch = Csv.whole "epoch" f[3]
+              Loss = Csv.real "loss" f[4] })
 
     let private spectraHeader = [ "method"; "seed"; "step"; "modality"; "side"; "index"; "energy"; "protected" ]
 
@@ -195,28 +132,28 @@ module Results =
               r.Modality
               r.Side
               string r.Index
-              number r.Energy
+              Csv.number r.Energy
               cut r.Protected ]
 
-        writeWhole (Path.Combine(folder, "spectra.csv")) (table spectraHeader fields rows)
+        writeWhole (Path.Combine(folder, "spectra.csv")) (Csv.write spectraHeader fields rows)
 
     /// Reads `spectra.csv` of a folder; faults as `read`.
     let readSpectra (folder: string) : Result<SpectrumRow list, Fault list> =
         let cut =
-            field "protected" "1, 0 or nothing" (function
+            Csv.field "protected" "1, 0 or nothing" (function
                 | "1" -> true, Some true
                 | "0" -> true, Some false
                 | "" -> true, None
                 | _ -> false, None)
 
-        readTable (Path.Combine(folder, "spectra.csv")) spectraHeader (fun f ->
+        Csv.read (Path.Combine(folder, "spectra.csv")) spectraHeader (fun f ->
             { Method = f[0]
-              Seed = whole "seed" f[1]
-              Step = whole "step" f[2]
+              Seed = Csv.whole "seed" f[1]
+              Step = Csv.whole "step" f[2]
               Modality = f[3]
               Side = f[4]
-              Index = whole "index" f[5]
-              Energy = real "energy" f[6]
+              Index = Csv.whole "index" f[5]
+              Energy = Csv.real "energy" f[6]
               Protected = cut f[7] })
 
     /// The number of a step or task as a row writes it; None for `final` and `all`.

@@ -1,0 +1,185 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+open Giraffe.ViewEngine
+
+/// Everything that a report is made of.
+type internal ReportedRun =
+    {
+        Info: RunInfo
+        Rows: Row list
+        Losses: LossRow list
+        Spectra: SpectrumRow list
+        /// In the order of the configuration, then of the rows; the rows are sorted by it.
+        Methods: string list
+        Styles: Map<string, MethodStyle>
+    }
+
+/// A section's content and the figures it draws.
+type internal Section = XmlNode list * Figure list
+
+/// What a report says in words and tables.
+[<RequireQualifiedAccess>]
+module internal ReportText =
+    /// A section that is not there.
+    let nothing: Section = [], []
+
+    /// A title, and what to look for.
+    let heading (text: string) (explanation: string) = [ h2 [] [ str text ]; p [ _class "note" ] [ str explanation ] ]
+
+    /// A method's colour; hollow where a second method has the same and its lines are dashed.
+    let private chip (run: ReportedRun) (method: string) =
+        let style = run.Styles[method]
+
+        span
+            [ _class (if style.Dash = Plotly.NET.StyleParam.DrawingStyle.Solid then "chip" else "chip hollow")
+              _style $"color:{style.Colour}" ]
+            []
+
+    let legend (run: ReportedRun) : XmlNode =
+        nav
+            [ _class "methods"; attr "aria-label" "Methods shown in the figures" ]
+            [ div
+                  []
+                  [ span [] [ str "Methods" ]
+                    for method in run.Methods do
+                        button
+                            [ _type "button"; attr "data-method" method; attr "aria-pressed" "true" ]
+                            [ chip run method; str method ] ] ]
+
+    /// `2026-11-22 16:00 UTC` from an ISO time; anything else stays as it is.
+    let private day (created: string) : string =
+        match DateTimeOffset.TryParse(created, CultureInfo.InvariantCulture) with
+        | true, time -> time.UtcDateTime.ToString("yyyy-MM-dd HH:mm 'UTC'", CultureInfo.InvariantCulture)
+        | _ -> created
+
+    let opening (run: ReportedRun) : XmlNode =
+        let info = run.Info
+
+        let seeds =
+            match run.Rows |> List.distinctBy _.Seed |> List.length with
+            | 1 -> "one seed, so that there is no standard deviation"
+            | n -> $"{n} seeds: mean ± sample standard deviation (n − 1)"
+
+        let split = if info.Split = "" then "evaluation" else info.Split
+
+        header
+            [ _class "top" ]
+            [ h1 [] [ str (if info.StreamName = "" then "Run" else $"Stream “{info.StreamName}”") ]
+              p [ _class "meta" ] [ str $"Continual multimodal contrastive learning · {day info.Created}" ]
+              if info.Description <> "" then
+                  p [] [ str info.Description ]
+              p
+                  []
+                  [ str
+                        $"Each method learns the steps of the stream one after the other and is measured on the {split} rows of every task, \
+                             before training and after each step. The figures are over {seeds}. Rates are in per cent. BWT, backward transfer, is \
+                             what a task has gained or lost between the step that learned it and the end: below zero is forgetting. Relative \
+                             deviation is how far the alignment scores of old training data have moved since they were learned, against their size \
+                             (Frobenius norms); zero is perfect stability. Grey rows are references: zero-shot does not train, joint learns all \
+                             steps at once, individual starts again at every step, so that of it only the learned figures count." ] ]
+
+    let summary (run: ReportedRun) : Section =
+        let columns = Summary.columns run.Rows
+        let seeds = Summary.seeds run.Rows
+
+        let cell (column: SummaryColumn) method =
+            match Map.tryFind method column.Spreads with
+            | None -> [ str "–" ]
+            | Some spread when column.Best.Contains method -> [ strong [] [ str (column.Show spread) ] ]
+            | Some spread -> [ str (column.Show spread) ]
+
+        let arrow (column: SummaryColumn) =
+            match column.Better with
+            | Better.Higher -> "↑"
+            | Better.Lower -> "↓"
+
+        let row method =
+            (if Theme.isReference method then "reference" else ""),
+            [ [ chip run method; str method ]
+              for column in columns do
+                  cell column method
+              [ str (string seeds[method]) ] ]
+
+        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition Theme.isReference
+
+        [ yield!
+              heading
+                  "Summary"
+                  "After the last step, means over the tasks. Arrows say which way is better; the best continual method of each column is bold. Learned recall@10 is the recall of each task right after its own step (plasticity); time is preparing, training and finishing, all steps together."
+          Page.table
+              1
+              [ [ str "method" ]
+                for column in columns do
+                    [ str column.Title; span [ _class "unit" ] [ str $"{column.Unit} {arrow column}" ] ]
+                [ str "seeds" ] ]
+              (List.map row (competing @ references))
+          match Summary.forgotten run.Rows with
+          | Some sentence -> p [ _class "finding" ] [ str sentence ]
+          | None -> ()
+          for method, seed, why in run.Info.Failures do
+              p [ _class "failure" ] [ str $"Not finished: {method}, seed {seed}. {why}" ] ],
+        []
+
+    let steps (run: ReportedRun) : Section =
+        if run.Info.Steps.IsEmpty then
+            nothing
+        else
+            [ yield! heading "The stream" "One step after the other; the rows of a step are matched pairs."
+              Page.table
+                  3
+                  (List.map (fun (x: string) -> [ str x ]) [ "step"; "a"; "b"; "train"; "validation"; "test"; "accuracy" ])
+                  [ for step in run.Info.Steps ->
+                        "",
+                        [ [ str $"{step.Index} · {step.Name}" ]
+                          [ str step.A ]
+                          [ str step.B ]
+                          [ str (string step.Train) ]
+                          [ str (string step.Validation) ]
+                          [ str (string step.Test) ]
+                          [ str (if step.Accuracy then "yes" else "no") ] ] ] ],
+            []
+
+    let settings (run: ReportedRun) : Section =
+        let methods = run.Info.Methods
+
+        if methods.IsEmpty then
+            nothing
+        else
+            let trained = methods |> List.filter (fun m -> not m.Settings.IsEmpty)
+            let keys = methods |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct
+
+            let value key (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) key) |> Option.map snd
+
+            let shared, own =
+                keys |> List.partition (fun key -> trained |> List.map (value key) |> List.distinct |> List.length = 1)
+
+            [ yield!
+                  heading
+                      "Settings"
+                      "First what all methods that train share, then what differs; a dash means that the method has no such setting."
+              Page.terms true [ for key in shared -> key, value key trained.Head |> Option.defaultValue "" ]
+              if not own.IsEmpty then
+                  Page.table
+                      (own.Length + 1)
+                      (List.map (fun (x: string) -> [ str x ]) ("method" :: own))
+                      [ for m in trained ->
+                            "", [ str m.Label ] :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
+            []
+
+    let repeat (run: ReportedRun) : Section =
+        let info = run.Info
+
+        [ yield! heading "How to repeat this run" "The same command on the same data gives the same figures, up to timing."
+          if info.Command <> "" then
+              pre [] [ code [] [ str info.Command ] ]
+          Page.terms
+              false
+              [ "version", info.Version
+                "seeds", String.Join(", ", info.Seeds)
+                "numbers", String.Join(" on ", [ info.Dtype; info.Device ] |> List.filter ((<>) ""))
+                "data", info.Source
+                "digest", info.Digest
+                yield! info.Machine ] ],
+        []

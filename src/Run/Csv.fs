@@ -1,0 +1,76 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+open System.IO
+open CsvHelper
+
+/// Comma-separated tables (RFC 4180): invariant culture, LF, floats in their shortest form that reads back the same.
+[<RequireQualifiedAccess>]
+module internal Csv =
+    let private invariant = CultureInfo.InvariantCulture
+
+    /// A float as it stands in a table.
+    let number (x: float) = x.ToString("R", invariant)
+
+    /// Writes a header and rows, each as its fields.
+    let write (header: string list) (fields: 'row -> string list) (rows: 'row seq) (writer: TextWriter) : unit =
+        use csv = CsvWriter.Create(writer, CsvWriterOptions(NewLine = "\n"), leaveOpen = true)
+
+        for record in Seq.append [ header ] (Seq.map fields rows) do
+            csv.WriteRecord(Array.ofList record)
+
+    /// How a line's field is read: its text to a value, or (a `FormatException`) what it should have been.
+    let field (name: string) (expected: string) (parse: string -> bool * 'a) (text: string) : 'a =
+        match parse text with
+        | true, value -> value
+        | _ -> raise (FormatException $"{name} takes {expected}, not '{text}'")
+
+    let whole name = field name "a whole number" (fun text -> Int32.TryParse(text, NumberStyles.AllowLeadingSign, invariant))
+
+    let real name = field name "a number" (fun text -> Double.TryParse(text, NumberStyles.Float, invariant))
+
+    /// Faults past this many are not told one by one.
+    [<Literal>]
+    let private MostFaults = 10
+
+    let private strict =
+        CsvReaderOptions(
+            Separator = Nullable ',',
+            HasHeader = false,
+            TrackLineNumbers = true,
+            PoolStrings = true,
+            TrimWhitespace = Nullable false,
+            MalformedData = CsvMalformedDataHandling.Throw
+        )
+
+    /// Reads a table with that header. Faults: `Missing`, or `Unreadable` with the line, of which the first ten are told.
+    let read (path: string) (header: string list) (parse: string[] -> 'row) : Result<'row list, Fault list> =
+        let rows, faults = ResizeArray(), ResizeArray()
+        let wrong (line: int64) reason = faults.Add(Fault.Unreadable(path, $"line {line}: {reason}"))
+
+        try
+            use file = File.OpenRead path
+            use csv = CsvReader.Create(file, strict)
+            let record () = Array.init csv.FieldCount csv.GetString
+
+            if not (csv.Read()) || List.ofArray (record ()) <> header then
+                let wanted = String.Join(",", header)
+                wrong 1L $"expected the header {wanted}"
+            else
+                while faults.Count < MostFaults && csv.Read() do
+                    if csv.FieldCount <> header.Length then
+                        wrong csv.LineNumber $"{csv.FieldCount} fields instead of {header.Length}"
+                    else
+                        try
+                            rows.Add(parse (record ()))
+                        with :? FormatException as e ->
+                            wrong csv.LineNumber e.Message
+        with
+        | :? FileNotFoundException
+        | :? DirectoryNotFoundException -> faults.Add(Fault.Missing(path, "reading the results"))
+        | :? CsvFormatException as e -> wrong e.LineNumber "its quotes do not match"
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> faults.Add(Fault.Unreadable(path, e.Message))
+
+        if faults.Count = 0 then Ok(List.ofSeq rows) else Error(List.ofSeq faults)
