@@ -63,6 +63,32 @@ let private parseDevice (text: string) : Result<torch.Device, Fault list> =
         | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
     | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
 
+/// More threads than this no machine has a use for; libtorch can hang when it is asked for very many.
+[<Literal>]
+let private MostThreads = 256
+
+/// An option that is given twice, an empty folder's name, and threads without sense.
+let private checkGiven (arguments: ParseResults<RunArgument>) : Result<unit, Fault list> =
+    let repeated =
+        arguments.GetAllResults()
+        |> List.countBy arguments.Parser.GetTag
+        |> List.filter (fun (_, times) -> times > 1)
+        |> List.map fst
+
+    let faults =
+        [ for case in arguments.Parser.GetArgumentCases() do
+              if List.contains case.UnionCaseInfo.Tag repeated then
+                  Fault.Contradiction($"{case.CommandLineNames.Value.Head} is given twice", "give it once")
+          match arguments.TryGetResult Out with
+          | Some "" -> Fault.BadValue("--out", "a folder", "")
+          | _ -> ()
+          match arguments.TryGetResult Threads with
+          | Some n when n < 1 || n > MostThreads ->
+              Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
+          | _ -> () ]
+
+    if faults.IsEmpty then Ok() else Error faults
+
 /// The request that `cmcl run` was given, the data read and everything checked.
 let private request (command: string) (arguments: ParseResults<RunArgument>) : Result<Request, Fault list> =
     validated {
@@ -70,6 +96,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
         and! split = arguments.GetResult(Split, "test") |> parseSplit
         and! device = arguments.GetResult(Device, "cpu") |> parseDevice
         and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
+        and! () = checkGiven arguments
 
         return seeds, split, device, stream
     }
@@ -81,7 +108,13 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
             | Some text -> Plan.split text
             | None -> stream.Preset.Run
 
-        Plan.resolve stream.Preset given methods
+        let named =
+            if methods.IsEmpty then
+                Error [ Fault.BadValue("--methods", "at least one method (cmcl methods lists them)", "") ]
+            else
+                Plan.resolve stream.Preset given methods
+
+        named
         |> Result.bind (fun plans ->
             match plans |> List.collect (Plan.check stream) |> List.distinct with
             | [] ->
@@ -99,40 +132,37 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
 
 let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     let quiet = arguments.Contains Quiet
-    let threads = arguments.GetResult(Threads, Environment.ProcessorCount)
 
-    if threads < 1 then
-        refuse [ Fault.BadValue("--threads", "a whole number ≥ 1", string threads) ]
-    else
-        torch.set_num_threads threads
+    match
+        request command arguments
+        |> Result.bind (fun r -> Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> r))
+    with
+    | Error faults -> refuse faults
+    | Ok r ->
+        torch.set_num_threads (arguments.GetResult(Threads, Environment.ProcessorCount))
 
-        match
-            request command arguments
-            |> Result.bind (fun r -> Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> r))
-        with
+        if not quiet then
+            printfn "%s\n" (Display.settings r)
+
+        match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
         | Error faults -> refuse faults
-        | Ok r ->
-            if not quiet then
-                printfn "%s\n" (Display.settings r)
-
-            match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
+        | Ok finished when finished.Rows.IsEmpty -> 1
+        | Ok finished ->
+            match Report.write r.Out with
             | Error faults -> refuse faults
-            | Ok finished ->
-                match Report.write r.Out with
-                | Error faults -> refuse faults
-                | Ok report ->
-                    if not quiet then
-                        if Console.IsOutputRedirected then
-                            AnsiConsole.Profile.Width <- 120
+            | Ok report ->
+                if not quiet then
+                    if Console.IsOutputRedirected then
+                        AnsiConsole.Profile.Width <- 120
 
-                        AnsiConsole.Write(Display.summary r finished)
+                    AnsiConsole.Write(Display.summary r finished)
 
-                        printfn
-                            "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
-                            r.Seeds.Length
-                            (Path.GetFullPath report)
+                    printfn
+                        "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
+                        r.Seeds.Length
+                        (Path.GetFullPath report)
 
-                    if finished.Failures.IsEmpty then 0 else 1
+                if finished.Failures.IsEmpty then 0 else 1
 
 let report (arguments: ParseResults<ReportArgument>) : int =
     match Report.write (arguments.GetResult Results) with

@@ -10,15 +10,22 @@ let private options =
     [ for case in ArgumentParser.Create<RunArgument>().GetArgumentCases() do
           yield! case.CommandLineNames.Value ]
 
+let private commands = [ "run"; "report"; "info"; "methods" ]
+
 /// Argu's first line as a sentence, with the nearest option that there is.
-let private explain (message: string) : string =
+let private explain (argv: string[]) (message: string) : string =
     let first = (Array.head (message.Split '\n')).Replace("ERROR: ", "").Trim()
 
     match first.Split '\'' with
-    | [| _; given; _ |] when first.StartsWith "unrecognized" && given.StartsWith '-' ->
-        (Fault.Unknown("option", given, options)).Message
     | [| _; given; _ |] when first.StartsWith "unrecognized" ->
-        (Fault.Unknown("command", given, [ "run"; "report"; "info"; "methods" ])).Message
+        if List.contains argv[0] commands && not (given.StartsWith '-') then
+            $"cmcl {argv[0]} does not take '{given}' where it stands."
+        elif List.contains given options then
+            $"{given} is an option of cmcl run; write it after 'run'."
+        elif given.StartsWith '-' then
+            (Fault.Unknown("option", given, options)).Message
+        else
+            (Fault.Unknown("command", given, commands)).Message
     | _ -> first
 
 [<EntryPoint>]
@@ -50,6 +57,6 @@ let main argv =
         printfn "%s" e.Message
         0
     | :? ArguParseException as e ->
-        eprintfn "cmcl: %s (cmcl --help, cmcl run --help)" (explain e.Message)
+        eprintfn "cmcl: %s (cmcl --help, cmcl run --help)" (explain argv e.Message)
         2
     | CmclException fault -> Commands.refuse [ fault ]

@@ -1,0 +1,424 @@
+module Cmcl.Tests.CliTests
+
+open System
+open System.IO
+open System.Text.Json.Nodes
+open Expecto
+open Spectre.Console
+open TorchSharp
+open Cmcl
+open Cmcl.Cli
+
+/// What a command left: its exit code, standard output, standard error.
+type private Told = { Code: int; Out: string; Error: string }
+
+/// The command in this process, with both its outputs caught.
+let private cmcl (arguments: string list) : Told =
+    let out, error, console = Console.Out, Console.Error, AnsiConsole.Console
+    use newOut = new StringWriter()
+    use newError = new StringWriter()
+
+    try
+        Console.SetOut newOut
+        Console.SetError newError
+        AnsiConsole.Console <- AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput newOut))
+        let code = Program.main (Array.ofList arguments)
+
+        { Code = code
+          Out = newOut.ToString()
+          Error = newError.ToString() }
+    finally
+        Console.SetOut out
+        Console.SetError error
+        AnsiConsole.Console <- console
+        torch.set_num_threads 1
+
+let private inFolder (act: string -> unit) =
+    let folder = Directory.CreateTempSubdirectory "cmcl-cli"
+
+    try
+        act folder.FullName
+    finally
+        folder.Delete true
+
+/// Refused as a user's mistake: exit code 2, one line a fault on standard error with these words, no stack trace, nothing on
+/// standard output.
+let private expectRefused (words: string list) (told: Told) =
+    Expect.equal told.Code 2 $"exit code; standard error: {told.Error}"
+    Expect.equal told.Out "" "standard output"
+
+    for word in words do
+        Expect.stringContains told.Error word "the sentence"
+
+    Expect.isFalse (told.Error.Contains "   at ") "no stack trace"
+
+    for line in told.Error.TrimEnd().Split '\n' do
+        Expect.stringStarts line "cmcl: " "every line is a sentence of the command"
+
+/// A command that is refused and leaves no results folder.
+let private refused (title: string) (arguments: string list) (words: string list) =
+    testCase title (fun () ->
+        inFolder (fun folder ->
+            let out = Path.Combine(folder, "out")
+            expectRefused words (cmcl (arguments @ [ "--out"; out ]))
+            Expect.isEmpty (Directory.GetFileSystemEntries folder) "nothing was written"))
+
+let private onSynthetic arguments = [ "run"; "--stream"; "synthetic" ] @ arguments
+
+// ---- streams -----------------------------------------------------------------------------------------------------
+
+let private good =
+    """{ "format": "cmcl-stream/1", "name": "small",
+  "banks": { "vision:a": { "modality": "vision", "file": "vision.npy" }, "text:a": { "modality": "text", "file": "text.npy" } },
+  "rows": { "train": { "from": 0, "to": 12 }, "validation": { "from": 12, "to": 16 }, "test": { "from": 16, "to": 20 } },
+  "classes": { "kind": { "names": ["x", "y"], "labels": [0,1,0,1,0,1,0,1,0,1,0,1,0,1,0,1,0,1,0,1] } },
+  "prototypes": { "text:kind": { "modality": "text", "classes": "kind", "file": "prototypes.npy" } },
+  "steps": [ { "name": "only", "a": "vision:a", "b": "text:a", "train": "train", "validation": "validation", "test": "test",
+               "accuracy": { "items": "vision:a", "prototypes": "text:kind" } } ] }"""
+
+let private save (folder: string) (name: string) (t: torch.Tensor) = Npy.write (Path.Combine(folder, name)) t |> Check.get
+
+/// A stream folder with its description changed by `change` and its files by `spoil`.
+let private makeStream (change: string -> string) (spoil: string -> unit) (folder: string) =
+    use scope = torch.NewDisposeScope()
+
+    for name, rows in [ "vision", 20L; "text", 20L; "prototypes", 2L ] do
+        save folder (name + ".npy") (Seed.normal [ rows; 6L ] (Seed.ofInt 0 |> Seed.split name))
+
+    File.WriteAllText(Path.Combine(folder, StreamFolder.DefaultFile), change good)
+    spoil folder
+
+let private withValue (row: int64) (value: float) (folder: string) =
+    use scope = torch.NewDisposeScope()
+    let t = Seed.normal [ 20L; 6L ] (Seed.ofInt 0)
+    t.[[| torch.TensorIndex.Single row; torch.TensorIndex.Single 2L |]] <- torch.tensor value
+    save folder "vision.npy" t
+
+/// `run` refuses a spoilt stream, and `info` says the same.
+let private badStream title (change: string -> string) (spoil: string -> unit) (arguments: string list) (words: string list) =
+    testCase title (fun () ->
+        inFolder (fun folder ->
+            let data = Directory.CreateDirectory(Path.Combine(folder, "data")).FullName
+            let out = Path.Combine(folder, "out")
+            makeStream change spoil data
+            expectRefused words (cmcl ([ "run"; "--stream"; data; "-m"; "vanilla"; "--out"; out ] @ arguments))
+            Expect.isFalse (Directory.Exists out) "no results folder"
+
+            if arguments.IsEmpty then
+                expectRefused words (cmcl [ "info"; data ])))
+
+let private replaced (from: string) (into: string) (text: string) = text.Replace(from, into)
+
+let private asIs (_: string) = ()
+
+let private streams =
+    testList
+        "bad streams"
+        [ refused "no such name" [ "run"; "--stream"; "nothing" ] [ "no stream 'nothing'"; "synthetic" ]
+          refused "no such path" [ "run"; "--stream"; "./nowhere/here" ] [ "nowhere"; "does not exist" ]
+          badStream "a missing file" id (fun f -> File.Delete(Path.Combine(f, "text.npy"))) [] [ "text.npy"; "does not exist" ]
+          badStream
+              "a wrong shape"
+              id
+              (fun f ->
+                  use t = torch.zeros (19L, 6L)
+                  save f "text.npy" t)
+              []
+              [ "19"; "20"; "only" ]
+          badStream "a NaN" id (withValue 7L nan) [] [ "vision:a"; "NaN or infinite"; "row 7" ]
+          badStream "an infinity" id (withValue 3L infinity) [] [ "vision:a"; "NaN or infinite"; "row 3" ]
+          badStream "an unknown bank" (replaced "\"b\": \"text:a\"" "\"b\": \"text:b\"") asIs [] [ "text:b"; "text:a"; "bank" ]
+          badStream "an empty split" (replaced "{ \"from\": 16, \"to\": 20 }" "[]") asIs [] [ "no test rows"; "only" ]
+          badStream "a row out of range" (replaced "\"to\": 20" "\"to\": 21") asIs [] [ "row 20"; "20 rows" ]
+          badStream
+              "classes without prototypes"
+              (fun text ->
+                  let first, last = text.IndexOf "  \"prototypes\"", text.IndexOf "  \"steps\""
+                  text.Remove(first, last - first))
+              asIs
+              []
+              [ "prototypes"; "text:kind" ]
+          badStream "no JSON" (fun _ -> "{") asIs [] [ "stream.json"; "cannot be read" ]
+          badStream "a batch that no step fills" id asIs [ "--batch"; "13" ] [ "13"; "12 training rows"; "--batch 12" ]
+          testCase "a good one" (fun () ->
+              inFolder (fun folder ->
+                  makeStream id asIs folder
+                  let told = cmcl [ "info"; folder ]
+                  Expect.equal told.Code 0 told.Error
+                  Expect.stringContains told.Out "vision:a" "its banks")) ]
+
+// ---- options -----------------------------------------------------------------------------------------------------
+
+let private seeds =
+    [ for given in [ ""; "a"; "-1"; "3-1"; "0,0"; "1.5"; "99999999999"; "0," ] ->
+          refused $"seeds '{given}'" (onSynthetic [ "--seeds"; given ]) [ "--seeds takes whole numbers"; $"'{given}'" ] ]
+
+let private contradictions =
+    [ [ "-m"; "dns"; "--exact"; "--place"; "gradient" ], [ "--exact"; "--place gradient"; "--place eigenbasis" ]
+      [ "-m"; "dns"; "--exact"; "--partner"; "at-learning" ], [ "--exact"; "--partner current" ]
+      [ "-m"; "dns"; "--exact"; "--sides"; "input" ], [ "--sides input is exact already" ]
+      [ "-m"; "dns"; "--exact"; "--protect"; "soft" ], [ "--exact"; "--protect block" ]
+      [ "-m"; "dns"; "--protect"; "soft"; "--place"; "update" ], [ "--protect soft needs the eigenbasis"; "--place update" ]
+      [ "-m"; "vanilla"; "--tau"; "1" ], [ "--tau 1 changes nothing for vanilla" ]
+      [ "-m"; "dns"; "--tau"; "1" ], [ "--tau 1 changes nothing for dns" ]
+      [ "-m"; "dns[tau=1]" ], [ "'tau' changes nothing in dns[tau=1]" ]
+      [ "-m"; "vanilla[tau=1]" ], [ "'tau' is not an option of vanilla" ]
+      [ "-m"; "zero-shot"; "--lr"; "1" ], [ "--lr 1 changes nothing" ]
+      [ "-m"; "vanilla,vanilla" ], [ "'vanilla' is named twice" ]
+      [ "--lr"; "1"; "--lr"; "2" ], [ "--lr is given twice" ] ]
+    |> List.map (fun (arguments, words) -> refused (String.Join(' ', arguments)) (onSynthetic arguments) words)
+
+let private values =
+    [ [ "--threshold"; "trace:2" ], [ "threshold"; "trace:2" ]
+      [ "--threshold"; "rank:-1" ], [ "threshold"; "rank:-1" ]
+      [ "--partner-threshold"; "absolute:-1" ], [ "threshold"; "absolute:-1" ]
+      [ "--threshold"; "much" ], [ "threshold"; "KIND:VALUE"; "much" ]
+      [ "--split"; "train" ], [ "--split takes test or validation"; "train" ]
+      [ "--device"; "tpu" ], [ "--device takes cpu, cuda or cuda:N"; "tpu" ]
+      [ "--device"; "cuda:-1" ], [ "--device takes"; "cuda:-1" ]
+      [ "--device"; "cuda:99" ], [ "--device cuda:99"; "--device cpu" ]
+      [ "--threads"; "0" ], [ "--threads takes a whole number"; "0" ]
+      [ "--threads"; "100000" ], [ "--threads takes a whole number"; "100000" ]
+      [ "--threads"; "x" ], [ "--threads"; "x" ]
+      [ "--batch"; "1" ], [ "--batch takes"; "'1'" ]
+      [ "--batch"; "421" ], [ "421"; "420 training rows" ]
+      [ "--epochs"; "0" ], [ "--epochs takes"; "'0'" ]
+      [ "--lr"; "NaN" ], [ "--lr takes"; "NaN" ]
+      [ "--temperature"; "0" ], [ "--temperature takes"; "'0'" ]
+      [ "--scores"; "dot" ], [ "--scores takes raw or cosine"; "dot" ]
+      [ "--methods"; "nope" ], [ "no method 'nope'"; "vanilla" ]
+      [ "--methods"; "vanila" ], [ "no method 'vanila'"; "did you mean 'vanilla'" ]
+      [ "--methods"; "dns[lr" ], [ "--methods takes"; "dns[lr" ]
+      [ "--methods"; "," ], [ "--methods takes at least one method" ]
+      [ "--lrr"; "1" ], [ "no option '--lrr'"; "did you mean '--lr'" ]
+      [ "--seeds" ], [ "--seeds" ]
+      [ "extra" ], [ "does not take 'extra'" ] ]
+    |> List.map (fun (arguments, words) -> refused (String.Join(' ', arguments)) (onSynthetic arguments) words)
+
+let private commands =
+    let case (arguments: string list) words =
+        testCase $"""cmcl {String.Join(' ', arguments)}""" (fun () -> expectRefused words (cmcl arguments))
+
+    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, report, info, methods" ]
+      case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
+      case [ "--frob" ] [ "no option '--frob'" ]
+      case [ "--force" ] [ "--force is an option of cmcl run" ]
+      case [ "report" ] [ "missing argument" ]
+      case [ "info" ] [ "missing argument" ]
+      case [ "methods"; "nope" ] [ "no method 'nope'" ]
+      case [ "methods"; "dns"; "more" ] [ "does not take 'more'" ]
+      case [ "report"; "./nowhere" ] [ "nowhere"; "does not exist" ]
+      case (onSynthetic [ "--out"; "" ]) [ "--out takes a folder" ] ]
+
+let private gpu =
+    testCase "cuda where there is none" (fun () ->
+        if not (torch.cuda.is_available ()) then
+            inFolder (fun folder ->
+                let out = Path.Combine(folder, "out")
+                cmcl (onSynthetic [ "--device"; "cuda"; "--out"; out ]) |> expectRefused [ "--device cuda"; "--device cpu" ]
+                Expect.isFalse (Directory.Exists out) "no results folder"))
+
+let private folders =
+    testList
+        "folders"
+        [ testCase "an output folder below a file" (fun () ->
+              inFolder (fun folder ->
+                  let file = Path.Combine(folder, "file")
+                  File.WriteAllText(file, "mine")
+
+                  cmcl (onSynthetic [ "-m"; "zero-shot"; "--out"; Path.Combine(file, "out") ])
+                  |> expectRefused [ "cannot be written" ]
+
+                  cmcl (onSynthetic [ "-m"; "zero-shot"; "--out"; file ]) |> expectRefused [ "cannot be written" ]
+                  Expect.equal (File.ReadAllText file) "mine" "the file is as it was"))
+          testCase "results are replaced only by --force" (fun () ->
+              inFolder (fun folder ->
+                  let run more = cmcl (onSynthetic ([ "-m"; "zero-shot"; "--seeds"; "0"; "-q"; "--out"; folder ] @ more))
+                  let results = Path.Combine(folder, "results.csv")
+                  File.WriteAllText(Path.Combine(folder, "notes.txt"), "mine")
+                  Expect.equal (run []).Code 0 "a folder without results is taken"
+                  let before = File.ReadAllText results
+                  File.WriteAllText(results, before + "\n")
+                  run [] |> expectRefused [ "already holds results"; "--force" ]
+                  Expect.equal (File.ReadAllText results) (before + "\n") "untouched"
+                  Expect.equal (run [ "--force" ]).Code 0 "forced"
+                  Expect.equal (File.ReadAllText results) before "replaced"
+                  Expect.equal (File.ReadAllText(Path.Combine(folder, "notes.txt"))) "mine" "other files stay"))
+          testCase "a report of a folder without results" (fun () ->
+              inFolder (fun folder ->
+                  cmcl [ "report"; folder ] |> expectRefused [ "results.csv"; "does not exist" ]
+                  Expect.isEmpty (Directory.GetFileSystemEntries folder) "nothing was written"))
+          testCase "a report of broken results" (fun () ->
+              inFolder (fun folder ->
+                  File.WriteAllText(Path.Combine(folder, "results.csv"), "a,b\n1,2\n")
+                  cmcl [ "report"; folder ] |> expectRefused [ "results.csv"; "line 1"; "header" ]
+                  Expect.isFalse (File.Exists(Path.Combine(folder, "report.html"))) "no report")) ]
+
+// ---- help --------------------------------------------------------------------------------------------------------
+
+let private help =
+    testList
+        "help"
+        [ for command in [ []; [ "run" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
+              testCase $"""cmcl {String.Join(' ', command)} --help""" (fun () ->
+                  let told = cmcl (command @ [ "--help" ])
+                  Expect.equal (told.Code, told.Error) (0, "") "help is no fault"
+                  Expect.stringContains told.Out "USAGE" "usage")
+          testCase "cmcl alone tells its commands" (fun () ->
+              let told = cmcl []
+              Expect.equal told.Code 0 "exit code"
+
+              for name in [ "run"; "report"; "info"; "methods"; "--version" ] do
+                  Expect.stringContains told.Out name "the command")
+          testCase "run --help has every hyperparameter and every other option" (fun () ->
+              let text = (cmcl [ "run"; "--help" ]).Out
+
+              let options =
+                  [ for f in Field.all do
+                        if f.Name = "shuffle" then "no-shuffle" else f.Name ]
+                  @ [ "stream"; "methods"; "seeds"; "out"; "split"; "device"; "threads"; "save-weights"; "force"; "quiet" ]
+
+              for name in options do
+                  Expect.stringContains text $"--{name}" "an option")
+          testCase "methods lists each, and one with its options" (fun () ->
+              let all = (cmcl [ "methods" ]).Out
+
+              for m in Registry.methods do
+                  Expect.stringContains all m.Name "a method"
+                  let one = (cmcl [ "methods"; m.Name ]).Out
+
+                  for f in m.Fields do
+                      Expect.stringContains one f.Name "an option")
+          testCase "the version" (fun () ->
+              let told = cmcl [ "--version" ]
+              Expect.equal (told.Code, told.Out.Trim()) (0, $"cmcl {Record.cmclVersion}") "version") ]
+
+// ---- runs --------------------------------------------------------------------------------------------------------
+
+let private short out more =
+    cmcl (
+        onSynthetic [ "-m"; "vanilla,dns[exact=on],dns[place=gradient]"; "--seeds"; "0,3"; "--epochs"; "1"; "--out"; out ]
+        @ more
+    )
+
+let private read (folder: string) (name: string) = File.ReadAllText(Path.Combine(folder, name))
+
+/// Figures that a second run repeats: all but times.
+let private figures folder = (read folder "results.csv").Split '\n' |> Array.filter (fun line -> not (line.Contains ",seconds_"))
+
+let private weights (folder: string) =
+    Directory.GetFiles(Path.Combine(folder, "weights"), "*.npy", SearchOption.AllDirectories)
+    |> Array.sort
+    |> Array.map (fun file -> Path.GetRelativePath(folder, file).Replace('\\', '/'), File.ReadAllBytes file)
+
+let private text (node: JsonNode) (path: string list) : string =
+    let child (node: JsonNode) (name: string) = node[name] |> Option.ofObj |> Option.get
+    string (List.fold child node path)
+
+let private runs =
+    testList
+        "runs"
+        [ testCase "a run leaves everything, twice the same" (fun () ->
+              inFolder (fun folder ->
+                  let first, second = Path.Combine(folder, "first"), Path.Combine(folder, "second")
+                  let told = short first [ "--save-weights" ]
+                  Expect.equal (told.Code, told.Error) (0, "") "the first run"
+                  Expect.stringContains told.Out "dns[exact=on]" "the table has the methods"
+                  Expect.equal (short second [ "--save-weights"; "--quiet" ]) { Code = 0; Out = ""; Error = "" } "--quiet"
+
+                  for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "config.json"; "report.html" ] do
+                      Expect.isGreaterThan (FileInfo(Path.Combine(first, name)).Length) 100L name
+
+                  Expect.equal (figures first) (figures second) "results.csv, times aside"
+                  Expect.equal (read first "losses.csv") (read second "losses.csv") "losses.csv"
+                  Expect.equal (read first "spectra.csv") (read second "spectra.csv") "spectra.csv"
+                  Expect.equal (weights first) (weights second) "weights, byte for byte"
+                  let names = weights first |> Array.map fst
+
+                  for label in [ "vanilla"; "dns_exact_on_"; "dns_place_gradient_" ] do
+                      Expect.contains names $"weights/{label}/seed-3/step-06/audio.npy" "a head"
+
+                  Expect.equal names.Length (3 * 2 * 6 * 4) "methods × seeds × steps × modalities"))
+          testCase "config.json has what decides a run" (fun () ->
+              inFolder (fun folder ->
+                  Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"
+                  let config = JsonNode.Parse(read folder "config.json") |> Option.ofObj |> Option.get
+                  Expect.equal (text config [ "cmcl" ]) Record.cmclVersion "version"
+                  Expect.stringStarts (text config [ "command" ]) "cmcl run --stream synthetic -m \"vanilla,dns[" "command"
+                  Expect.stringContains (text config [ "machine"; "libtorch" ]) "." "libtorch"
+                  Expect.equal (text config [ "stream"; "name" ]) "synthetic" "stream"
+                  Expect.equal (text config [ "stream"; "digest" ]).Length 64 "digest"
+
+                  Expect.equal
+                      ((text config [ "seeds" ]).Split([| ' '; '\n'; '['; ']' |], StringSplitOptions.RemoveEmptyEntries))
+                      [| "0,"; "3" |]
+                      "seeds"
+
+                  Expect.equal (text config [ "split" ], text config [ "device" ]) ("test", "cpu") "split and device"
+
+                  let methods = config["methods"] |> Option.ofObj |> Option.get
+                  let exact = methods.AsArray() |> Seq.choose Option.ofObj |> Seq.item 1
+                  Expect.equal (text exact [ "label" ]) "dns[exact=on]" "label"
+                  Expect.equal (text exact [ "settings"; "exact" ], text exact [ "settings"; "epochs" ]) ("on", "1") "settings"))
+          testCase "report makes the same report again" (fun () ->
+              inFolder (fun folder ->
+                  Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"
+                  let before = read folder "report.html"
+                  File.Delete(Path.Combine(folder, "report.html"))
+                  let told = cmcl [ "report"; folder ]
+                  Expect.equal (told.Code, told.Error) (0, "") "report"
+                  Expect.equal (told.Out.Trim()) (Path.Combine(folder, "report.html")) "it tells where"
+                  Expect.equal (read folder "report.html") before "the same"))
+          testCase "a method that diverges is told, the others go on" (fun () ->
+              inFolder (fun folder ->
+                  let told =
+                      cmcl (
+                          onSynthetic
+                              [ "-m"
+                                "vanilla[lr=1e30;clip=off;optimizer=sgd],vanilla"
+                                "--epochs"
+                                "1"
+                                "--seeds"
+                                "0"
+                                "-q"
+                                "--out"
+                                folder ]
+                      )
+
+                  Expect.equal told.Code 1 "exit code"
+                  Expect.stringContains told.Error "diverged" "the sentence"
+                  Expect.stringContains (read folder "results.csv") ",vanilla,0,final,all," "the other's figures"
+                  Expect.stringContains (read folder "config.json") "diverged" "the record"))
+          testCase "all diverge" (fun () ->
+              inFolder (fun folder ->
+                  let told =
+                      cmcl (
+                          onSynthetic
+                              [ "-m"
+                                "vanilla[lr=1e30;clip=off;optimizer=sgd]"
+                                "--epochs"
+                                "1"
+                                "--seeds"
+                                "0"
+                                "-q"
+                                "--out"
+                                folder ]
+                      )
+
+                  Expect.equal told.Code 1 "exit code"
+                  Expect.equal (told.Error.TrimEnd().Split('\n').Length) 1 "one sentence")) ]
+
+let tests =
+    testSequenced (
+        testList
+            "command line"
+            [ streams
+              testList "seeds" seeds
+              testList "contradictions" contradictions
+              testList "values" values
+              testList "commands" commands
+              gpu
+              folders
+              help
+              runs ]
+    )
