@@ -144,9 +144,10 @@ let tests =
                     "dns[exact=on;place=gradient]", [ "--exact on cannot hold with --place gradient" ]
                     "dns[exact=on;partner=at-learning]", [ "as they are now"; "--partner current" ]
                     "dns[exact=on;sides=input]", [ "exact already" ]
-                    "dns[exact=on;protect=soft]", [ "fully protected" ]
-                    "dns[exact=on;protect=trust]", [ "fully protected" ]
-                    "dns[exact=on;protect=nothing]", [ "fully protected" ] ] do
+                    "dns[exact=on;protect=product]", [ "protected as a whole"; "--protect block" ]
+                    "dns[exact=on;protect=soft]", [ "protected as a whole" ]
+                    "dns[exact=on;protect=trust]", [ "protected as a whole" ]
+                    "dns[exact=on;protect=nothing]", [ "protected as a whole" ] ] do
                   refusal none [] [ text ] |> contains parts)
 
           test "methods named twice, options named twice" (fun () ->

@@ -84,12 +84,6 @@ module Frame =
         let k = Spectrum.rank inputs frame.Inputs
         struct (k, (if frame.OneSided then frame.Partners.Values.Length else Spectrum.rank partners frame.Partners))
 
-    /// The number of inputs directions that a cover member would give up, to prefer the cheapest.
-    let inputRank (protection: Protection) (frame: Frame) : int =
-        match protection with
-        | Protection.Block(inputs, _) -> Spectrum.rank inputs frame.Inputs
-        | _ -> frame.Inputs.NumericalRank
-
     /// Theorem 4 in the frame: a change D' is allowed when its top-left k̃ × k block is zero.
     let shape (protection: Protection) (frame: Frame) (start: torch.Tensor) : Shape =
         let likeStart (t: torch.Tensor) = t.``to``(start.dtype).``to`` start.device
