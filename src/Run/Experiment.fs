@@ -57,6 +57,7 @@ module Experiment =
 
     let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
         let folder = Path.Combine(request.Out, "weights", folderName plan.Label, $"seed-{seed}", $"step-{step.Index:D2}")
+
         Directory.CreateDirectory folder |> ignore
 
         Directory.CreateDirectory folder |> ignore
