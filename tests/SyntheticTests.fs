@@ -12,7 +12,7 @@ type Generators =
     static member Options() : Arbitrary<SyntheticOptions> =
         gen {
             let! dimension = Gen.choose (4, 24)
-            let! rank = Gen.choose (1, dimension)
+            let! rank = Gen.choose (2, dimension)
             let! samples = Gen.choose (10, 80)
             let! classes = Gen.choose (1, 8)
             let! noise = Gen.choose (0, 20)
@@ -186,7 +186,7 @@ let tests =
           testCase "options outside their range" (fun () ->
               for wrong in
                   [ { Synthetic.defaults with Rank = 65L }
-                    { Synthetic.defaults with Rank = 0L }
+                    { Synthetic.defaults with Rank = 1L }
                     { Synthetic.defaults with Samples = 9L }
                     { Synthetic.defaults with Classes = 0 }
                     { Synthetic.defaults with Noise = nan } ] do

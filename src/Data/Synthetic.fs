@@ -10,7 +10,7 @@ type SyntheticOptions =
     {
         /// d, the same for every modality.
         Dimension: int64
-        /// Rank r of every bank: its rows lie in a subspace of r dimensions.
+        /// Rank r of every bank, 2 or more (unit rows of one dimension are signs): its rows lie in a subspace of r dimensions.
         Rank: int64
         /// Rows of every bank: 7 in 10 to train on, 1 for validation, 2 for the test.
         Samples: int64
@@ -45,11 +45,11 @@ module Synthetic =
     let private check (options: SyntheticOptions) =
         let wrong name expected given = Check.fail (Fault.BadValue($"'{name}' of a synthetic stream", expected, given))
 
-        if options.Dimension < 1L then
-            wrong "Dimension" "1 or more" (string options.Dimension)
+        if options.Dimension < 2L then
+            wrong "Dimension" "2 or more" (string options.Dimension)
 
-        if options.Rank < 1L || options.Rank > options.Dimension then
-            wrong "Rank" $"1 to {options.Dimension}, the dimension" (string options.Rank)
+        if options.Rank < 2L || options.Rank > options.Dimension then
+            wrong "Rank" $"2 to {options.Dimension}, the dimension" (string options.Rank)
 
         if options.Samples < 10L then
             wrong "Samples" "10 or more" (string options.Samples)

@@ -84,12 +84,6 @@ module Frame =
         let k = Spectrum.rank inputs frame.Inputs
         struct (k, (if frame.OneSided then frame.Partners.Values.Length else Spectrum.rank partners frame.Partners))
 
-    /// The number of inputs directions that a cover member would give up, to prefer the cheapest.
-    let inputRank (protection: Protection) (frame: Frame) : int =
-        match protection with
-        | Protection.Block(inputs, _) -> Spectrum.rank inputs frame.Inputs
-        | _ -> frame.Inputs.NumericalRank
-
     /// Theorem 4 in the frame: a change D' is allowed when its top-left k̃ × k block is zero.
     let shape (protection: Protection) (frame: Frame) (start: torch.Tensor) : Shape =
         let likeStart (t: torch.Tensor) = t.``to``(start.dtype).``to`` start.device
@@ -114,7 +108,7 @@ module Frame =
             let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
-    /// The point nearest in the ellipsoid's own metric family: D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
+    /// The point of the ellipsoid nearest to the change (Frobenius norm): D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
     /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
@@ -127,17 +121,21 @@ module Frame =
                 change * importance.eq (0.0.ToScalar())
             else
                 let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
-                // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
-                let rec solve (nu: float) (rounds: int) =
+
+                /// Σ p D² and Σ p² D²/(1 + νp), the first one's slope over −2.
+                let sizeAndSlope (nu: float) =
                     use scope = torch.NewDisposeScope()
                     let d = at nu
-                    let now = size d
+                    let weighted = importance.square () * d.square () / (importance * nu.ToScalar() + 1.0.ToScalar())
+                    struct (size d, Tensors.toFloat (weighted.sum ()))
+
+                // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
+                let rec solve (nu: float) (rounds: int) =
+                    let struct (now, slope) = sizeAndSlope nu
 
                     if now <= budget * (1.0 + 1e-9) || rounds = 0 then
                         struct (nu, now)
                     else
-                        let weighted = importance.square () * d.square () / (importance * nu.ToScalar() + 1.0.ToScalar())
-                        let slope = Tensors.toFloat (weighted.sum ())
                         solve (nu + now / slope * (sqrt (now / budget) - 1.0)) (rounds - 1)
 
                 let struct (nu, now) = solve 0.0 60

@@ -125,9 +125,11 @@ module Spectrum =
                 torch.cat ([| u; q.narrow (1L, k, d - k) |], 1L))
 
     /// C = U Λ Uᵀ of a symmetric positive semi-definite matrix: symmetrised, decomposed in float64, largest first, negative
-    /// rounding set to 0, the numerically empty part of the basis completed by `complete`.
+    /// rounding set to 0, the numerically empty part of the basis completed by `complete`. Raises `Fault.NonFinite` for a
+    /// matrix with a NaN or an infinity, whose eigenvalues would be any numbers.
     let decompose (matrix: torch.Tensor) : Spectrum =
         Tensors.requireMatrix "second moment" matrix.shape[0] matrix.shape[0] matrix
+        Tensors.requireFinite "second moment" matrix
 
         Tensors.scopedWith (fun s -> [ s.Vectors ]) (fun () ->
             let c = matrix.``to`` torch.float64

@@ -19,20 +19,24 @@ module Retrieval =
         let n = queries.shape[0]
         let rows = max 1L (blockSize / max 1L keys.shape[0])
 
+        let block state first count =
+            use scope = torch.NewDisposeScope()
+            f state first (Tensors.product (queries.narrow (0L, first, count)) (keys.t ()))
+
         let rec go state first =
             if first >= n then
                 state
             else
-                use scope = torch.NewDisposeScope()
                 let count = min rows (n - first)
-                go (f state first (Tensors.product (queries.narrow (0L, first, count)) (keys.t ()))) (first + count)
+                go (block state first count) (first + count)
 
         go state 0L
 
     /// The chance of being among the k largest, ties broken evenly: clamp((k − greater)/equal, 0, 1), where `equal` counts
-    /// the match itself (metrics.md, section 2: expected rank among ties).
+    /// the match itself (metrics.md, section 2: expected rank among ties). A match whose score is NaN equals nothing, itself
+    /// neither, and is not found.
     let private hits (k: int) (greater: torch.Tensor) (equal: torch.Tensor) =
-        ((k.ToScalar() - greater) / equal).clamp(0.0.ToScalar(), 1.0.ToScalar())
+        ((k.ToScalar() - greater) / equal).clamp(0.0.ToScalar(), 1.0.ToScalar()) * equal.gt (0.0.ToScalar())
 
     /// Recall@k for each k, as fractions: row i of `queries` looks for row i of `keys` (n × d each, as scores want them).
     let recall (ks: int list) (queries: torch.Tensor) (keys: torch.Tensor) : float list =

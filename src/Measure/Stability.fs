@@ -28,22 +28,23 @@ module Stability =
         let a1, b1 = outputs now pair.A xa, outputs now pair.B xb
         let n, columns = xa.shape[0], xb.shape[0]
 
-        let rec go first struct (sum, largest, squares, size) =
-            if first >= n then
-                struct (sum, largest, squares, size)
-            else
-                use scope = torch.NewDisposeScope()
-                let count = min blockRows (n - first)
-                let block (ya: torch.Tensor) (yb: torch.Tensor) = Tensors.product (ya.narrow (0L, first, count)) (yb.t ())
-                let old = block a0 b0
-                let change = (block a1 b1 - old).abs()
+        let add struct (sum, largest, squares, size) first count =
+            use scope = torch.NewDisposeScope()
+            let block (ya: torch.Tensor) (yb: torch.Tensor) = Tensors.product (ya.narrow (0L, first, count)) (yb.t ())
+            let old = block a0 b0
+            let change = (block a1 b1 - old).abs()
 
-                go
-                    (first + count)
-                    (struct (sum + Tensors.toFloat (change.sum ()),
-                             max largest (Tensors.toFloat (change.max ())),
-                             squares + Tensors.toFloat (change.square().sum()),
-                             size + Tensors.toFloat (old.square().sum())))
+            struct (sum + Tensors.toFloat (change.sum ()),
+                    max largest (Tensors.toFloat (change.max ())),
+                    squares + Tensors.toFloat (change.square().sum()),
+                    size + Tensors.toFloat (old.square().sum()))
+
+        let rec go first sums =
+            if first >= n then
+                sums
+            else
+                let count = min blockRows (n - first)
+                go (first + count) (add sums first count)
 
         let struct (sum, largest, squares, size) = go 0L (struct (0.0, 0.0, 0.0, 0.0))
         let entries = float n * float columns

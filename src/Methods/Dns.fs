@@ -31,7 +31,7 @@ module Dns =
         if not settings.Exact || settings.Sides = Sides.Input then
             plain
         else
-            let cost m = Frame.inputRank (Settings.protection settings) plain[m]
+            let cost m = Spectrum.rank settings.Threshold plain[m].Inputs
             let cover = Cover.cheapest cost moving (History.edges memory)
             plain |> Map.map (fun m f -> { f with OneSided = Set.contains m cover })
 
@@ -213,11 +213,8 @@ module Dns =
               Fault.Contradiction("--exact on needs partner outputs as they are now", "use --partner current")
           if settings.Exact && settings.Sides = Sides.Input then
               Fault.Contradiction("--sides input is exact already", "leave out --exact on, or use --sides dual")
-          if
-              settings.Exact
-              && (settings.Protect = Protect.Soft || settings.Protect = Protect.Trust || settings.Protect = Protect.Nothing)
-          then
-              Fault.Contradiction("--exact on needs entries that are fully protected", "use --protect block or product") ]
+          if settings.Exact && settings.Protect <> Protect.Block then
+              Fault.Contradiction("--exact on needs a side that is protected as a whole", "use --protect block") ]
 
     let private make name summary presets fixedNames : Method =
         { Name = name
@@ -241,7 +238,7 @@ module Dns =
             "dns-soft"
             "DNS that damps each entry by what it does to old scores (--tau)"
             [ "place", "eigenbasis"; "protect", "soft" ]
-            ("budget" :: inFrames)
+            ([ "budget"; "exact" ] @ inFrames)
 
     /// DNS with a stability budget (theory.md, section 7a).
     let trust: Method =
@@ -249,7 +246,7 @@ module Dns =
             "dns-trust"
             "DNS that keeps each step's change of old scores within --budget"
             [ "place", "eigenbasis"; "protect", "trust" ]
-            ("tau" :: inFrames)
+            ([ "tau"; "exact" ] @ inFrames)
 
     /// The frames without a mask: what the basis alone does.
     let eigenbasisOnly: Method =

@@ -60,6 +60,8 @@ module Experiment =
 
         Directory.CreateDirectory folder |> ignore
 
+        Directory.CreateDirectory folder |> ignore
+
         for KeyValue(m, w) in heads do
             use cpu = w.cpu ()
             Npy.write (Path.Combine(folder, m.Name + ".npy")) cpu |> Check.get
@@ -137,13 +139,14 @@ module Experiment =
         let cell (finished, tables) (plan, seed) =
             tell (Progress.Began(plan, seed, share finished))
 
-            let within event =
-                let sofar =
-                    match event with
-                    | Event.Epoch(_, _, _, updates, _) -> updates
-                    | Event.Remark _ -> 0L
+            let sofar = ref 0L
 
-                tell (Progress.Within(plan, seed, event, share (finished + sofar)))
+            let within event =
+                match event with
+                | Event.Epoch(_, _, _, updates, _) -> sofar.Value <- updates
+                | Event.Remark _ -> ()
+
+                tell (Progress.Within(plan, seed, event, share (finished + sofar.Value)))
 
             let save step heads =
                 if request.SaveWeights then

@@ -17,8 +17,7 @@ module Loop =
     let updates (settings: Settings) (counts: int64 list) : int64 =
         int64 settings.Epochs * List.sumBy (batches settings.Batch) counts
 
-    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
-    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+    let private ordered (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
         let ofTask i n =
             let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
 
@@ -36,6 +35,10 @@ module Loop =
             [ for i in order -> all[int i] ]
         else
             List.ofArray all
+
+    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
+    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed counts)
 
     let private free (old: torch.Tensor list) (kept: torch.Tensor list) =
         for t in old do
@@ -65,7 +68,7 @@ module Loop =
         struct (Tensors.toFloat pass.Loss, Heads.replace moved weights, next)
 
     /// Trains a session and returns its weights, moved to the caller's scope. `onEpoch epoch loss updates` is told after each epoch:
-    /// its number, the mean loss of its batches, the updates so far. A loss that is not finite ends it with `Error epoch`.
+    /// its number, the mean loss of its batches, the updates so far. A loss or a weight that is not finite ends it with `Error epoch`.
     let train (settings: Settings) (seed: Seed) (onEpoch: int -> float -> int64 -> unit) (session: Session) : Result<Heads, int> =
         use scope = torch.NewDisposeScope()
         let counts = session.Data |> List.map _.Count
@@ -101,6 +104,8 @@ module Loop =
         let start = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
 
         match overEpochs start (session.Transform.Init start) 1 0L with
+        // The last update has no loss after it that would tell.
+        | Ok trained when not (trained.Values |> Seq.forall Tensors.isFinite) -> Error settings.Epochs
         | Ok trained ->
             for t in Heads.tensors trained do
                 scope.MoveToOuter t |> ignore

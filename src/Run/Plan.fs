@@ -95,6 +95,7 @@ module Plan =
                     |> Result.bind (apply written.Options)
                     |> Result.bind (fun settings ->
                         let idle = written.Options |> List.filter (fun (name, _) -> not (Field.matters settings name))
+                        let repeated = written.Options |> List.countBy fst |> List.filter (fun (_, n) -> n > 1)
 
                         match
                             m.Refuses settings
@@ -102,7 +103,9 @@ module Plan =
                                     Fault.Contradiction(
                                         $"'{name}' changes nothing in {label written}",
                                         "leave it out, or set what it belongs to (--protect, --sides)"
-                                    ) ]
+                                    )
+                                for name, _ in repeated ->
+                                    Fault.Contradiction($"'{name}' is given twice in {label written}", "give each option once") ]
                         with
                         | [] -> Ok { Label = label written; Method = m; Settings = settings }
                         | faults -> Error faults)

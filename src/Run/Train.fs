@@ -135,7 +135,7 @@ module Train =
             | _ -> t.Dispose()
 
     /// Runs a plan on a stream with one seed. `tell` hears of progress, `save step heads` gets the heads after each step that
-    /// trained. A loss that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
+    /// trained. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
     let run
         (stream: Stream)
         (device: torch.Device)
@@ -161,8 +161,10 @@ module Train =
         let lengths = stream.Steps |> List.map (fun s -> int64 s.Train.Length)
         let total = Loop.updates settings lengths
 
+        let diverged (at: Step) epoch = Error [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ]
+
         /// Trains on the given steps as one session, named by the last of them.
-        let session (steps: Step list) (memory: Memory) (heads: Heads) (sofar: int64) =
+        let train (steps: Step list) (memory: Memory) (heads: Heads) (sofar: int64) =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
             let tasks = steps |> List.map (task bench)
@@ -191,12 +193,14 @@ module Train =
             let struct (training, trained) = timed (fun () -> Loop.train settings order onEpoch session)
 
             match trained with
-            | Error epoch -> Error [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ]
+            | Error epoch -> diverged at epoch
             | Ok trained ->
                 let struct (finishing, (heads, memory)) =
                     timed (fun () ->
                         let heads = session.Finish trained
                         heads, m.End context memory heads tasks)
+
+                let after = lossOf heads
 
                 let reading metric value =
                     { Step = at.Index
@@ -206,22 +210,32 @@ module Train =
 
                 let readings =
                     [ reading "loss_before" before
-                      reading "loss_after" (lossOf heads)
+                      reading "loss_after" after
                       reading "seconds_prepare" preparing
                       reading "seconds_train" training
                       reading "seconds_finish" finishing
                       reading "bytes_state" (float (Memory.bytes memory)) ]
 
-                keep heads memory scope
+                if not (Double.IsFinite after) then
+                    diverged at settings.Epochs
+                else
+                    keep heads memory scope
 
-                Ok(
-                    heads,
-                    memory,
-                    { Readings = readings
-                      Losses = List.ofSeq losses
-                      Spectra = session.Spectra |> List.map (fun s -> at.Index, s) },
-                    sofar + updates
-                )
+                    Ok(
+                        heads,
+                        memory,
+                        { Readings = readings
+                          Losses = List.ofSeq losses
+                          Spectra = session.Spectra |> List.map (fun s -> at.Index, s) },
+                        sofar + updates
+                    )
+
+        /// The same; weights so large that their moments overflow end a run before its first epoch.
+        let session steps memory heads sofar =
+            try
+                train steps memory heads sofar
+            with CmclException(Fault.NonFinite _) ->
+                diverged (List.last steps) 0
 
         let join (a: Outcome) (b: Outcome) : Outcome =
             { Readings = a.Readings @ b.Readings

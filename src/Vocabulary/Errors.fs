@@ -60,7 +60,7 @@ type Fault =
         | RowOutOfRange(where, row, rows) -> $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
-            $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss is not finite. Try a lower --lr, or --clip."
+            $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss or its weights are not finite. Try a lower --lr, or --clip."
         | UnknownKey(where, key, known) ->
             let names = String.Join(", ", known)
 

@@ -95,5 +95,12 @@ module Tensors =
         use scope = torch.NewDisposeScope()
         t.isfinite().all().cpu().item<bool>()
 
+    /// Raises `Fault.NonFinite`, with the first such row, if a matrix has a NaN or an infinity.
+    let requireFinite (what: string) (matrix: torch.Tensor) : unit =
+        if not (isFinite matrix) then
+            use scope = torch.NewDisposeScope()
+            let row = matrix.isfinite().all(1L).logical_not().to_type(torch.int64).argmax().cpu()
+            Check.fail (Fault.NonFinite(what, row.item<int64>()))
+
     /// Bytes that the tensor's elements take.
     let bytes (t: torch.Tensor) : int64 = t.NumberOfElements * int64 (t.element_size ())

@@ -1,0 +1,60 @@
+module Cmcl.Tests.HeadsTests
+
+open Cmcl
+open Expecto
+open Cmcl.Tests.Checks
+open TorchSharp
+
+let private pair = Pair.named vision text
+
+let private heads (c: Case) : Heads = Map [ pair.A, normal c "wa" c.D c.Da; pair.B, normal c "wb" c.D c.Db ]
+
+let tests =
+    testList
+        "Heads"
+        [ property "identity heads leave square features as they are" (fun c ->
+              let w = Heads.identity Dtype.Float64 torch.CPU c.D [ pair.A, c.D; pair.B, c.Db ]
+              let x = normal c "x" c.N c.D
+              identical "outputs" (Heads.outputs (w[pair.A]) x) x
+              same "rectangular" 0.0 (w[pair.B]) (torch.eye (c.D, c.Db, dtype = torch.float64)))
+
+          property "outputs are the row by row dot products" (fun c ->
+              let w, x = normal c "w" c.D c.Da, normal c "x" c.N c.Da
+              let y, w', x' = values (Heads.outputs w x), values w, values x
+
+              for i in 0 .. int c.N - 1 do
+                  for k in 0 .. int c.D - 1 do
+                      near "entry" tight (y[i][k]) (Array.fold2 (fun sum a b -> sum + a * b) 0.0 w'[k] x'[i]))
+
+          property "one column more than the features is a bias" (fun c ->
+              let w, b, x = normal c "w" c.D c.Da, normal c "b" c.D 1L, normal c "x" c.N c.Da
+              let y = Heads.outputs (torch.cat ([| w; b |], 1L)) x
+              same "outputs" tight y (Heads.outputs w x + b.t ()))
+
+          property "the global parameter gives the scores" (fun c ->
+              let h, xa, xb = heads c, normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
+              same "scores" tight (xa.mm(Heads.globalParameter pair h).mm(xb.t ())) (Alignment.between pair h xa xb))
+
+          property "replace keeps the others, and everything leaves its inputs alone" (fun c ->
+              let h, x = heads c, normal c "x" c.N c.Da
+              let other = normal c "other" c.D c.Da
+
+              untouched "Heads" (x :: other :: Heads.tensors h) (fun () ->
+                  let replaced = Heads.replace (Map [ pair.A, other ]) h
+                  identical "replaced" (replaced[pair.A]) other
+                  identical "kept" (replaced[pair.B]) (h[pair.B])
+                  Heads.outputs (h[pair.A]) x |> ignore
+                  Heads.inputs (h[pair.A]) x |> ignore
+                  Heads.globalParameter pair h |> ignore
+                  Heads.map (fun w -> w * number 2.0) h))
+
+          test "an unknown head, and features that do not fit, are faults" (fun () ->
+              let h: Heads = Map [ pair.A, torch.eye (3L, dtype = torch.float64) ]
+
+              match faultOf (fun () -> Heads.weight pair.B h) with
+              | Fault.Unknown("head", "text", [ "vision" ]) -> ()
+              | other -> failtest other.Message
+
+              match faultOf (fun () -> Heads.outputs (h[pair.A]) (torch.ones (2L, 5L, dtype = torch.float64))) with
+              | Fault.Shape _ -> ()
+              | other -> failtest other.Message) ]

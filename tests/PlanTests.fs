@@ -1,0 +1,182 @@
+module Cmcl.Tests.PlanTests
+
+open Cmcl
+open Expecto
+open Cmcl.Tests.Checks
+
+let private none: Preset = { Common = Map.empty; Methods = Map.empty; Run = [] }
+
+let private plans preset given methods = Plan.resolve preset given methods
+let private one preset given text = plans preset given [ text ] |> Check.get |> List.exactlyOne
+
+/// What is refused, in one string.
+let private refusal preset given methods = plans preset given methods |> faultsOf |> List.map _.Message |> String.concat " | "
+
+let private contains (parts: string list) (message: string) =
+    for part in parts do
+        Expect.stringContains message part message
+
+/// Values that each hyperparameter takes, as they are shown, and values that it refuses.
+let private table =
+    [ "lr", [ "0.001"; "0"; "1e-05" ], [ "-1"; "x"; ""; "nan"; "infinity"; "1,5" ]
+      "epochs", [ "1"; "20" ], [ "0"; "-1"; "1.5"; " 3" ]
+      "batch", [ "2"; "64"; "all" ], [ "1"; "0"; "half" ]
+      "weight-decay", [ "0"; "0.001" ], [ "-0.1"; "none" ]
+      "temperature", [ "0.07"; "1" ], [ "0"; "-1" ]
+      "scores", [ "raw"; "cosine" ], [ "dot"; "Raw" ]
+      "symmetric", [ "on"; "off" ], [ "true"; "1" ]
+      "optimizer", [ "adamw"; "sgd" ], [ "adam" ]
+      "decay", [ "linear"; "cosine"; "constant" ], [ "step" ]
+      "clip", [ "1"; "0.5"; "off" ], [ "0"; "-1"; "none" ]
+      "shuffle", [ "on"; "off" ], [ "yes" ]
+      "dtype", [ "float32"; "float64" ], [ "float16" ]
+      "place", [ "gradient"; "update"; "eigenbasis" ], [ "weights" ]
+      "sides", [ "dual"; "input" ], [ "output" ]
+      "protect", [ "block"; "product"; "soft"; "trust"; "nothing" ], [ "hard" ]
+      "exact", [ "on"; "off" ], [ "yes" ]
+      "partner", [ "current"; "at-learning" ], [ "stale" ]
+      "threshold", [ "trace:0.003"; "rank:4" ], [ "0.003"; "trace:2" ]
+      "partner-threshold", [ "absolute:0.01"; "energy:0.1" ], [ "all" ]
+      "tau", [ "3e-05"; "1" ], [ "0"; "-1" ]
+      "budget", [ "0.1"; "0" ], [ "-0.1"; "x" ] ]
+
+let tests =
+    testList
+        "Plan"
+        [ test "every hyperparameter is in the table above" (fun () ->
+              Expect.equal (table |> List.map (fun (name, _, _) -> name)) (Field.names Field.all) "names")
+
+          test "every hyperparameter reads what it shows and refuses the rest" (fun () ->
+              for name, takes, refuses in table do
+                  let field = Field.all |> List.find (fun f -> f.Name = name)
+
+                  for value in takes do
+                      let settings = Field.read name value Settings.initial |> Check.get
+                      Expect.equal (field.Show settings) value $"{name} {value}"
+                      Expect.equal (field.Read value Settings.initial |> Check.get) settings $"{name} {value} again"
+
+                  for value in refuses do
+                      match Field.read name value Settings.initial with
+                      | Error [ Fault.BadValue _ ] -> ()
+                      | other -> failtest $"{name} '{value}' gave {other}")
+
+          test "a hyperparameter that there is not gets a suggestion" (fun () ->
+              match Field.read "treshold" "trace:0" Settings.initial with
+              | Error [ fault ] -> contains [ "hyperparameter"; "treshold"; "did you mean 'threshold'" ] fault.Message
+              | other -> failtest $"{other}")
+
+          test "the initial settings are shown as they would be written" (fun () ->
+              for f in Field.all do
+                  Expect.equal (f.Read (f.Show Settings.initial) Settings.initial |> Check.get) Settings.initial f.Name)
+
+          test "each over those before: initial, common, method, stream's method, given, brackets" (fun () ->
+              let rate preset given text = (one preset given text).Settings.LearningRate
+              let common = { none with Common = Map [ "lr", "1" ] }
+
+              let methods =
+                  { common with
+                      Methods = Map [ "vanilla", Map [ "lr", "2" ] ] }
+
+              Expect.equal (rate none [] "vanilla") 1e-4 "initial"
+              Expect.equal (rate common [] "vanilla") 1.0 "common"
+              Expect.equal (rate methods [] "vanilla") 2.0 "the stream's for the method"
+              Expect.equal (rate methods [] "joint") 1.0 "not for another method"
+              Expect.equal (rate methods [ "lr", "3" ] "vanilla") 3.0 "given"
+              Expect.equal (rate methods [ "lr", "3" ] "vanilla[lr=4]") 4.0 "brackets"
+
+              let threshold preset given text = Threshold.show (one preset given text).Settings.Threshold
+              let common = { none with Common = Map [ "threshold", "rank:1" ] }
+              Expect.equal (threshold common [] "reference") "absolute:0.01" "the method's own over the common"
+
+              let methods =
+                  { common with
+                      Methods = Map [ "reference", Map [ "threshold", "rank:2" ] ] }
+
+              Expect.equal (threshold methods [] "reference") "rank:2" "the stream's for the method over its own")
+
+          test "brackets: several options, spaces, commas between methods" (fun () ->
+              let p = one none [] "dns[ lr = 1e-3 ; tau=1e-4;protect = product]"
+              Expect.equal p.Settings.LearningRate 1e-3 "lr"
+              Expect.equal p.Settings.Tau 1e-4 "tau"
+              Expect.equal p.Label "dns[lr=1e-3;tau=1e-4;protect=product]" "label"
+              Expect.equal (one none [] "dns[lr=1,epochs=2]").Label "dns[lr=1;epochs=2]" "commas inside"
+              Expect.equal (Plan.split "vanilla, dns[lr=1,tau=2] ,,joint") [ "vanilla"; "dns[lr=1,tau=2]"; "joint" ] "split"
+              Expect.equal (one none [] "dns[]").Label "dns" "empty brackets")
+
+          test "brackets that are none are refused" (fun () ->
+              for text in [ "dns[lr]"; "dns[lr=1"; "dns[lr=1]x" ] do
+                  match plans none [] [ text ] with
+                  | Error [ Fault.BadValue("--methods", _, given) ] -> Expect.equal given text "what came"
+                  | other -> failtest $"{text}: {other}"
+
+              for text in [ "dns]"; "[lr=1]"; "vanila"; "" ] do
+                  match plans none [] [ text ] with
+                  | Error [ Fault.Unknown("method", _, known) ] -> Expect.contains known "dns" "what there is"
+                  | other -> failtest $"{text}: {other}")
+
+          test "every fault is told, not only the first" (fun () ->
+              Expect.hasLength (plans none [] [ "dns[lr=x;tau=-1]"; "vanila" ] |> faultsOf) 3 "three")
+
+          test "an option that a method does not take is refused by name" (fun () ->
+              refusal none [] [ "vanilla[tau=1]" ] |> contains [ "'tau' is not an option of vanilla"; "vanilla takes lr" ]
+              refusal none [] [ "zero-shot[lr=1]" ] |> contains [ "zero-shot takes no options" ]
+              refusal none [] [ "dns-trust[protect=block]" ] |> contains [ "'protect' is not an option of dns-trust" ])
+
+          test "an option that changes nothing is refused in a sentence" (fun () ->
+              refusal none [] [ "dns[tau=1]" ] |> contains [ "'tau' changes nothing in dns[tau=1]" ]
+              refusal none [] [ "dns[budget=1]" ] |> contains [ "'budget' changes nothing" ]
+              refusal none [] [ "dns[protect=trust;threshold=rank:1]" ] |> contains [ "'threshold' changes nothing" ]
+
+              refusal none [] [ "dns[sides=input;partner-threshold=rank:1]" ]
+              |> contains [ "'partner-threshold' changes nothing" ]
+
+              refusal none [] [ "dns[sides=input;partner=current]" ] |> contains [ "'partner' changes nothing" ]
+              refusal none [ "tau", "1" ] [ "vanilla"; "dns" ] |> contains [ "--tau 1 changes nothing for vanilla, dns" ])
+
+          test "an option given counts if one method uses it" (fun () ->
+              let resolved = plans none [ "tau", "1" ] [ "vanilla"; "dns-soft" ] |> Check.get
+              Expect.equal (resolved |> List.map _.Settings.Tau) [ Settings.initial.Tau; 1.0 ] "only where it belongs")
+
+          test "settings that exclude each other are refused with what would work" (fun () ->
+              for text, parts in
+                  [ "dns[place=gradient;protect=soft]", [ "needs the eigenbasis"; "use --place eigenbasis" ]
+                    "dns[place=update;protect=trust]", [ "needs the eigenbasis" ]
+                    "dns[exact=on;place=gradient]", [ "--exact on cannot hold with --place gradient" ]
+                    "dns[exact=on;partner=at-learning]", [ "as they are now"; "--partner current" ]
+                    "dns[exact=on;sides=input]", [ "exact already" ]
+                    "dns[exact=on;protect=product]", [ "protected as a whole"; "--protect block" ]
+                    "dns[exact=on;protect=soft]", [ "protected as a whole" ]
+                    "dns[exact=on;protect=trust]", [ "protected as a whole" ]
+                    "dns[exact=on;protect=nothing]", [ "protected as a whole" ] ] do
+                  refusal none [] [ text ] |> contains parts)
+
+          test "methods named twice, options named twice" (fun () ->
+              refusal none [] [ "dns"; "dns" ] |> contains [ "'dns' is named twice" ]
+              Expect.hasLength (plans none [] [ "dns"; "dns[lr=1]" ] |> Check.get) 2 "told apart in brackets"
+              refusal none [] [ "dns[lr=1;lr=2]" ] |> contains [ "'lr' is given twice in dns[lr=1;lr=2]" ])
+
+          test "what is recorded is what counts" (fun () ->
+              let names text = Plan.effective (one none [] text) |> List.map fst
+              Expect.contains (names "dns") "threshold" "block has a threshold"
+              Expect.isFalse (List.contains "tau" (names "dns")) "and no τ"
+              Expect.contains (names "dns-soft") "tau" "soft has a τ"
+              Expect.isFalse (List.contains "threshold" (names "dns-soft")) "and no threshold"
+              Expect.isEmpty (names "zero-shot") "no training, no settings"
+              Expect.equal (Plan.effective (one none [] "vanilla[lr=1e-3]") |> List.head) ("lr", "0.001") "value")
+
+          test "a batch that a step cannot fill is a fault, unless nothing trains or all rows do" (fun () ->
+              let stream = synthetic.Value
+              let faults text = Plan.check stream (plan stream text)
+
+              match faults "vanilla[batch=1000]" with
+              | [ Fault.BatchTooLarge(_, 1000, 420) ] -> ()
+              | other -> failtest $"{other}"
+
+              Expect.isEmpty (faults "vanilla[batch=420]") "just fits"
+              Expect.isEmpty (faults "vanilla[batch=all]") "all"
+              Expect.isEmpty (faults "zero-shot") "never trains")
+
+          test "every method resolves as it stands, under a label of its own" (fun () ->
+              let names = Registry.methods |> List.map _.Name
+              Expect.equal (plans none [] names |> Check.get |> List.map _.Label) names "labels"
+              Expect.equal (List.distinct names) names "distinct") ]
