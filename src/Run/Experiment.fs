@@ -60,8 +60,6 @@ module Experiment =
 
         Directory.CreateDirectory folder |> ignore
 
-        Directory.CreateDirectory folder |> ignore
-
         for KeyValue(m, w) in heads do
             use cpu = w.cpu ()
             Npy.write (Path.Combine(folder, m.Name + ".npy")) cpu |> Check.get
