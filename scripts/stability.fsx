@@ -43,7 +43,7 @@ let results = [ for plan in plans -> plan.Label, deviations plan ]
 printfn "%-40s %22s %22s" "recipe" "largest rel. deviation" "mean loss after a step"
 
 for label, (largest, loss) in results do
-    printfn "%-40s %22.1e %22.4f" label (largest |> List.map snd |> List.max) loss
+    printfn "%-40s %22s %22.4f" label ((largest |> List.map snd |> List.max).ToString "0.0e-0") loss
 
 let chart =
     Chart.combine

@@ -5,7 +5,7 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-/// What the published code does, written again from its description (protocol.md, "What the published code does that its
+/// What the published code does, written again from its description (docs/methods.md, "What the published code does that its
 /// theory does not say", 1 to 5) with autograd, explicit projectors and an optimizer by hand. Full batches, τ = 1.
 let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: float) (limit: float) (floor: float) =
     let zeros like = torch.zeros_like like

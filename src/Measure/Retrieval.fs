@@ -33,7 +33,7 @@ module Retrieval =
         go state 0L
 
     /// The chance of being among the k largest, ties broken evenly: clamp((k − greater)/equal, 0, 1), where `equal` counts
-    /// the match itself (metrics.md, section 2: expected rank among ties). A match whose score is NaN equals nothing, itself
+    /// the match itself (docs/results.md: expected rank among ties). A match whose score is NaN equals nothing, itself
     /// neither, and is not found.
     let private hits (k: int) (greater: torch.Tensor) (equal: torch.Tensor) =
         ((k.ToScalar() - greater) / equal).clamp(0.0.ToScalar(), 1.0.ToScalar()) * equal.gt (0.0.ToScalar())

@@ -41,8 +41,8 @@ type Fault =
     member fault.Message: string =
         match fault with
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
-        | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason}."
-        | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason}."
+        | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason.TrimEnd '.'}."
+        | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason.TrimEnd '.'}."
         | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
