@@ -2,7 +2,7 @@ namespace Cmcl
 
 open TorchSharp
 
-/// What the published code of DNS does, numbered as in docs/methods.md, so that its figures can be compared. Its sixth
+/// What the published code of DNS does, numbered as in docs/methods.md, so that its figures can be compared. One more
 /// peculiarity, moments of the wrong columns for some steps, is not reproduced.
 [<RequireQualifiedAccess>]
 module Reference =
