@@ -94,6 +94,27 @@ let tests =
 
               Expect.equal (threshold methods [] "reference") "rank:2" "the stream's for the method over its own")
 
+          test "what a preset says in vain is refused" (fun () ->
+              let common = { none with Common = Map [ "treshold", "rank:1" ] }
+              refusal common [] [ "vanilla" ] |> contains [ "preset"; "'treshold'" ]
+              let unknown = { none with Methods = Map [ "vanila", Map.empty ] }
+              refusal unknown [] [ "dns" ] |> contains [ "'vanila'"; "did you mean 'vanilla'" ]
+
+              let foreign =
+                  { none with
+                      Methods = Map [ "vanilla", Map [ "tau", "1" ] ] }
+
+              refusal foreign [] [ "dns" ] |> contains [ "vanilla 'tau'"; "vanilla takes lr" ])
+
+          test "what all methods share goes to those that take it" (fun () ->
+              let common =
+                  { none with
+                      Common = Map [ "exact", "on"; "protect", "block" ] }
+
+              Expect.isTrue (one common [] "dns").Settings.Exact "dns"
+              Expect.isFalse (one common [] "dns-soft").Settings.Exact "not dns-soft"
+              Expect.equal (one common [] "dns-soft").Settings.Protect Protect.Soft "soft all the same")
+
           test "brackets: several options, spaces, commas between methods" (fun () ->
               let p = one none [] "dns[ lr = 1e-3 ; tau=1e-4;protect = product]"
               Expect.equal p.Settings.LearningRate 1e-3 "lr"

@@ -92,11 +92,6 @@ module Dns =
             let full m (g: torch.Tensor) x = m, Contrastive.weightGradient g x
             let raw = Map [ full batch.Pair.A g.A batch.A; full batch.Pair.B g.B batch.B ]
 
-            let clip =
-                settings.Clip
-                |> Option.map (fun limit -> Optim.clipFactor limit (Optim.globalNorm raw))
-                |> Option.defaultValue 1.0
-
             let project m (g: torch.Tensor) (x: torch.Tensor) =
                 match Map.tryFind (batch.Task, m) projected with
                 | Some struct (v, inputs) -> Projection.lowRank v g x (inputs.index_select (0L, batch.Rows))
@@ -105,7 +100,7 @@ module Dns =
             { Loss = g.Loss
               Gradients =
                 Map [ batch.Pair.A, project batch.Pair.A g.A batch.A; batch.Pair.B, project batch.Pair.B g.B batch.B ]
-                |> Heads.map (fun g -> g * clip.ToScalar()) }
+                |> Training.clippedAs raw settings }
 
         { Training.plainSession context heads tasks with
             Pass = pass

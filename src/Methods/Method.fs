@@ -148,6 +148,14 @@ module Training =
               Optim.rate s.LearningRate s.Decay context.Updates
               yield! last ]
 
+    /// Projected gradients scaled as clipping would have scaled the raw ones: clipped before projected, as published.
+    let clippedAs (raw: Heads) (settings: Settings) (projected: Heads) : Heads =
+        match settings.Clip with
+        | None -> projected
+        | Some limit ->
+            let factor = Optim.clipFactor limit (Optim.globalNorm raw)
+            Heads.map (fun g -> g * factor.ToScalar()) projected
+
     /// Loss and weight gradients as they are (theory.md, section 2).
     let plainPass (contrast: Contrast) (weights: Heads) (batch: Batch) : Pass =
         let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights

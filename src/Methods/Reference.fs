@@ -35,18 +35,13 @@ module Reference =
     let private pass (settings: Settings) (free: Map<Modality, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
         let raw = Training.plainPass (Settings.contrast settings) weights batch
 
-        let clip =
-            settings.Clip
-            |> Option.map (fun limit -> Optim.clipFactor limit (Optim.globalNorm raw.Gradients))
-            |> Option.defaultValue 1.0
-
         let project m (g: torch.Tensor) =
             match Map.tryFind m free with
             | Some p -> torch.cat ([| g.narrow(1L, 0L, p.shape[0]).mm p; g.narrow (1L, p.shape[0], 1L) |], 1L)
             | None -> g
 
         { raw with
-            Gradients = raw.Gradients |> Map.map project |> Heads.map (fun g -> g * clip.ToScalar()) }
+            Gradients = raw.Gradients |> Map.map project |> Training.clippedAs raw.Gradients settings }
 
     let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings

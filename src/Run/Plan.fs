@@ -88,7 +88,7 @@ module Plan =
                     Error [ for name, _ in foreign -> Fault.Contradiction($"'{name}' is not an option of {m.Name}", words m) ]
                 else
                     Settings.initial
-                    |> apply (Map.toList preset.Common)
+                    |> apply (own (Map.toList preset.Common))
                     |> Result.bind (apply m.Presets)
                     |> Result.bind (apply ofMethod)
                     |> Result.bind (apply (own given))
@@ -110,11 +110,25 @@ module Plan =
                         | [] -> Ok { Label = label written; Method = m; Settings = settings }
                         | faults -> Error faults)
 
+    /// What a stream's preset says that nothing takes: an unknown hyperparameter, an unknown method, another method's option.
+    let private presetFaults (preset: Preset) : Fault list =
+        [ for name in preset.Common.Keys do
+              if not (List.contains name (Field.names Field.all)) then
+                  Fault.Unknown("hyperparameter in the stream's preset", name, Field.names Field.all)
+          for KeyValue(method, options) in preset.Methods do
+              match Registry.find method with
+              | Error faults -> yield! faults
+              | Ok m ->
+                  for name in options.Keys do
+                      if not (takes m name) then
+                          Fault.Contradiction($"the stream's preset gives {method} '{name}'", words m) ]
+
     /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
     let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
-        match methods |> List.map (one preset given) |> Check.all with
-        | Error faults -> Error(List.distinct faults)
-        | Ok plans ->
+        match presetFaults preset, methods |> List.map (one preset given) |> Check.all with
+        | [], Error faults -> Error(List.distinct faults)
+        | (_ :: _ as faults), _ -> Error faults
+        | [], Ok plans ->
             let idle =
                 [ for name, value in given do
                       let taken = plans |> List.exists (fun p -> takes p.Method name && Field.matters p.Settings name)
