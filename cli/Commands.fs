@@ -157,10 +157,8 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
 
                     AnsiConsole.Write(Display.summary r finished)
 
-                    printfn
-                        "Acc, recall and BWT in per cent; mean ± sd over %d seeds. Report: %s"
-                        r.Seeds.Length
-                        (Path.GetFullPath report)
+                    let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+                    printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
 
                 if finished.Failures.IsEmpty then 0 else 1
 
