@@ -5,6 +5,7 @@
 open Cmcl
 open TorchSharp
 open Inventory
+open Axes
 open Encode
 
 let private epochs, temperature, rate, decay = 150, 0.07, 1e-3, 0.05

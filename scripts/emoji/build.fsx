@@ -7,6 +7,7 @@ open System.Diagnostics
 open TorchSharp
 open Inventory
 open Render
+open Axes
 open Encode
 open Bind
 open Write

@@ -10,6 +10,7 @@ open System.Text.Json.Nodes
 open Cmcl
 open TorchSharp
 open Inventory
+open Axes
 open Encode
 open Bind
 
