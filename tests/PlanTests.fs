@@ -115,6 +115,22 @@ let tests =
               Expect.isFalse (one common [] "dns-soft").Settings.Exact "not dns-soft"
               Expect.equal (one common [] "dns-soft").Settings.Protect Protect.Soft "soft all the same")
 
+          test "what does not train is measured like the others" (fun () ->
+              let common =
+                  { none with
+                      Common = Map [ "temperature", "0.07"; "scores", "cosine"; "lr", "1" ] }
+
+              let settings = (one common [ "symmetric", "on" ] "zero-shot").Settings
+
+              Expect.equal
+                  (Settings.contrast settings)
+                  (Settings.contrast (one common [ "symmetric", "on" ] "vanilla").Settings)
+                  "one loss"
+
+              Expect.equal settings.Scoring Scoring.Cosine "the stream's"
+              Expect.isTrue settings.Symmetric "the one given"
+              Expect.equal settings.LearningRate Settings.initial.LearningRate "a rate means nothing to it")
+
           test "brackets: several options, spaces, commas between methods" (fun () ->
               let p = one none [] "dns[ lr = 1e-3 ; tau=1e-4;protect = product]"
               Expect.equal p.Settings.LearningRate 1e-3 "lr"

@@ -288,6 +288,9 @@ module Field =
 
     let names (fields: Field list) : string list = fields |> List.map _.Name
 
+    /// Whether a hyperparameter says how figures are taken too: those hold for every method, also one that does not train.
+    let measures (name: string) : bool = List.contains name [ "temperature"; "scores"; "symmetric"; "dtype" ]
+
     /// Sets one hyperparameter by name.
     let read (name: string) (value: string) (settings: Settings) : Result<Settings, Fault list> =
         match all |> List.tryFind (fun f -> f.Name = name) with

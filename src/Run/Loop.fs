@@ -7,6 +7,12 @@ open TorchSharp
 /// as the next takes its place; every function that it calls is pure.
 [<RequireQualifiedAccess>]
 module Loop =
+    /// Rows in a full batch of n rows: at most all of them.
+    let batchRows (size: BatchSize) (n: int64) : int64 =
+        match size with
+        | BatchSize.All -> n
+        | BatchSize.Rows b -> min (int64 b) n
+
     /// How many batches n rows make: full ones, and a smaller last one unless it is a single pair, which has no negatives.
     let batches (size: BatchSize) (n: int64) : int64 =
         match size with
@@ -21,10 +27,7 @@ module Loop =
         let ofTask i n =
             let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
 
-            let size =
-                match settings.Batch with
-                | BatchSize.All -> n
-                | BatchSize.Rows b -> int64 b
+            let size = batchRows settings.Batch n
 
             [ for b in 0L .. batches settings.Batch n - 1L -> i, order.narrow (0L, b * size, min size (n - b * size)) ]
 

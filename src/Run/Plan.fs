@@ -80,7 +80,7 @@ module Plan =
             match Registry.find written.Name with
             | Error f -> Error f
             | Ok m ->
-                let own = List.filter (fst >> takes m)
+                let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
                 let ofMethod = preset.Methods |> Map.tryFind m.Name |> Option.defaultValue Map.empty |> Map.toList
                 let foreign = written.Options |> List.filter (fun (name, _) -> not (takes m name))
 

@@ -101,11 +101,7 @@ module Train =
     let private trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
         use scope = torch.NewDisposeScope()
         let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
-
-        let size =
-            match bench.Settings.Batch with
-            | BatchSize.All -> task.Count
-            | BatchSize.Rows b -> min (int64 b) task.Count
+        let size = Loop.batchRows bench.Settings.Batch task.Count
 
         let losses =
             [ for b in 0L .. task.Count / size - 1L ->
@@ -122,7 +118,7 @@ module Train =
         let result = f ()
         struct (watch.Elapsed.TotalSeconds, result)
 
-    /// Every head's own copy, in the caller's scope.
+    /// Hands heads and memory over to the caller's scope.
     let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
         for t in Seq.append heads.Values memory.Values do
             scope.MoveToOuter t |> ignore
