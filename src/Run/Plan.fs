@@ -131,7 +131,9 @@ module Plan =
         | [], Ok plans ->
             let idle =
                 [ for name, value in given do
-                      let taken = plans |> List.exists (fun p -> takes p.Method name && Field.matters p.Settings name)
+                      let taken =
+                          Field.measures name
+                          || plans |> List.exists (fun p -> takes p.Method name && Field.matters p.Settings name)
 
                       if not taken then
                           let names = String.Join(", ", plans |> List.map _.Label)
