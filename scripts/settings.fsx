@@ -37,7 +37,7 @@ let written (method, options) = method + "[" + String.Join(";", [ for k, v in op
 /// Final figures on validation rows, a row a seed.
 let figures (plan: Plan) =
     [ for seed in seeds do
-          let outcome = Train.run stream torch.CPU Split.Validation seed ignore (fun _ _ -> ()) plan |> Check.get
+          let outcome = Train.run stream torch.CPU Split.Validation seed Observer.silent plan |> Check.get
 
           yield! Results.aggregates (Experiment.rows stream plan seed outcome) ]
 

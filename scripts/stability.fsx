@@ -27,7 +27,7 @@ let recipes =
 let plans = Plan.resolve stream.Preset [ ("dtype", "float64") ] recipes |> Check.get
 
 let deviations (plan: Plan) =
-    let outcome = Train.run stream torch.CPU Split.Test 0 ignore (fun _ _ -> ()) plan |> Check.get
+    let outcome = Train.run stream torch.CPU Split.Test 0 Observer.silent plan |> Check.get
     let lossAfter = outcome.Readings |> List.filter (fun r -> r.Metric = "loss_after") |> List.averageBy _.Value
 
     let largest =

@@ -208,7 +208,7 @@ let runPlan (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome * Map<int, 
     let save (step: Step) (heads: Heads) =
         saved <- Map.add step.Index (Heads.map (fun w -> w.clone().DetachFromDisposeScope()) heads) saved
 
-    let outcome = Train.run stream torch.CPU Split.Test seed ignore save plan |> Check.get
+    let outcome = Train.run stream torch.CPU Split.Test seed { Observer.silent with Save = save } plan |> Check.get
     outcome, saved
 
 /// The same by what users write.

@@ -206,7 +206,7 @@ let tests =
               let save (step: Step) (h: Heads) =
                   heads <- Map.add step.Index (Heads.map (fun w -> w.clone().DetachFromDisposeScope()) h) heads
 
-              Train.run square torch.CPU Split.Test 0 tell save p |> Check.get |> ignore
+              Train.run square torch.CPU Split.Test 0 { Observer.silent with Tell = tell; Save = save } p |> Check.get |> ignore
               Expect.sequenceEqual (remarks |> Seq.map fst) [ 2; 2 ] "both modalities of step 2"
               Expect.stringContains (snd remarks.[0]) "no free direction left" "words"
               agree 0.0 heads.[2] heads.[1])
@@ -240,7 +240,9 @@ let tests =
                       { Settings = p.Settings
                         Device = torch.CPU
                         Initial = heads
-                        Updates = 5L }
+                        Updates = 5L
+                        Old = []
+                        Remaining = 1 }
 
                   let memory = p.Method.End context Map.empty heads [ tasks.[0]; tasks.[1] ]
 

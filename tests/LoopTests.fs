@@ -46,11 +46,23 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
       Spectra = []
       Remarks = [] }
 
+let private unwatched: Watch =
+    { Epoch = fun _ _ _ -> ()
+      Update = None }
+
 /// The (task, rows) of all batches in order, and the epochs' losses.
 let private watch settings seed (counts: int64 list) =
     let seen, epochs = ResizeArray(), ResizeArray()
     let session = recording seen float (counts |> List.mapi task)
-    let result = Loop.train settings (Seed.ofInt seed) (fun e loss n -> epochs.Add(e, loss, n)) session
+
+    let result =
+        Loop.train
+            settings
+            (Seed.ofInt seed)
+            { Epoch = (fun e loss n -> epochs.Add(e, loss, n))
+              Update = None }
+            session
+
     Expect.isOk result "trained"
     List.ofSeq seen, List.ofSeq epochs
 
@@ -108,7 +120,7 @@ let tests =
               for bad in [ nan; infinity ] do
                   let seen = ResizeArray()
                   let session = recording seen (fun i -> if i = 4 then bad else 1.0) [ task 0 6L ]
-                  let result = Loop.train (settings (BatchSize.Rows 2) 3 false) (Seed.ofInt 0) (fun _ _ _ -> ()) session
+                  let result = Loop.train (settings (BatchSize.Rows 2) 3 false) (Seed.ofInt 0) unwatched session
                   Expect.equal (Result.map ignore result) (Error 2) "epoch 2"
                   Expect.equal seen.Count 5 "and no batch more")
 
@@ -117,7 +129,7 @@ let tests =
                   { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 6L ] with
                       Transform = Transform.stateless (fun _ u _ -> u + number infinity) }
 
-              let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) (fun _ _ _ -> ()) session
+              let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) unwatched session
               Expect.equal (Result.map ignore result) (Error 1) "epoch 1")
 
           test "the start is copied, the result is the caller's, and nothing else is left" (fun () ->
@@ -140,7 +152,7 @@ let tests =
                           Loop.train
                               (settings (BatchSize.Rows 4) 6 true)
                               (Seed.ofInt 0)
-                              (fun _ _ _ -> counts.Add(live ()))
+                              { unwatched with Epoch = fun _ _ _ -> counts.Add(live ()) }
                               session
 
                       Expect.equal (live () - before) 2L $"{name}: the two weights are left"

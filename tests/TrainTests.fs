@@ -150,7 +150,7 @@ let tests =
                   [ "vanilla[lr=1e300;epochs=3;batch=8]", 1; "vanilla[lr=1e200;epochs=2;batch=all;optimizer=sgd;clip=off]", 2 ] do
                   let s = stream ()
 
-                  match Train.run s torch.CPU Split.Test 5 ignore (fun _ _ -> ()) (plan s text) with
+                  match Train.run s torch.CPU Split.Test 5 Observer.silent (plan s text) with
                   | Error [ Fault.Diverged(label, 5, "step-1", e) ] ->
                       Expect.equal label text "label"
                       Expect.equal e epoch "epoch"
@@ -165,8 +165,7 @@ let tests =
                       torch.CPU
                       Split.Test
                       5
-                      ignore
-                      (fun _ _ -> ())
+                      Observer.silent
                       (plan s "vanilla[lr=1e300;epochs=1;batch=all;weight-decay=1e300]")
               with
               | Error [ Fault.Diverged(_, 5, "step-1", 1) ] -> ()
@@ -176,9 +175,7 @@ let tests =
               for name in everyMethod |> List.except [ "zero-shot" ] do
                   let s = stream ()
 
-                  match
-                      Train.run s torch.CPU Split.Test 5 ignore (fun _ _ -> ()) (plan s $"{name}[lr=1e200;epochs=1;batch=all]")
-                  with
+                  match Train.run s torch.CPU Split.Test 5 Observer.silent (plan s $"{name}[lr=1e200;epochs=1;batch=all]") with
                   | Error(Fault.Diverged _ :: _) -> ()
                   | other -> failtest $"{name}: {other}")
 
@@ -188,13 +185,12 @@ let tests =
               for name in everyMethod do
                   let p = plan s (written name)
 
-                  let left =
-                      leaked (fun () -> Train.run s torch.CPU Split.Test 0 ignore (fun _ _ -> ()) p |> Check.get |> ignore)
+                  let left = leaked (fun () -> Train.run s torch.CPU Split.Test 0 Observer.silent p |> Check.get |> ignore)
 
                   Expect.equal left 0L name
 
               let diverging = plan s "dns[lr=1e300;epochs=3;batch=8]"
-              let left = leaked (fun () -> Train.run s torch.CPU Split.Test 0 ignore (fun _ _ -> ()) diverging |> ignore)
+              let left = leaked (fun () -> Train.run s torch.CPU Split.Test 0 Observer.silent diverging |> ignore)
               Expect.equal left 0L "a run that diverges")
 
           test "no tensor is left between epochs" (fun () ->
@@ -209,7 +205,13 @@ let tests =
                           counts.Add(step.Index, DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount)
                       | Event.Remark _ -> ()
 
-                  Train.run s torch.CPU Split.Test 0 tell (fun _ _ -> ()) (plan s $"{name}[epochs=5;batch=4;lr=1e-2]")
+                  Train.run
+                      s
+                      torch.CPU
+                      Split.Test
+                      0
+                      { Observer.silent with Tell = tell }
+                      (plan s $"{name}[epochs=5;batch=4;lr=1e-2]")
                   |> Check.get
                   |> ignore
 
@@ -227,7 +229,10 @@ let tests =
                       | Event.Epoch(_, _, _, updates, total) -> counts.Add(updates, total)
                       | Event.Remark _ -> ()
 
-                  Train.run s torch.CPU Split.Test 0 tell (fun _ _ -> ()) (plan s $"{name}[{common}]") |> Check.get |> ignore
+                  Train.run s torch.CPU Split.Test 0 { Observer.silent with Tell = tell } (plan s $"{name}[{common}]")
+                  |> Check.get
+                  |> ignore
+
                   Expect.isTrue (Seq.pairwise counts |> Seq.forall (fun ((a, _), (b, _)) -> a < b)) "grows"
                   let last, total = Seq.last counts
                   Expect.equal last total name

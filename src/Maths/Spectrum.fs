@@ -169,3 +169,12 @@ module Spectrum =
         Tensors.scoped (fun () ->
             let u = leading k s
             u.mm (u.t ()))
+
+    /// √n Λ^½ Uᵀ (r × d, r the numerical rank): rows that have the second moment of the n rows behind the spectrum and so every
+    /// Frobenius norm ‖X B‖ in common with them, and that are not samples. Example: `Spectrum.rows 10L (Spectrum.decompose c)`.
+    let rows (count: int64) (s: Spectrum) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let k = s.NumericalRank
+            let lengths = s.Values |> Array.take k |> Array.map (fun v -> sqrt (float count * v))
+            let column = torch.tensor(lengths, dtype = torch.float64).reshape(-1L, 1L).``to`` s.Vectors.device
+            column * (leading k s).t())

@@ -79,6 +79,10 @@ type Context =
         Initial: Heads
         /// Updates that this step will take.
         Updates: int64
+        /// What is kept of the steps before this one, under every method.
+        Old: OldStep list
+        /// Steps that are still to be trained, this one among them.
+        Remaining: int
     }
 
 /// One step of training as a method wants it: values and functions for the loop that runs it.

@@ -150,7 +150,9 @@ module Experiment =
                 if request.SaveWeights then
                     saveWeights request plan seed step heads
 
-            let result = Train.run request.Stream request.Device request.Split seed within save plan
+            let observer = { Observer.silent with Tell = within; Save = save }
+
+            let result = Train.run request.Stream request.Device request.Split seed observer plan
 
             let fault =
                 match result with

@@ -3,6 +3,28 @@ namespace Cmcl
 open System
 open TorchSharp
 
+/// One update as it was made, for those who look on: its tensors belong to the loop and are gone afterwards.
+type Update =
+    {
+        /// 1 for the first of the session.
+        Count: int64
+        /// The learning rate that it was made with.
+        Rate: float
+        Batch: Batch
+        Pass: Pass
+        /// The trained weights before and after it, in the method's coordinates.
+        Before: Heads
+        After: Heads
+    }
+
+/// Who hears of training while it goes on.
+type Watch =
+    {
+        /// Epoch, mean loss of its batches, updates so far.
+        Epoch: int -> float -> int64 -> unit
+        Update: (Update -> unit) option
+    }
+
 /// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state and frees each
 /// as the next takes its place; every function that it calls is pure.
 [<RequireQualifiedAccess>]
@@ -49,7 +71,17 @@ module Loop =
                 t.Dispose()
 
     /// One update: (loss, new weights, new state). Everything else that it made is freed.
-    let private update (session: Session) (weights: Heads) (state: TransformState) (task: int) (rows: torch.Tensor) =
+    let private update
+        (watch: (Update -> unit) option)
+        (settings: Settings)
+        (total: int64)
+        (session: Session)
+        (count: int64)
+        (weights: Heads)
+        (state: TransformState)
+        (task: int)
+        (rows: torch.Tensor)
+        =
         use scope = torch.NewDisposeScope()
         let data = session.Data[task]
         let rows = rows.``to`` data.A.device
@@ -64,29 +96,45 @@ module Loop =
         let pass = session.Pass weights batch
         let struct (changes, next) = session.Transform.Update state pass.Gradients weights
         let moved = changes |> Map.map (fun m change -> Heads.weight m weights + change)
+        let after = Heads.replace moved weights
+
+        watch
+        |> Option.iter (fun see ->
+            see
+                { Count = count
+                  Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
+                  Batch = batch
+                  Pass = pass
+                  Before = weights
+                  After = after })
 
         for t in Heads.tensors moved @ TransformState.tensors next do
             scope.MoveToOuter t |> ignore
 
-        struct (Tensors.toFloat pass.Loss, Heads.replace moved weights, next)
+        struct (Tensors.toFloat pass.Loss, after, next)
 
-    /// Trains a session and returns its weights, moved to the caller's scope. `onEpoch epoch loss updates` is told after each epoch:
-    /// its number, the mean loss of its batches, the updates so far. A loss or a weight that is not finite ends it with `Error epoch`.
-    let train (settings: Settings) (seed: Seed) (onEpoch: int -> float -> int64 -> unit) (session: Session) : Result<Heads, int> =
+    /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
+    /// `Error epoch`.
+    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
         use scope = torch.NewDisposeScope()
         let counts = session.Data |> List.map _.Count
+        let total = updates settings counts
 
-        let rec overBatches (weights: Heads) state losses batches =
+        let rec overBatches (weights: Heads) state sofar losses batches =
             match batches with
             | [] -> Ok struct (weights, state, losses)
             | (task, rows) :: rest ->
-                let struct (loss, next, nextState) = update session weights state task rows
+                let struct (loss, next, nextState) =
+                    update watch.Update settings total session (sofar + 1L) weights state task rows
 
                 free
                     (Heads.tensors weights @ TransformState.tensors state)
                     (Heads.tensors next @ TransformState.tensors nextState)
 
-                if Double.IsFinite loss then overBatches next nextState (loss :: losses) rest else Error()
+                if Double.IsFinite loss then
+                    overBatches next nextState (sofar + 1L) (loss :: losses) rest
+                else
+                    Error()
 
         let rec overEpochs (weights: Heads) state epoch sofar =
             if epoch > settings.Epochs then
@@ -94,14 +142,14 @@ module Loop =
             else
                 let rows = epochRows settings (Seed.split $"epoch {epoch}" seed) counts
 
-                match overBatches weights state [] rows with
+                match overBatches weights state sofar [] rows with
                 | Error() -> Error epoch
                 | Ok struct (weights, state, losses) ->
                     for t in rows |> List.map snd do
                         t.Dispose()
 
                     let sofar = sofar + int64 losses.Length
-                    onEpoch epoch (List.average losses) sofar
+                    watch.Epoch epoch (List.average losses) sofar
                     overEpochs weights state (epoch + 1) sofar
 
         let start = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start

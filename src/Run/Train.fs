@@ -15,6 +15,35 @@ type Event =
     /// A sentence about a step.
     | Remark of step: Step * text: string
 
+/// A step about to be trained, as a method prepared it. Its tensors belong to the run.
+type Scene =
+    {
+        Step: Step
+        Context: Context
+        /// What the method kept so far, and the heads so far.
+        Memory: Memory
+        Heads: Heads
+        Tasks: Task list
+        Session: Session
+    }
+
+/// Who looks on while a run goes on. Nothing that it does changes the run.
+type Observer =
+    {
+        Tell: Event -> unit
+        /// The heads after each step that trained.
+        Save: Step -> Heads -> unit
+        /// Called when a step begins; what it gives back, if anything, hears of every update.
+        Begin: Scene -> (Update -> unit) option
+    }
+
+[<RequireQualifiedAccess>]
+module Observer =
+    let silent: Observer =
+        { Tell = ignore
+          Save = fun _ _ -> ()
+          Begin = fun _ -> None }
+
 /// What one method with one seed leaves: figures, curves, spectra.
 type Outcome =
     {
@@ -96,6 +125,34 @@ module Train =
                         Value = value }
               | _ -> () ]
 
+    /// What is kept of a step, for `certified` at later ones.
+    let private remember (bench: Bench) (heads: Heads) (step: Step) : OldStep =
+        use scope = torch.NewDisposeScope()
+        let struct (xa, xb) = Stream.features Dtype.Float64 bench.Device Split.Train step
+        let kept = OldStep.ofRows step.Index step.Pair heads xa xb
+
+        for t in OldStep.tensors kept do
+            scope.MoveToOuter t |> ignore
+
+        kept
+
+    /// Of every earlier step, without its rows: how far all its training scores have moved since its end, and the bounds that
+    /// its certificate gives on the last step's part in that and on the whole.
+    let private certified (bench: Bench) (before: Heads) (heads: Heads) (old: OldStep list) (after: int) : Reading list =
+        [ for s in old do
+              let struct (earlier, now, certificate) = OldStep.across before heads s
+              let step = OldStep.relative s certificate.Bound + OldStep.rounding bench.Settings.Dtype s
+
+              for metric, value in
+                  [ "monitor_rms", now.Rms
+                    "monitor_rel", now.Relative
+                    "bound_step_rel", step
+                    "bound_rel", earlier.Relative + step ] do
+                  { Step = after
+                    Task = s.Index
+                    Metric = metric
+                    Value = value } ]
+
     /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
     let private trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
@@ -130,15 +187,14 @@ module Train =
             | Some kept when obj.ReferenceEquals(kept, t) -> ()
             | _ -> t.Dispose()
 
-    /// Runs a plan on a stream with one seed. `tell` hears of progress, `save step heads` gets the heads after each step that
-    /// trained. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is drawn but the order of rows.
+    /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
+    /// drawn but the order of rows. Example: `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
     let run
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
         (seed: int)
-        (tell: Event -> unit)
-        (save: Step -> Heads -> unit)
+        (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
         use whole = torch.NewDisposeScope()
@@ -160,7 +216,7 @@ module Train =
         let diverged (at: Step) epoch = Error [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ]
 
         /// Trains on the given steps as one session, named by the last of them.
-        let train (steps: Step list) (memory: Memory) (heads: Heads) (sofar: int64) =
+        let train (steps: Step list) (memory: Memory) (old: OldStep list) (heads: Heads) (sofar: int64) =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
             let tasks = steps |> List.map (task bench)
@@ -172,21 +228,34 @@ module Train =
                 { Settings = settings
                   Device = device
                   Initial = initial
-                  Updates = updates }
+                  Updates = updates
+                  Old = old
+                  Remaining = stream.Steps |> List.filter (fun s -> s.Index >= at.Index) |> List.length }
 
             let struct (preparing, session) = timed (fun () -> m.Begin context memory heads tasks)
 
             for text in session.Remarks do
-                tell (Event.Remark(at, text))
+                observer.Tell(Event.Remark(at, text))
 
             let losses = ResizeArray()
 
             let onEpoch epoch loss count =
                 losses.Add(at.Index, epoch, loss)
-                tell (Event.Epoch(at, epoch, loss, sofar + count, total))
+                observer.Tell(Event.Epoch(at, epoch, loss, sofar + count, total))
+
+            let watch =
+                { Epoch = onEpoch
+                  Update =
+                    observer.Begin
+                        { Step = at
+                          Context = context
+                          Memory = memory
+                          Heads = heads
+                          Tasks = tasks
+                          Session = session } }
 
             let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
-            let struct (training, trained) = timed (fun () -> Loop.train settings order onEpoch session)
+            let struct (training, trained) = timed (fun () -> Loop.train settings order watch session)
 
             match trained with
             | Error epoch -> diverged at epoch
@@ -227,9 +296,9 @@ module Train =
                     )
 
         /// The same; weights so large that their moments overflow end a run before its first epoch.
-        let session steps memory heads sofar =
+        let session steps memory old heads sofar =
             try
-                train steps memory heads sofar
+                train steps memory old heads sofar
             with CmclException(Fault.NonFinite _) ->
                 diverged (List.last steps) 0
 
@@ -242,25 +311,30 @@ module Train =
 
         let start = only (evaluate bench initial 0)
 
-        let rec stepByStep steps heads memory atEnd sofar outcome =
+        let rec stepByStep steps before memory old atEnd sofar outcome =
             match steps with
             | [] -> Ok outcome
             | step :: rest ->
-                match session [ step ] memory heads sofar with
+                match session [ step ] memory old before sofar with
                 | Error faults -> Error faults
                 | Ok(heads, next, outcomeOfStep, sofar) ->
                     forget memory next
-                    save step heads
-                    let measured = only (evaluate bench heads step.Index @ deviations bench atEnd heads step.Index)
+                    observer.Save step heads
 
-                    let outcome = join (join outcome outcomeOfStep) measured
-                    stepByStep rest heads next (Map.add step.Index heads atEnd) sofar outcome
+                    let measured =
+                        evaluate bench heads step.Index
+                        @ deviations bench atEnd heads step.Index
+                        @ certified bench before heads old step.Index
+
+                    let outcome = join (join outcome outcomeOfStep) (only measured)
+                    let old = old @ [ remember bench heads step ]
+                    stepByStep rest heads next old (Map.add step.Index heads atEnd) sofar outcome
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
-        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty Map.empty 0L start
+        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty [] Map.empty 0L start
         | Curriculum.AllAtOnce ->
-            session stream.Steps Map.empty initial 0L
+            session stream.Steps Map.empty [] initial 0L
             |> Result.map (fun (heads, _, outcome, _) ->
-                save last heads
+                observer.Save last heads
                 join (join start outcome) (only (evaluate bench heads last.Index)))

@@ -1,0 +1,119 @@
+module Cmcl.Tests.OldStepTests
+
+open Cmcl
+open Expecto
+open Cmcl.Tests.Checks
+open TorchSharp
+
+let private pair = Pair.named vision text
+
+let private heads (c: Case) purpose : Heads =
+    Map [ pair.A, normal c (purpose + " a") c.D c.Da; pair.B, normal c (purpose + " b") c.D c.Db ]
+
+/// Two sets of heads and a step's rows of any rank, with what is kept of the step.
+let private kept (c: Case) =
+    let xa, xb = planted c "xa" c.Rank c.N c.Da, planted c "xb" c.Rank c.N c.Db
+    let learned = heads c "learned"
+    learned, xa, xb, OldStep.ofRows 1 pair learned xa xb
+
+let tests =
+    testList
+        "OldStep"
+        [ property "the rows that are kept have the moment of those that are gone" (fun c ->
+              let x = planted c "x" c.Rank c.N c.Da
+              let m = Moment.ofRows x
+              let rows = Spectrum.rows c.N (Spectrum.decompose m.Matrix)
+              Expect.equal rows.shape[0] (min (min c.Rank c.N) c.Da) "as many as the rank"
+              same "moment" close (rows.t().mm rows) (x.t().mm x))
+
+          property "the drift is the measured deviation, in float64" (fun c ->
+              let learned, xa, xb, old = kept c
+              let now = heads c "now"
+              let free, measured = OldStep.drift now old, Stability.deviation pair learned now xa xb
+              near "relative" 1e-8 free.Relative measured.Relative
+              near "rms" 1e-8 free.Rms measured.Rms
+              let change = Alignment.between pair now xa xb - Alignment.between pair learned xa xb
+              near "norm" 1e-8 free.Frobenius (Tensors.norm change)
+              near "trace" 1e-8 (free.Frobenius ** 2.0) (item ((change.mm (change.t ())).trace())))
+
+          property "and in float32, biases included" (fun c ->
+              let single (h: Heads) : Heads = Heads.map (fun w -> w.``to`` torch.float32) h
+              let rows purpose columns = (normal c purpose c.N columns).``to`` torch.float32
+              let xa, xb = rows "xa" c.Da, rows "xb" c.Db
+
+              let biased purpose : Heads =
+                  single (Map [ pair.A, normal c (purpose + " a") c.D (c.Da + 1L); pair.B, normal c (purpose + " b") c.D c.Db ])
+
+              let learned, now = biased "learned", biased "now"
+              let free = OldStep.drift now (OldStep.ofRows 1 pair learned xa xb)
+              near "relative" 1e-3 free.Relative (Stability.deviation pair learned now xa xb).Relative)
+
+          property "none without a change" (fun c ->
+              let learned, _, _, old = kept c
+              Expect.equal (OldStep.drift learned old).Frobenius 0.0 "drift"
+              Expect.equal (OldStep.certificate learned learned old).Bound 0.0 "certificate")
+
+          property "what crosses a change: drift before, drift after, certificate" (fun c ->
+              let _, xa, xb, old = kept c
+              let before, after = heads c "before", heads c "after"
+              let struct (earlier, now, certificate) = OldStep.across before after old
+              near "before" close earlier.Relative (OldStep.drift before old).Relative
+              near "after" close now.Relative (OldStep.drift after old).Relative
+
+              let part wa wb = Tensors.norm (Alignment.between pair (Map [ pair.A, wa; pair.B, wb ]) xa xb)
+
+              let da, db = after.[pair.A] - before.[pair.A], after.[pair.B] - before.[pair.B]
+              near "a" close certificate.FirstA (part da before[pair.B])
+              near "b" close certificate.FirstB (part before[pair.A] db)
+              near "second" close certificate.Second (part da db))
+
+          testPropertyWithConfig { config with maxTest = 1000 } "the certificate is never below the truth" (fun (c: Case) ->
+              use scope = torch.NewDisposeScope()
+              let _, xa, xb, old = kept c
+              let before = heads c "before"
+              let size = 10.0 ** (8.0 * fraction c "size" - 6.0)
+              let after = before |> Map.map (fun m w -> w + normal c $"change {m}" w.shape[0] w.shape[1] * number size)
+              let truth = Stability.deviation pair before after xa xb
+              let bound = (OldStep.certificate before after old).Bound
+              let measured = truth.Rms * float c.N
+              Expect.isLessThanOrEqual measured (bound * (1.0 + 1e-9) + 1e-9) "bound")
+
+          property "must not: one part left out is no bound" (fun c ->
+              // With one head moving, the truth is that head's part: without it nothing is left.
+              let before = heads c "before"
+              let _, xa, xb, _ = kept c
+              let after = Map.add pair.A (heads c "after").[pair.A] before
+              let old = OldStep.ofRows 1 pair before xa xb
+              let certificate = OldStep.certificate before after old
+              near "one head: bound and truth" 1e-8 certificate.Bound (OldStep.drift after old).Frobenius
+
+              if c.Rank > 0L then
+                  Expect.isGreaterThan (OldStep.drift after old).Frobenius (certificate.FirstB + certificate.Second) "broken")
+
+          test "whole runs: the monitor is the measured figure and no bound is broken" (fun () ->
+              let sizes written dtype =
+                  let p = plan synthetic.Value written
+                  let outcome, _ = runPlan synthetic.Value 0 { p with Settings = { p.Settings with Dtype = dtype } }
+                  fun metric -> readings metric outcome
+
+              for written in [ "vanilla"; "dns"; "dns[exact=on]"; "reference"; "individual" ] do
+                  for dtype, tolerance in [ Dtype.Float64, 1e-8; Dtype.Float32, 1e-3 ] do
+                      let figures = sizes written dtype
+                      let truth = figures "deviation_rel"
+                      Expect.hasLength truth 15 "every old step at every later step"
+
+                      for (t, i, v), (_, _, free), (_, _, bound) in List.zip3 truth (figures "monitor_rel") (figures "bound_rel") do
+                          near $"{written} {dtype}, step {i} after {t}" tolerance free v
+                          Expect.isLessThanOrEqual v bound $"{written} {dtype}, step {i} after {t}: bound")
+
+          property "leaves its inputs as they are, and frees the rest" (fun c ->
+              let learned, xa, xb, old = kept c
+              let now = heads c "now"
+              let given = xa :: xb :: OldStep.tensors old @ Heads.tensors learned @ Heads.tensors now
+
+              untouched "OldStep" given (fun () ->
+                  OldStep.drift now old |> ignore
+                  OldStep.across learned now old |> ignore)
+
+              Expect.equal (leaked (fun () -> OldStep.across learned now old |> ignore)) 0L "leaked"
+              Expect.equal (leaked (fun () -> OldStep.ofRows 1 pair learned xa xb |> ignore)) 3L "what is kept") ]
