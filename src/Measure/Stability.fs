@@ -2,18 +2,6 @@ namespace Cmcl
 
 open TorchSharp
 
-/// How far alignment scores moved: A_now − A_then over all n × n scores of a step's rows.
-type Deviation =
-    {
-        /// Mean absolute difference.
-        Mean: float
-        Max: float
-        /// Root mean square.
-        Rms: float
-        /// ‖A_now − A_then‖_F / ‖A_then‖_F.
-        Relative: float
-    }
-
 [<RequireQualifiedAccess>]
 module Stability =
     /// Rows of scores held at once.
