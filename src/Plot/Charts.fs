@@ -9,7 +9,7 @@ open Plotly.NET.TraceObjects
 /// The charts of a run as values, from its result tables. Every line or point is a mean over seeds with its sample standard
 /// deviation as error bar; rates are shown in per cent. A method without the figure in question is left out.
 /// `styles` (`Theme.styles` of the run's methods) keeps a method's colour the same in all of them.
-/// Example: `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
+/// As in `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
 [<RequireQualifiedAccess>]
 module Charts =
     let private linear = StyleParam.AxisType.Linear

@@ -191,7 +191,7 @@ module Results =
             |> Result.toOption
 
     /// The result matrix of one method, seed and metric; None if there are no such rows.
-    /// Example: `Results.matrix "dns" 0 "r10" rows |> Option.bind Transfer.bwt`.
+    /// Example: `Results.matrix "dns" 0 "r10" [] |> Option.bind Transfer.bwt`.
     let matrix (method: string) (seed: int) (metric: string) (rows: Row list) : ResultMatrix option =
         rows |> List.filter (fun r -> r.Method = method && r.Seed = seed) |> matrixOf metric
 
