@@ -9,7 +9,7 @@ torch.set_num_threads 1
 
 /// Prints a condition, and ends the script where it does not hold.
 let check (c: Condition) : unit =
-    let text = $"{c.Name}, {c.Where}: {c.Value:E2} ≤ {c.Bound:E2} + {c.Tolerance:E2}"
+    let text = $"{c.Where}, {c.Name}: {c.Value:``0.0e-0``} ≤ {c.Bound:``0.0e-0``} + {c.Tolerance:``0.0e-0``}"
     if c.Holds then printfn "%s" text else failwith $"does not hold: {text}"
 
 let seed = Seed.ofInt 0
