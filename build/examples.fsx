@@ -1,9 +1,11 @@
 // Runs what the documentation shows, and looks for what it names:
 //   every F# block of README.md and docs/*.md, page by page (theory.md on top of docs/prelude.fsx),
 //   every "Example: `…`" in a comment of src (on top of docs/prelude.fsx),
-//   every relative link, every function on a *Function* line, every test quoted on one.
+//   every relative link, every function on a *Function* line, every test quoted on one, that every formula can be read.
 //
 //     dotnet fsi build.fsx -- examples
+#load "formulas.fsx"
+
 open System
 open System.Diagnostics
 open System.IO
@@ -133,6 +135,24 @@ let strangers =
                       then
                           $"{page}: {m.Groups[2].Value} has no {m.Groups[1].Value}" ]
 
+let formulas =
+    [ for page in pages do
+          let text = File.ReadAllText(full page)
+          let outside = Regex.Replace(text, @"```.*?```|`[^`\n]*`", "", RegexOptions.Singleline)
+
+          for m in Regex.Matches(text, @"```math\n(.*?)```", RegexOptions.Singleline) do
+              page, m.Groups[1].Value
+
+          for m in Regex.Matches(outside, @"\$([^$\n]+)\$") do
+              page, m.Groups[1].Value ]
+
+let unreadable =
+    [ for page, tex in formulas do
+          try
+              Formulas.mathml false tex |> ignore
+          with e ->
+              $"{page}: {tex.Trim()}: {e.Message}" ]
+
 let runs = scripts |> Array.ofList |> Array.Parallel.map execute
 
 for name, code, seconds, output, error in runs do
@@ -142,8 +162,8 @@ for name, code, seconds, output, error in runs do
         if text <> "" then
             printfn "    %s" (text.Replace("\n", "\n    "))
 
-let faults = deadLinks @ strangers
-printfn "%d examples in comments" (examples.Length / 2)
+let faults = deadLinks @ strangers @ unreadable
+printfn "%d examples in comments, %d formulas" (examples.Length / 2) formulas.Length
 faults |> List.iter (eprintfn "%s")
 
 if not faults.IsEmpty || runs |> Array.exists (fun (_, code, _, _, _) -> code <> 0) then
