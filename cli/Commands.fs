@@ -85,6 +85,9 @@ let private checkGiven (arguments: ParseResults<RunArgument>) : Result<unit, Fau
           match arguments.TryGetResult Threads with
           | Some n when n < 1 || n > MostThreads ->
               Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
+          | _ -> ()
+          match arguments.TryGetResult RunArgument.Monitor with
+          | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
           | _ -> () ]
 
     if faults.IsEmpty then Ok() else Error faults
@@ -126,6 +129,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                       Device = device
                       Split = split
                       SaveWeights = arguments.Contains Save_Weights
+                      Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
                       Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
                       Command = command }
             | faults -> Error faults))

@@ -22,7 +22,9 @@ let private config =
 let private training method seed =
     [ for step in [ "1"; "2" ] do
           row method seed step step "seconds_train" 1.5
-          row method seed step step "bytes_state" 2000.0 ]
+          row method seed step step "bytes_state" 2000.0
+      row method seed "2" "1" "monitor_rel" 0.25
+      row method seed "2" "1" "bound_rel" 0.375 ]
 
 let private lower (r: Row) = if r.Step = "2" && r.Task = "1" && r.Metric = "r10" then { r with Value = 0.2 } else r
 
@@ -106,7 +108,14 @@ let private ofRows (rows: Row list) =
 let tests =
     testList
         "Report"
-        [ testCase "has everything that was measured and set" (fun () ->
+        [ testCase "has the certificate of every method that was followed" (fun () ->
+              for part in [ "Stability without the old data"; "\"certificate-0\""; "\"certificate-1\""; "0.375" ] do
+                  has full.Value part
+
+              Expect.isFalse (full.Value.Contains "\"certificate-2\"") "not of the others"
+              Expect.isFalse (full.Value.Contains "\"monitor\"") "nothing was watched")
+
+          testCase "has everything that was measured and set" (fun () ->
               for part in
                   [ "Stream “toy & co”"
                     "2026-01-02 03:04 UTC"

@@ -2,14 +2,14 @@ namespace Cmcl
 
 open TorchSharp
 
-/// A step along −Δ, and what the loss L made of it.
+/// A step from W to W − ηΔ, or to W + D by any optimizer, and what it made of the loss L.
 type Descent =
     {
         /// η.
         Rate: float
-        /// L(W − ηΔ) − L(W).
+        /// L after the step − L before it.
         Change: float
-        /// What the gradient G promises of it: −η⟨G, Δ⟩.
+        /// What the gradient G promises of it: −η⟨G, Δ⟩, or ⟨G, D⟩.
         FirstOrder: float
         /// o(η) = Change − FirstOrder.
         Remainder: float
@@ -62,8 +62,8 @@ module Plasticity =
               use scope = torch.NewDisposeScope()
               descentOf eta (loss (stepped deltas eta heads) - before) (-eta * slope) ]
 
-    /// Theorem 6: L(W − ηΔ) − L(W) = −η⟨G, Δ⟩ + o(η) for a loss of float64 heads W, its gradients G there and a direction Δ (d ×
-    /// d_m each).
+    /// Theorem 6: L(W − ηΔ) − L(W) = −η⟨G, Δ⟩ + o(η) for a loss of float64 heads W, its gradients G there and a direction Δ
+    /// (d × d_m each).
     /// Example: `Plasticity.descent loss gradients deltas 1e-3 heads`.
     let descent (loss: Heads -> float) (gradients: Heads) (deltas: Heads) (eta: float) (heads: Heads) : Descent =
         overRates loss gradients deltas [ eta ] heads |> List.exactlyOne
@@ -104,7 +104,7 @@ module Plasticity =
     /// Example: `Plasticity.criterion deltas (Plasticity.descent loss gradients deltas 1e-3 heads)`.
     let criterion (deltas: Heads) (descent: Descent) : float * float = descent.RemainderPerRate, squared deltas
 
-    /// Theorem 6 (and the Definition of plasticity): a step along a projected gradient Δ descends exactly when o(η)/η < Σ_m
-    /// ‖Δ_m‖².
+    /// Theorem 6 (and the Definition of plasticity): a step along a projected gradient Δ descends exactly when
+    /// o(η)/η < Σ_m ‖Δ_m‖².
     /// Example: `Plasticity.descends deltas (Plasticity.descent loss gradients deltas 1e-3 heads)`.
     let descends (deltas: Heads) (descent: Descent) : bool = criterion deltas descent ||> (<)
