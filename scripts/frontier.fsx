@@ -135,13 +135,9 @@ for lr in rates do
 let folder = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "frontier", stream.Name))
 Results.write folder rows |> Check.get
 
-let colours = Map [ "trust", "#0072B2"; "block", "#D55E00"; "product", "#E69F00"; "soft", "#009E73" ]
+let colours = Map [ "trust, total", "#CC79A7"; "block", "#D55E00"; "product", "#E69F00"; "soft", "#009E73" ]
 
-let dashes =
-    [ StyleParam.DrawingStyle.Dot
-      StyleParam.DrawingStyle.Solid
-      StyleParam.DrawingStyle.Dash
-      StyleParam.DrawingStyle.DashDot ]
+let dashes = [ StyleParam.DrawingStyle.Dot; StyleParam.DrawingStyle.Solid; StyleParam.DrawingStyle.Dash ]
 
 let chart =
     let error (spreads: Spread list) factor =
@@ -154,7 +150,7 @@ let chart =
 
     [ for i, (family, labels) in List.indexed families do
           let deviations, recalls = labels |> List.map (mean "deviation_rel"), labels |> List.map (mean "r10")
-          let colour = Color.fromString colours[family.Split(',')[0]]
+          let colour = colours |> Map.tryFind family |> Option.defaultValue "#0072B2" |> Color.fromString
 
           Chart.Line(
               x = [ for d in deviations -> d.Mean ],
@@ -164,16 +160,20 @@ let chart =
               ShowMarkers = true,
               LineColor = colour,
               MarkerColor = colour,
-              LineDash = (if i < dashes.Length then dashes[i] else StyleParam.DrawingStyle.Solid)
+              LineDash = (if i < dashes.Length then dashes[i] else StyleParam.DrawingStyle.Solid),
+              UseDefaults = false
           )
           |> Chart.withXError (error deviations 1.0)
           |> Chart.withYError (error recalls 100.0) ]
     |> Chart.combine
-    |> Chart.withXAxisStyle (TitleText = "relative deviation of old scores (further left is more stable)")
-    |> Chart.withYAxisStyle (TitleText = "recall@10 after the last step, per cent")
-    |> Chart.withTitle $"{stream.Name}: stability against plasticity, {seeds.Length} seed(s)"
-    |> Chart.withSize (900, 560)
+    |> Theme.dress
+        (Theme.axis "relative deviation of old scores (further left is more stable)" StyleParam.AxisType.Linear None)
+        (Theme.axis "recall@10 after the last step, per cent" StyleParam.AxisType.Linear None)
+    |> Chart.withSize (Height = 560)
+
+let note =
+    $"Test rows of {stream.Name}, mean ± sd over {seeds.Length} seed(s). A point is a setting, a line a way to protect; further up and to the left is better."
 
 let page = Path.Combine(folder, "frontier.html")
-chart |> Chart.saveHtml (page, OpenInBrowser = false)
+File.WriteAllText(page, Page.single "Stability against plasticity" note chart)
 printfn "\nevery figure: %s\nchart: %s" (Path.Combine(folder, "results.csv")) page

@@ -23,8 +23,15 @@ let tests =
               let learned, now = heads c "learned", heads c "now"
               let old = oldStep c learned
               let spent = (OldStep.drift now old).Relative
-              let allowed = Budget.allowances (spent + 0.6) 3 now [ old ] |> List.map snd
-              near "a third" close allowed.Head 0.2
+              let total = spent + 0.6
+              let allowed steps = Budget.allowances total steps now [ old ] |> List.map snd |> List.exactlyOne
+              near "never more than what is left" close (allowed 1) 0.6
+              Expect.isLessThanOrEqual (spent + allowed 2) (total * (1.0 + 1e-12)) "whatever the directions"
+
+              // Where the drift so far is small enough for the limit above not to count.
+              if spent < 2.0 then
+                  near "ten steps at right angles use it up" close (spent * spent + 10.0 * allowed 10 ** 2.0) (total * total)
+
               Expect.equal (Budget.allowances (0.5 * spent) 3 now [ old ] |> List.map snd) [ 0.0 ] "spent: nothing is left")
 
           property "two moving heads share an allowance, and the least of a head's old steps counts" (fun c ->
@@ -51,7 +58,11 @@ let tests =
               else
                   near "exhausted" close used allowed
 
-              Expect.equal (Budget.share 0.0 { certificate with FirstA = 1.0 }) 0.0 "nothing is allowed")
+              Expect.equal (Budget.share 0.0 { certificate with FirstA = 1.0 }) 0.0 "nothing is allowed"
+
+              let second = { FirstA = 0.0; FirstB = 0.0; Second = 1.0 }
+
+              Expect.equal (Budget.share 0.0 second) 0.0 "nor of second order")
 
           test "no old step ever moves by more than the total, whatever the rate, the epochs and the optimizer" (fun () ->
               for total in [ 1e-9; 0.02; 0.1 ] do

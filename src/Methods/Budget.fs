@@ -6,10 +6,14 @@ open TorchSharp
 /// the rate and the number of steps (theory.md, section 8).
 [<RequireQualifiedAccess>]
 module Budget =
-    /// What the coming step may move each old step's scores by, a share of their size: (E − drift so far)/(steps that remain).
+    /// What the coming step may move each old step's scores by, a share of their size: √((E² − δ²)/(steps that remain)) for the
+    /// drift δ so far, as if all steps' changes stood at right angles, and never more than E − δ, which is what keeps the promise.
     /// Example: `Budget.allowances 0.2 4 heads [ old ]`.
     let allowances (total: float) (remaining: int) (heads: Heads) (old: OldStep list) : (OldStep * float) list =
-        [ for s in old -> s, max 0.0 (total - (OldStep.drift heads s).Relative) / float (max 1 remaining) ]
+        [ for s in old do
+              let drift = (OldStep.drift heads s).Relative
+              let spread = sqrt (max 0.0 (total * total - drift * drift) / float (max 1 remaining))
+              s, min spread (max 0.0 (total - drift)) ]
 
     /// ε for the trust region of one modality: the least that its old steps allow, half of that where the partner moves too; None
     /// without an old step.
@@ -24,10 +28,9 @@ module Budget =
     /// The largest θ ≤ 1 for which the change times θ stays within: θ F + θ² S ≤ allowed, F and S the first and the second
     /// order of its certificate.
     let share (allowed: float) (c: Certificate) : float =
-        if c.Bound <= allowed then
-            1.0
-        else
-            2.0 * allowed / (c.First + sqrt (c.First * c.First + 4.0 * c.Second * allowed))
+        if c.Bound <= allowed then 1.0
+        elif allowed <= 0.0 then 0.0
+        else 2.0 * allowed / (c.First + sqrt (c.First * c.First + 4.0 * c.Second * allowed))
 
     /// What of a step's change in the frames keeps every old step within its allowance: while the first order is too large the trust
     /// regions of its modalities are tightened, and what is left over, of second order, is met by scaling the whole change.
