@@ -115,6 +115,26 @@ let tests =
               Expect.isFalse (full.Value.Contains "\"certificate-2\"") "not of the others"
               Expect.isFalse (full.Value.Contains "\"monitor\"") "nothing was watched")
 
+          testCase "says how the certificate stands to what was measured" (fun () ->
+              let rows bound =
+                  [ for task, truth in [ "1", 0.25; "2", 0.5 ] do
+                        row "dns" 0 "3" task "deviation_rel" truth
+                        row "dns" 0 "3" task "bound_rel" bound ]
+
+              Expect.equal (Summary.certified []) None "nothing"
+
+              Expect.equal
+                  (Summary.certified (rows 0.5))
+                  (Some
+                      "In 2 places where old scores moved, the certificate was never below the truth; its median is 2.00 times what was measured.")
+                  "kept"
+
+              Expect.equal
+                  (Summary.certified (rows 0.3))
+                  (Some
+                      "In 2 places where old scores moved, the certificate was below the truth in 1; its median is 1.20 times what was measured.")
+                  "broken")
+
           testCase "has everything that was measured and set" (fun () ->
               for part in
                   [ "Stream “toy & co”"

@@ -158,6 +158,9 @@ module internal ReportFigures =
                   [ for i, method in figures |> List.map fst |> contrast |> List.indexed do
                         let first = figures |> List.find (fun (m, _) -> m = method) |> snd
                         Page.chooser true $"certificate-panel-{i}" "Method" first groups ]
+              match Summary.certified rows with
+              | Some sentence -> p [ _class "finding" ] [ str sentence ]
+              | None -> ()
               for chart in watched do
                   h3 [] [ str "Drift of old scores during training, largest over the old tasks" ]
                   Page.plot false $"plot-{chart.Id}" chart ],
