@@ -172,7 +172,8 @@ let chart =
     |> Chart.withSize (Height = 560)
 
 let note =
-    $"Test rows of {stream.Name}, mean ± sd over {seeds.Length} seed(s). A point is a setting, a line a way to protect; further up and to the left is better."
+    let spread = if seeds.Length = 1 then "one seed" else $"mean ± sd over {seeds.Length} seeds"
+    $"Test rows of {stream.Name}, {spread}. A point is a setting, a line a way to protect; further up and to the left is better."
 
 let page = Path.Combine(folder, "frontier.html")
 File.WriteAllText(page, Page.single "Stability against plasticity" note chart)
