@@ -52,7 +52,7 @@ type Verdict =
 
 [<RequireQualifiedAccess>]
 module Verdict =
-    /// A line for each name, in the order of first appearance; what must hold apart from what is reported.
+    /// A line for each name in the order of first appearance: first what must hold, then what is reported.
     let ofFindings (findings: Finding list) : Verdict list =
         [ for (name, must), all in findings |> List.groupBy (fun f -> f.Condition.Name, f.Condition.Must) ->
               { Name = name
@@ -60,6 +60,7 @@ module Verdict =
                 Worst = all |> List.maxBy _.Share
                 Places = all.Length
                 Held = all |> List.filter _.Condition.Holds |> List.length } ]
+        |> List.sortBy (fun v -> not v.Must)
 
     /// How it ends: `holds` or `broken` for what must hold, else `exact`, `approximate`, `yes` or `no`.
     let word (v: Verdict) : string =

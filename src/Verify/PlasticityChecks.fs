@@ -40,9 +40,9 @@ module PlasticityChecks =
               Condition.between "Theorem 6: o(η) is of order 2" s.Where 1.9 2.1 slope
               let smallest = d.Small |> List.minBy _.Rate
               let per, speed = Plasticity.criterion s.Deltas smallest
-              Condition.atMost "Theorem 6: o(η)/η < ‖Δ‖² for a small η" s.Where 0.0 speed per
+              Condition.atMost "Theorem 6: o(η)/η < ‖Δ‖² for small η" s.Where 0.0 speed per
               let wrong = d.Small @ d.Large |> List.filter (fun x -> Plasticity.descends s.Deltas x <> (x.Change < 0.0))
-              Condition.zero "Theorem 6: descends exactly when o(η)/η < ‖Δ‖²" s.Where 0.0 (float wrong.Length) ]
+              Condition.zero "Theorem 6: descends iff o(η)/η < ‖Δ‖²" s.Where 0.0 (float wrong.Length) ]
 
     /// The Definition of plasticity: L_t(W_t)/L_t(W_{t−1}), below 1 where the step learned. Hoped for, not promised.
     let learned (s: Stage) : Condition =

@@ -113,7 +113,7 @@ module ProjectionChecks =
               match s.Plan.Settings.Place with
               | Place.Update
               | Place.Eigenbasis -> condition "constraint set: P̃ D P = 0"
-              | Place.Gradient -> condition "constraint set, if gradients are projected" |> Condition.reported ]
+              | Place.Gradient -> condition "constraint set, gradients projected" |> Condition.reported ]
 
     /// Under trust, √(Σ μ_i λ_j D'_ij²) of each head's change over that of its weight, from the old rows themselves.
     let private trust (s: Stage) : Condition list =

@@ -121,11 +121,10 @@ module StabilityChecks =
     let private theorem5 (settings: Settings) (p: OldPlace) : Condition list =
         let relative = over p.Before
         let kept = settings.Place <> Place.Gradient
-        let name what = if kept then $"Theorem 5: {what}" else $"Theorem 5: {what}, if gradients are projected"
+        let name what = if kept then $"Theorem 5: {what}" else $"Theorem 5: {what}, gradients projected"
         let promised condition = if kept then condition else Condition.reported condition
 
-        [ Condition.atMost (name "what is left is of second order") (where p) p.Slack (relative p.Truncation) p.Identity
-          |> promised
+        [ Condition.atMost (name "only second order is left") (where p) p.Slack (relative p.Truncation) p.Identity |> promised
           Condition.atMost (name "bound") (where p) p.Slack (relative (p.SecondOrder + p.Truncation)) (relative p.Change)
           |> promised
           Condition.atMost
@@ -139,8 +138,13 @@ module StabilityChecks =
     let private replayFree (settings: Settings) (p: OldPlace) : Condition list =
         let tolerance = if settings.Dtype = Dtype.Float64 then 1e-8 else 1e-3
 
-        [ Condition.equal "drift known without the rows = measured" (where p) tolerance p.Deviation p.Drift
-          Condition.atMost "certificate: no deviation beyond it" (where p) p.Rounding (p.DriftBefore + p.Certificate) p.Deviation ]
+        [ Condition.equal "drift: known without the rows" (where p) tolerance p.Deviation p.Drift
+          Condition.atMost
+              "certificate: never below the deviation"
+              (where p)
+              p.Rounding
+              (p.DriftBefore + p.Certificate)
+              p.Deviation ]
 
     /// Whether no step's cut left anything out beyond rounding, so that the exact variant promises every old score.
     let exactNullSpace (trace: Trace) : bool =
@@ -170,7 +174,7 @@ module StabilityChecks =
         [ for p in places ->
               if promised then
                   { Run = trace.Plan.Label
-                    Condition = Condition.zero "stability: A_{s;t} = A_{s;s}, exactly" (where p) rounding p.Deviation
+                    Condition = Condition.zero "stability: A_{s;t} = A_{s;s}" (where p) rounding p.Deviation
                     ExactTo = None }
               else
                   { Run = trace.Plan.Label

@@ -192,9 +192,13 @@ module Trace =
 
             let every = (scene.Context.Updates + MostUpdates - 1L) / MostUpdates |> max 1L
 
-            Some(fun (update: Update) ->
-                if (update.Count - 1L) % every = 0L && update.Rate > 0.0 then
-                    seen.Add(figures scene frames cuts update))
+            // Without a block to project on there is no Δ.
+            if settings.Protect <> Protect.Block then
+                None
+            else
+                Some(fun (update: Update) ->
+                    if (update.Count - 1L) % every = 0L && update.Rate > 0.0 then
+                        seen.Add(figures scene frames cuts update))
 
         let observer =
             { Observer.silent with

@@ -16,11 +16,30 @@ type Verification =
     /// What must hold and does not.
     member v.Broken: Finding list = v.Findings |> List.filter (fun f -> f.Condition.Must && not f.Condition.Holds)
 
+    /// In one sentence.
+    member v.Result: string =
+        match v.Broken with
+        | [] -> "Everything that must hold does."
+        | broken ->
+            let names = broken |> List.map _.Condition.Name |> List.distinct
+            let words = String.Join("; ", names)
+            $"{broken.Length} places break what must hold: {words}."
+
 /// Runs plans and holds what they did against the theory.
 [<RequireQualifiedAccess>]
 module Verification =
     /// The plans that are verified, as users write them.
     let runs = [ "dns"; "dns[exact=on]"; "dns[place=update]"; "dns[place=gradient]"; "dns-trust" ]
+
+    /// The plans of `runs` on a stream, in float64 unless the options given say otherwise.
+    let plans (stream: Stream) (given: (string * string) list) : Result<Plan list, Fault list> =
+        let dtype = if List.exists (fst >> (=) "dtype") given then [] else [ "dtype", "float64" ]
+
+        Plan.resolve stream.Preset (given @ dtype) runs
+        |> Result.bind (fun plans ->
+            match plans |> List.collect (Plan.check stream) |> List.distinct with
+            | [] -> Ok plans
+            | faults -> Error faults)
 
     /// A number as tables and sentences show it: 3.2e-16, 0.18, 0.
     let number (x: float) : string =
@@ -85,38 +104,50 @@ module Verification =
             Stage.each trace (fun s ->
                 let descents = if isBlock trace then PlasticityChecks.descents s else None
 
-                [ yield! ProjectionChecks.conditions s
-                  if isBlock trace then
+                ProjectionChecks.conditions s,
+                [ if isBlock trace then
                       yield! PlasticityChecks.conditions s descents
                   PlasticityChecks.learned s ],
                 Points.ofStep trace.Plan.Label s descents)
 
-        let conditions = List.collect fst steps @ StabilityChecks.conditions trace.Plan.Settings places
+        let conditions =
+            [ for projection, _, _ in steps do
+                  yield! projection
+              yield! StabilityChecks.conditions trace.Plan.Settings places
+              for _, plasticity, _ in steps do
+                  yield! plasticity ]
 
         Finding.ofRun trace conditions @ StabilityChecks.stability trace places,
-        Points.ofPlaces trace.Plan.Label places @ List.collect snd steps,
+        Points.ofPlaces trace.Plan.Label places @ List.collect (fun (_, _, points) -> points) steps,
         places
 
-    /// Runs each plan with one seed and checks everything. `tell` hears of each plan's events.
-    /// Example: `Verification.run stream torch.CPU 0 (fun _ _ -> ()) plans`.
-    let run
-        (stream: Stream)
-        (device: torch.Device)
-        (seed: int)
-        (tell: Plan -> Event -> unit)
-        (plans: Plan list)
-        : Result<Verification, Fault list> =
-        let one (plan: Plan) =
-            Trace.run stream device seed (tell plan) plan
+    /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
+    /// Example: `Verification.run ignore request`.
+    let run (tell: Progress -> unit) (request: Request) : Result<Verification, Fault list> =
+        let count, seed = float request.Plans.Length, request.Seeds.Head
+
+        let one (index: int) (plan: Plan) =
+            let share (within: float) = (float index + within) / count
+            tell (Progress.Began(plan, seed, share 0.0))
+
+            // Checking takes about as long as training.
+            let within event =
+                match event with
+                | Event.Epoch(_, _, _, updates, total) -> 0.5 * float updates / float total
+                | Event.Remark _ -> 0.0
+                |> fun done' -> tell (Progress.Within(plan, seed, event, share done'))
+
+            Trace.run request.Stream request.Device seed within plan
             |> Result.map (fun trace ->
                 use trace = trace
                 let findings, points, places = ofTrace trace
-                let map = if plan.Label = plans.Head.Label then Points.map trace else []
+                let map = if index = 0 then Points.map trace else []
                 findings, points @ map, stability trace places, moved trace places)
 
-        let folder sofar plan = sofar |> Result.bind (fun sofar -> one plan |> Result.map (fun next -> sofar @ [ next ]))
+        let folder sofar (index, plan) =
+            sofar |> Result.bind (fun sofar -> one index plan |> Result.map (fun next -> sofar @ [ next ]))
 
-        List.fold folder (Ok []) plans
+        List.fold folder (Ok []) (List.indexed request.Plans)
         |> Result.map (fun runs ->
             { Findings = runs |> List.collect (fun (findings, _, _, _) -> findings)
               Points = runs |> List.collect (fun (_, points, _, _) -> points)
