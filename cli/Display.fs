@@ -147,26 +147,21 @@ let conditions (found: Verification) : Table =
     table.AddColumn(TableColumn("condition")) |> ignore
     table.AddColumn(TableColumn("worst at")) |> ignore
 
-    for title in [ "value"; "bound"; "tolerance"; "hold" ] do
+    for title in [ "value"; "bound"; "tolerance"; "holds" ] do
         table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
-
-    table.AddColumn(TableColumn("").NoWrap()) |> ignore
 
     let mark (v: Verdict) =
         match Verdict.word v with
-        | "holds" -> "[green]✓[/]"
-        | "broken" -> "[red]✗ broken[/]"
-        | word -> $"– {word}"
+        | "holds" -> $"{v.Held}/{v.Places} [green]✓[/]"
+        | "broken" -> $"{v.Held}/{v.Places} [red]✗[/]"
+        | "approximate" -> "approximate –"
+        | word -> $"{v.Held}/{v.Places} {word} –"
 
     for v in Verdict.ofFindings found.Findings do
         let c = v.Worst.Condition
         let numbers = [ c.Value; c.Bound; c.Tolerance ] |> List.map Verification.number
 
-        table.AddRow(
-            Array.ofList (
-                [ Markup.Escape v.Name; Markup.Escape $"{v.Worst.Run}, {c.Where}" ] @ numbers @ [ $"{v.Held}/{v.Places}"; mark v ]
-            )
-        )
+        table.AddRow(Array.ofList ([ Markup.Escape v.Name; Markup.Escape $"{v.Worst.Run}, {c.Where}" ] @ numbers @ [ mark v ]))
         |> ignore
 
     table

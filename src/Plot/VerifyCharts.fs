@@ -8,9 +8,10 @@ module VerifyCharts =
     let private linear = StyleParam.AxisType.Linear
 
     /// Below this a number is nothing but rounding; logarithmic axes end here.
-    let private floor = 1e-20
+    let private shown (y: float) = max 1e-20 (abs y)
 
-    let private shown (y: float) = max floor (abs y)
+    /// The same of an energy, which is a square.
+    let private energyShown (x: float) = max 1e-32 x
 
     let private line name colour dash width points =
         Chart.Line(
@@ -33,20 +34,24 @@ module VerifyCharts =
 
     /// After every step the largest relative deviation of an old step's scores (solid), and the largest that certificates allow (dotted).
     let deviation (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =
-        [ for run, own in ofRuns points do
-              for series, dash, width in
-                  [ "measured", StyleParam.DrawingStyle.Solid, 2.0; "certified", StyleParam.DrawingStyle.Dot, 1.5 ] do
-                  own
-                  |> List.filter (fun p -> p.Series = series)
-                  |> largest
-                  |> line run styles[run].Colour dash width
-                  |> Theme.traced run $"step %%{{x}}: %%{{y:.2e}} {series}<extra>{Theme.plain run}</extra>" ]
+        let drawn =
+            [ for run, own in ofRuns points do
+                  for series, dash, width in
+                      [ "measured", StyleParam.DrawingStyle.Solid, 2.0; "certified", StyleParam.DrawingStyle.Dot, 1.5 ] do
+                      run, series, dash, width, own |> List.filter (fun p -> p.Series = series) |> largest ]
+
+        [ for run, series, dash, width, course in drawn do
+              line run styles[run].Colour dash width course
+              |> Theme.traced run $"step %%{{x}}: %%{{y:.2e}} {series}<extra>{Theme.plain run}</extra>" ]
         |> Chart.combine
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps points)))
-            (Theme.logAxis "relative deviation" (points |> List.map (fun p -> shown p.Y)))
+            (Theme.logAxis
+                "relative deviation"
+                [ for _, _, _, _, course in drawn do
+                      yield! List.map snd course ])
 
-    let private blue, vermilion, green, orange = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+    let private blue, vermilion, green = "#0072B2", "#D55E00", "#009E73"
 
     let private training (points: Point list) =
         let count = points |> List.map _.X |> List.fold max 0.0 |> ceil |> int
@@ -127,7 +132,7 @@ module VerifyCharts =
     let energy (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =
         [ for run, own in ofRuns points do
               Chart.Point(
-                  x = [ for p in own -> shown p.X ],
+                  x = [ for p in own -> energyShown p.X ],
                   y = [ for p in own -> shown p.Y ],
                   Name = Theme.plain run,
                   MultiText = [ for p in own -> p.Where ],
@@ -139,7 +144,7 @@ module VerifyCharts =
               |> Theme.traced run $"%%{{text}}: %%{{x:.2e}} left out, moved %%{{y:.2e}}<extra>{Theme.plain run}</extra>" ]
         |> Chart.combine
         |> Theme.dress
-            (Theme.logAxis "share of energy left out" (points |> List.map (fun p -> shown p.X)))
+            (Theme.logAxis "share of energy left out" (points |> List.map (fun p -> energyShown p.X)))
             (Theme.logAxis "relative change in one step" (points |> List.map (fun p -> shown p.Y)))
 
     /// How far each step's whole change is out of the constraint set, the larger of both heads.
@@ -170,7 +175,9 @@ module VerifyCharts =
 
         Chart.Heatmap(
             zData = rows,
-            ShowScale = true,
+            X = (own |> List.map _.X |> List.distinct |> List.sort),
+            Y = (own |> List.map _.Y |> List.distinct |> List.sort),
+            ShowScale = isEnergy,
             ColorScale =
                 StyleParam.Colorscale.Custom
                     [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],

@@ -21,15 +21,15 @@ module VerifyPage =
                          of, and are computed in float64 whatever the runs were made in. A condition that must hold follows from a theorem and \
                          from how the run was made; the others are reported, since the theory promises nothing there." ]
               p [ _class (if v.Broken.IsEmpty then "finding" else "failure") ] [ str v.Result ]
-              for sentence in v.Remarks do
-                  p [ _class "note" ] [ str sentence ] ]
+              ul [ _class "meta" ] [ for sentence in v.Remarks -> li [] [ str sentence ] ] ]
 
     let private conditions (v: Verification) : XmlNode list =
         let mark (verdict: Verdict) =
             match Verdict.word verdict with
-            | "holds" -> [ str "✓" ]
-            | "broken" -> [ strong [] [ str "✗ broken" ] ]
-            | word -> [ str $"– {word}" ]
+            | "holds" -> [ str $"{verdict.Held}/{verdict.Places} ✓" ]
+            | "broken" -> [ strong [] [ str $"{verdict.Held}/{verdict.Places} ✗" ] ]
+            | "approximate" -> [ str "approximate" ]
+            | word -> [ str $"{verdict.Held}/{verdict.Places} {word}" ]
 
         [ yield!
               ReportText.heading
@@ -37,9 +37,7 @@ module VerifyPage =
                   "One line a condition, at its worst place: the value, the bound that the theory gives it, and what rounding may add. Grey lines are reported, not promised."
           Page.table
               2
-              (List.map
-                  (fun (title: string) -> [ str title ])
-                  [ "condition"; "worst at"; "value"; "bound"; "tolerance"; "hold"; "" ])
+              (List.map (fun (title: string) -> [ str title ]) [ "condition"; "worst at"; "value"; "bound"; "tolerance"; "holds" ])
               [ for verdict in Verdict.ofFindings v.Findings ->
                     let c = verdict.Worst.Condition
 
@@ -49,7 +47,6 @@ module VerifyPage =
                       [ str (Verification.number c.Value) ]
                       [ str (Verification.number c.Bound) ]
                       [ str (Verification.number c.Tolerance) ]
-                      [ str $"{verdict.Held}/{verdict.Places}" ]
                       mark verdict ] ] ]
 
     /// A section of charts under titles; left out where there is nothing to draw.
@@ -126,7 +123,7 @@ module VerifyPage =
               [ yield!
                     ReportText.heading
                         "What each way of protecting keeps"
-                        $"At {first.Where}: across are the directions of old inputs, down those of its partners' old outputs, both by falling energy. The first map is what a change of an entry does to old scores; the others are the share of an update that is kept, 0 to 1, and should be pale where the first is dark. Trust acts on a change as long as {first.Run} made it, spread evenly."
+                        $"At {first.Where}: across are the directions of old inputs, down those of its partners' old outputs, both by falling energy. The first map is what a change of an entry does to old scores; the others are the share of an update that is kept, from none (pale) to all (dark), and should be pale where the first is dark. Trust acts on a change as long as {first.Run} made it, spread evenly."
                 div [ _class "small" ] [ for title, node, _ in charts -> HtmlElements.figure [] [ h3 [] [ str title ]; node ] ] ],
               charts |> List.map (fun (_, _, figure) -> figure) ]
 

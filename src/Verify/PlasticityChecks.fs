@@ -14,7 +14,8 @@ module PlasticityChecks =
         if still s then
             None
         else
-            let small = Plasticity.rates s.Traced.Before s.Deltas
+            // Where the softmax is steep, less of a change is small.
+            let small = Plasticity.rates s.Traced.Before s.Deltas |> List.map (fun eta -> eta / max 1.0 s.Steepness)
             let along rates = Plasticity.overRates s.Loss s.Gradients s.Deltas rates s.Traced.Before
 
             Some

@@ -65,19 +65,25 @@ module Points =
               point "deviation" run "measured" where (float p.After) p.Deviation
               point "deviation" run "certified" where (float p.After) (StabilityChecks.accumulated places p)
 
-              if p.Moves && p.Before > 0.0 then
-                  point "energy" run where $"step {p.After}, old step {p.Task}" p.Discarded (p.Change / p.Before) ]
+              match p.Discarded with
+              | Some share when p.Before > 0.0 ->
+                  point "energy" run where $"step {p.After}, old step {p.Task}" share (p.Change / p.Before)
+              | _ -> () ]
 
-    /// A matrix as at most 64 × 64 cells, each the mean of what falls into it.
-    let private cells (matrix: torch.Tensor) : (int * int * float) list =
+    /// A matrix as at most 64 × 64 cells, each the mean of what falls into it, with the first row and column of it,
+    /// counted from 1.
+    let private cells (matrix: torch.Tensor) : (float * float * float) list =
         use scope = torch.NewDisposeScope()
         let rows, columns = min MostCells matrix.shape[0], min MostCells matrix.shape[1]
         let image = matrix.reshape (1L, 1L, matrix.shape[0], matrix.shape[1])
         let small = torch.nn.functional.adaptive_avg_pool2d (image, struct (rows, columns))
         let values = small.cpu().contiguous().data<float>().ToArray()
 
+        let first (size: int64) (cells: int64) (cell: int) = float (1L + int64 cell * size / cells)
+
         [ for i in 0 .. int rows - 1 do
-              for j in 0 .. int columns - 1 -> i, j, values[i * int columns + j] ]
+              for j in 0 .. int columns - 1 ->
+                  first matrix.shape[0] rows i, first matrix.shape[1] columns j, values[i * int columns + j] ]
 
     /// What each way of protecting keeps of an update's entry, 0 to 1, beside μ_i λ_j: for the first modality with history of the last
     /// step, in its frame. Trust acts on a change as large as the one that this run made, spread evenly over the entries.
@@ -105,5 +111,5 @@ module Points =
                     "soft", kept (Protection.Soft settings.Tau)
                     "trust", kept (Protection.Trust settings.Budget) ] do
                   for i, j, value in cells matrix ->
-                      { point "map" trace.Plan.Label series $"step {step.Step.Index}, {m}" (float j) (float i) with
+                      { point "map" trace.Plan.Label series $"step {step.Step.Index}, {m}" j i with
                           Cell = Some value } ]

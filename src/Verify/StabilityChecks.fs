@@ -28,8 +28,8 @@ type OldPlace =
         Truncation: float
         GradientChange: float
         GradientBound: float
-        /// The largest share of energy that a moving head's cut leaves out of the old step's inputs or outputs.
-        Discarded: float
+        /// The largest share of energy that a moving head's cut leaves out of the old step's inputs or outputs; none without a cut.
+        Discarded: float option
         /// (‖X_a‖ ‖Y_b‖ + ‖Y_a‖ ‖X_b‖)/‖A_before‖: what a rounding of the heads comes to in scores.
         Scale: float
         /// What rounding may add to the change of scores, over ‖A_before‖, and to a certificate.
@@ -52,16 +52,17 @@ module StabilityChecks =
               | _ -> () ]
         |> List.sum
 
-    let private discarded (s: Stage) (old: TracedStep) : float =
+    let private discarded (s: Stage) (old: TracedStep) : float option =
         [ for m in Pair.members old.Step.Pair do
               match Map.tryFind m s.Cuts with
               | None -> ()
               | Some cut ->
                   use scope = torch.NewDisposeScope()
                   let struct (x, y) = s.OldRows m old
-                  Bounds.discarded cut.Input x
-                  Bounds.discarded cut.Partner y ]
-        |> List.fold max 0.0
+                  max (Bounds.discarded cut.Input x) (Bounds.discarded cut.Partner y) ]
+        |> function
+            | [] -> None
+            | shares -> Some(List.max shares)
 
     let private place (s: Stage) (kept: OldStep) (old: TracedStep) : OldPlace =
         use scope = torch.NewDisposeScope()

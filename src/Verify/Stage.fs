@@ -11,6 +11,8 @@ type Stage =
         /// The steps before it, oldest first.
         Old: TracedStep list
         Cuts: Map<Modality, Cut>
+        /// The largest |S_ij|/τ of the step's first batch in stored order: how steep its softmax can be.
+        Steepness: float
         /// The loss of the step's first batch in stored order, and its gradients G at the step's start.
         Loss: Heads -> float
         Gradients: Heads
@@ -59,11 +61,16 @@ module Stage =
 
             let gradients = (pass step.Before).Gradients
 
+            let contrast = Settings.contrast settings
+            let outputs m x = Heads.outputs (Heads.weight m step.Before) x
+            let scores = Alignment.scores contrast.Scoring (outputs pair.A xa) (outputs pair.B xb)
+
             f
                 { Plan = trace.Plan
                   Traced = step
                   Old = old
                   Cuts = cuts
+                  Steepness = Tensors.toFloat (scores.abs().max()) / contrast.Temperature
                   Loss = loss
                   Gradients = gradients
                   Deltas = Cut.project cuts gradients }
