@@ -13,6 +13,12 @@ module VerifyCharts =
     /// The same of an energy, which is a square.
     let private energyShown (x: float) = max 1e-32 x
 
+    /// A logarithmic axis from a power of ten to a power of ten: also values that lie close together have a tick in sight.
+    let private wholeDecades (title: string) (values: float list) =
+        let axis = Theme.logAxis title values
+        axis.SetProperty("range", [ floor (log10 (List.min values)) - 0.1; ceil (log10 (List.max values)) + 0.1 ])
+        axis
+
     let private line name colour dash width points =
         Chart.Line(
             xy = points,
@@ -144,8 +150,8 @@ module VerifyCharts =
               |> Theme.traced run $"%%{{text}}: %%{{x:.2e}} left out, moved %%{{y:.2e}}<extra>{Theme.plain run}</extra>" ]
         |> Chart.combine
         |> Theme.dress
-            (Theme.logAxis "share of energy left out" (points |> List.map (fun p -> energyShown p.X)))
-            (Theme.logAxis "relative change in one step" (points |> List.map (fun p -> shown p.Y)))
+            (wholeDecades "share of energy left out" [ for p in points -> energyShown p.X ])
+            (wholeDecades "relative change in one step" [ for p in points -> shown p.Y ])
 
     /// How far each step's whole change is out of the constraint set, the larger of both heads.
     let leakage (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =

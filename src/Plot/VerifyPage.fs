@@ -92,7 +92,7 @@ module VerifyPage =
                         (VerifyCharts.leakage styles leakage) ]
           figures
               "Plasticity"
-              "A gradient step descends while o(η)/η stays below ‖Δ‖². The paper's formula takes L_t after the optimizer's step but the first order of a gradient step; it is negative because AdamW's step is much longer, which says nothing of o(η). Taken of the change that was made, o(η)/η is what is left."
+              "A gradient step descends while o(η)/η stays below ‖Δ‖². The paper's formula takes the loss after the optimizer's step but the first order of a gradient step; it is negative because AdamW's step is much longer, which says nothing of o(η). Taken of the change that was made, o(η)/η is what is left."
               [ if not plasticity.IsEmpty then
                     plain "As the paper plots it" "plotted" (VerifyCharts.asPlotted styles plasticity)
 
@@ -109,7 +109,7 @@ module VerifyPage =
           | first :: _ ->
               let charts =
                   [ for series, title in
-                        [ "energy", "μ_i λ_j, powers of ten"
+                        [ "energy", "μᵢ λⱼ, powers of ten"
                           "block", "block keeps"
                           "product", "product keeps"
                           "soft", "soft keeps"
@@ -123,7 +123,7 @@ module VerifyPage =
               [ yield!
                     ReportText.heading
                         "What each way of protecting keeps"
-                        $"At {first.Where}: across are the directions of old inputs, down those of its partners' old outputs, both by falling energy. The first map is what a change of an entry does to old scores; the others are the share of an update that is kept, from none (pale) to all (dark), and should be pale where the first is dark. Trust acts on a change as long as {first.Run} made it, spread evenly."
+                        $"At {first.Where}: across are the directions of old inputs, down those of its partners' old outputs, both by falling energy. The first map is what a change of an entry does to old scores; the others are the share of an update that is kept, from none (pale) to all (dark), and should be pale where the first is dark. Trust acts on a change as long as the weight, spread evenly."
                 div [ _class "small" ] [ for title, node, _ in charts -> HtmlElements.figure [] [ h3 [] [ str title ]; node ] ] ],
               charts |> List.map (fun (_, _, figure) -> figure) ]
 

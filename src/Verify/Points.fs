@@ -86,7 +86,7 @@ module Points =
                   first matrix.shape[0] rows i, first matrix.shape[1] columns j, values[i * int columns + j] ]
 
     /// What each way of protecting keeps of an update's entry, 0 to 1, beside μ_i λ_j: for the first modality with history of the last
-    /// step, in its frame. Trust acts on a change as large as the one that this run made, spread evenly over the entries.
+    /// step, in its frame. Trust acts on a change as large as the weight, spread evenly over the entries.
     let map (trace: Trace) : Point list =
         use scope = torch.NewDisposeScope()
         let settings, step = trace.Plan.Settings, List.last trace.Steps
@@ -95,8 +95,7 @@ module Points =
         | None -> []
         | Some(m, frame) ->
             let start = Frame.enter frame (Heads.weight m step.Before)
-            let size = Tensors.norm (Heads.weight m step.After - Heads.weight m step.Before)
-            let even = torch.ones_like start * (size / sqrt (float start.NumberOfElements)).ToScalar()
+            let even = torch.ones_like start * (Tensors.norm start / sqrt (float start.NumberOfElements)).ToScalar()
 
             let kept protection =
                 match Frame.shape protection frame start with

@@ -7,13 +7,13 @@ open TorchSharp
 module ProjectionChecks =
     /// All old inputs of a modality, and all outputs of its partners in the same steps under the heads now.
     let private history (s: Stage) (m: Modality) =
-        let sides =
-            [ for old in s.Old do
-                  if List.contains m (Pair.members old.Step.Pair) then
-                      s.OldRows m old ]
+        let steps = s.Old |> List.filter (fun old -> List.contains m (Pair.members old.Step.Pair))
 
-        let all pick = torch.cat ([| for side in sides -> pick side |], 0L)
-        all (fun struct (x, _) -> x), all (fun struct (_, y) -> y)
+        let outputs (old: TracedStep) =
+            let p = Pair.partner m old.Step.Pair
+            Heads.outputs (Heads.weight p s.Traced.Before) (old.Rows p)
+
+        torch.cat ([| for old in steps -> old.Rows m |], 0L), torch.cat ([| for old in steps -> outputs old |], 0L)
 
     let private projectors (s: Stage) : Condition list =
         [ for KeyValue(m, cut) in s.Cuts do
@@ -77,7 +77,7 @@ module ProjectionChecks =
             [ for old in s.Old do
                   if Set.ofList (Pair.members old.Step.Pair) = Set.ofList [ a; b ] then
                       use scope = torch.NewDisposeScope()
-                      let xa, xb = old.Rows a, old.Rows b
+                      let xa, xb = old.Few a, old.Few b
                       let bound = over (Bounds.truncation cutB.Input cutA.Input left xa xb) [ xa; update; xb ]
 
                       Conditions.globalResidual cutA.Input cutB.Input update xa xb

@@ -66,7 +66,7 @@ module StabilityChecks =
 
     let private place (s: Stage) (kept: OldStep) (old: TracedStep) : OldPlace =
         use scope = torch.NewDisposeScope()
-        let pair, xa, xb = old.Step.Pair, old.A, old.B
+        let pair, xa, xb = old.Step.Pair, old.FewA, old.FewB
         let before, after = s.Traced.Before, s.Traced.After
         let moving = Pair.members pair |> List.filter s.Traced.Frames.ContainsKey
         let struct (earlier, now, certificate) = OldStep.across before after kept
@@ -86,7 +86,7 @@ module StabilityChecks =
           Size = kept.Size
           Before = size
           Change = Tensors.norm (Bounds.change pair before after xa xb)
-          Deviation = (Stability.deviation pair old.After after xa xb).Relative
+          Deviation = (Stability.deviation pair old.After after old.A old.B).Relative
           Drift = now.Relative
           DriftBefore = earlier.Relative
           Certificate = OldStep.relative kept certificate.Bound
@@ -175,7 +175,7 @@ module StabilityChecks =
         [ for p in places ->
               if promised then
                   { Run = trace.Plan.Label
-                    Condition = Condition.zero "stability: A_{s;t} = A_{s;s}" (where p) rounding p.Deviation
+                    Condition = Condition.zero "stability: old scores as they were" (where p) rounding p.Deviation
                     ExactTo = None }
               else
                   { Run = trace.Plan.Label

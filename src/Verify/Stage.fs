@@ -25,10 +25,10 @@ type Stage =
     /// D of one modality over the whole step.
     member s.Change(m: Modality) : torch.Tensor = Heads.weight m s.Traced.After - Heads.weight m s.Traced.Before
 
-    /// The old inputs X of a modality in an old step, and its partner's outputs Y at the start of this one.
+    /// A few rows for the old inputs X of a modality in an old step, and for its partner's outputs Y at the start of this one.
     member s.OldRows (m: Modality) (old: TracedStep) : struct (torch.Tensor * torch.Tensor) =
         let p = Pair.partner m old.Step.Pair
-        struct (old.Rows m, Heads.outputs (Heads.weight p s.Traced.Before) (old.Rows p))
+        struct (old.Few m, Heads.outputs (Heads.weight p s.Traced.Before) (old.Few p))
 
     member s.Where: string = $"step {s.Traced.Step.Index}"
 

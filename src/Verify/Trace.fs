@@ -63,6 +63,9 @@ type TracedStep =
         /// The rows that were trained on, n × d_a and n × d_b, as the run's type rounded them.
         A: torch.Tensor
         B: torch.Tensor
+        /// At most d_a and d_b rows that have every norm ‖X M‖ in common with those, so that nothing of n × n need be made.
+        FewA: torch.Tensor
+        FewB: torch.Tensor
         /// The heads before and after the step.
         Before: Heads
         After: Heads
@@ -77,6 +80,9 @@ type TracedStep =
 
     /// Its rows of one of its two modalities.
     member s.Rows(m: Modality) : torch.Tensor = if m = s.Step.Pair.A then s.A else s.B
+
+    /// The few rows of one of them.
+    member s.Few(m: Modality) : torch.Tensor = if m = s.Step.Pair.A then s.FewA else s.FewB
 
 /// A whole run of one plan with one seed. It owns its tensors.
 type Trace(plan: Plan, steps: TracedStep list, owned: torch.Tensor list) =
@@ -95,6 +101,15 @@ module Trace =
     let private MostUpdates = 40L
 
     let private wide (t: torch.Tensor) : torch.Tensor = t.``to`` torch.float64
+
+    /// R of X = QR where X has more rows than columns, X itself elsewhere.
+    let private few (x: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            if x.shape[0] <= x.shape[1] then
+                x.alias ()
+            else
+                let struct (_, r) = torch.linalg.qr (x, torch.linalg.QRMode.R)
+                r)
 
     /// The loss of a batch under float64 heads, and its weight gradients.
     let pass (settings: Settings) (pair: Pair) (xa: torch.Tensor) (xb: torch.Tensor) (heads: Heads) : Pass =
@@ -171,10 +186,14 @@ module Trace =
             let seen = ResizeArray()
             closely[scene.Step.Index] <- seen
 
+            let a, b = keep scene.Tasks.Head.A, keep scene.Tasks.Head.B
+
             begun.Add
                 { Step = scene.Step
-                  A = keep scene.Tasks.Head.A
-                  B = keep scene.Tasks.Head.B
+                  A = a
+                  B = b
+                  FewA = keep (few a)
+                  FewB = keep (few b)
                   Before = Heads.map keep scene.Heads
                   After = Map.empty
                   Frames = frames
