@@ -111,7 +111,7 @@ let tests =
                     "constraint set: P̃ D P = 0", 24
                     "constraint set, gradients projected", 8
                     "expansion of the change of scores", 50
-                    "Theorem 5: only second order is left", 30
+                    "Theorem 5: beyond the second order", 30
                     "Theorem 5: bound", 30
                     "Theorem 5: bound of a gradient step", 40
                     "Theorem 6: ⟨G, Δ⟩ = ‖Δ‖²", 24
@@ -156,7 +156,7 @@ let tests =
 
           test "must fail: a plan without its mask" (fun () ->
               let found = broken (verify [ spoiled "dns[place=update]" withoutMask ])
-              let expected = [ "constraint set: P̃ D P = 0"; "Theorem 5: only second order is left"; "Theorem 5: bound" ]
+              let expected = [ "constraint set: P̃ D P = 0"; "Theorem 5: beyond the second order"; "Theorem 5: bound" ]
               Expect.containsAll found expected "what breaks"
               let exact = broken (verify [ spoiled "dns[place=update;exact=on]" withoutMask ])
               Expect.contains exact "stability: old scores as they were" "stability")

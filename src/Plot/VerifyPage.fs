@@ -92,7 +92,7 @@ module VerifyPage =
                         (VerifyCharts.leakage styles leakage) ]
           figures
               "Plasticity"
-              "A gradient step descends while o(η)/η stays below ‖Δ‖². The paper's formula takes the loss after the optimizer's step but the first order of a gradient step; it is negative because AdamW's step is much longer, which says nothing of o(η). Taken of the change that was made, o(η)/η is what is left."
+              "A gradient step descends while o(η)/η stays below ‖Δ‖². The paper's formula takes the loss after the optimizer's step but the first order of a gradient step. Under AdamW it is negative, that step being much longer, which says nothing of o(η); of the change that was made and of a gradient step it is in the second figure."
               [ if not plasticity.IsEmpty then
                     plain "As the paper plots it" "plotted" (VerifyCharts.asPlotted styles plasticity)
 

@@ -125,7 +125,7 @@ module StabilityChecks =
         let name what = if kept then $"Theorem 5: {what}" else $"Theorem 5: {what}, gradients projected"
         let promised condition = if kept then condition else Condition.reported condition
 
-        [ Condition.atMost (name "only second order is left") (where p) p.Slack (relative p.Truncation) p.Identity |> promised
+        [ Condition.atMost (name "beyond the second order") (where p) p.Slack (relative p.Truncation) p.Identity |> promised
           Condition.atMost (name "bound") (where p) p.Slack (relative (p.SecondOrder + p.Truncation)) (relative p.Change)
           |> promised
           Condition.atMost
