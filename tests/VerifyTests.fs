@@ -154,6 +154,18 @@ let tests =
               Expect.exists v.Remarks (fun text -> text.Contains "truncation makes stability approximate here") "a sentence"
               Expect.isEmpty (named v "stability: old scores as they were") "not promised")
 
+          test "under other settings too, also where nothing or everything is protected, and where the loss is steep" (fun () ->
+              for written in
+                  [ "dns[temperature=0.001;scores=cosine]"
+                    "dns[optimizer=sgd;lr=0.1;batch=all]"
+                    "dns[place=update;weight-decay=0.5;symmetric=on]"
+                    "dns[threshold=rank:0]"
+                    "dns[threshold=rank:5;partner-threshold=rank:7]"
+                    "dns[sides=input]"
+                    "dns-trust[budget=0]"
+                    "dns[lr=0]" ] do
+                  allHold (verify [ spoiled written id ]))
+
           test "must fail: a plan without its mask" (fun () ->
               let found = broken (verify [ spoiled "dns[place=update]" withoutMask ])
               let expected = [ "constraint set: P̃ D P = 0"; "Theorem 5: beyond the second order"; "Theorem 5: bound" ]

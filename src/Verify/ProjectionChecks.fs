@@ -130,8 +130,12 @@ module ProjectionChecks =
                           sqrt (max 0.0 (Tensors.toFloat ((weighted * d).sum())))
 
                       let before = size (Heads.weight m s.Traced.Before)
-                      let tolerance = 1e-6 * epsilon + Slack.ofScores s 1.0
-                      let value = size (s.Change m) / before
+                      let change = s.Change m
+                      // Directions that count as empty may hold this much: λ ≤ d ε λ_max.
+                      let largest = frame.Inputs.Values[0] * frame.Partners.Values[0]
+                      let empty = Tolerance.epsilon Dtype.Float64 * float inputs.Matrix.shape[0] * largest |> sqrt
+                      let tolerance = 1e-6 * epsilon + Slack.ofScores s 1.0 + empty * Tensors.norm change / before
+                      let value = size change / before
                       Condition.atMost "trust: first order within its budget" $"{s.Where}, {m}" tolerance epsilon value ]
         | _ -> []
 
