@@ -91,10 +91,13 @@ module Verification =
         if moved.IsEmpty then
             "No step moved old scores beyond rounding, so that there is nothing to compare bounds with."
         else
-            let certificate = moved |> List.map (fun p -> p.Certificate * p.Size / p.Change) |> median
-            let norms = moved |> List.map (fun p -> (p.SecondOrder + p.Truncation) / p.Change) |> median
+            let ratios name (bound: OldPlace -> float) =
+                let all = moved |> List.map (fun p -> bound p / p.Change)
+                $"{number (median all)} (at most {number (List.max all)}) for {name}"
 
-            $"Bound over truth, median of the {moved.Length} places where a step moved old scores: {number certificate} for the certificate, {number norms} for the product of norms of Theorem 5 with truncation."
+            let certificate = ratios "the certificate" (fun p -> p.Certificate * p.Size)
+            let norms = ratios "the product of norms of Theorem 5 with truncation" (fun p -> p.SecondOrder + p.Truncation)
+            $"Bound over truth, median of the {moved.Length} places where a step moved old scores: {certificate}, {norms}."
 
     /// Every condition at every place of one run, with its points; and the places themselves.
     let private ofTrace (trace: Trace) : Finding list * Point list * OldPlace list =
