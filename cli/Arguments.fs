@@ -36,6 +36,8 @@ type RunArgument =
     | Partner_Threshold of CUT: string
     | Tau of T: string
     | Budget of E: string
+    | Total_Budget of E: string
+    | Monitor of N: int
 
     interface IArgParserTemplate with
         member a.Usage =
@@ -72,6 +74,9 @@ type RunArgument =
             | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
             | Tau _ -> "scale of product and soft protection"
             | Budget _ -> "relative change of old scores that trust allows a step"
+            | Total_Budget _ -> "relative change of each old step's scores that trust allows over the whole stream, or off"
+            | Monitor _ ->
+                "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
 
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option =
@@ -97,6 +102,7 @@ type RunArgument =
         | Partner_Threshold v -> Some("partner-threshold", v)
         | Tau v -> Some("tau", v)
         | Budget v -> Some("budget", v)
+        | Total_Budget v -> Some("total-budget", v)
         | Stream _
         | Methods _
         | Seeds _
@@ -106,7 +112,8 @@ type RunArgument =
         | Threads _
         | Save_Weights
         | Force
-        | Quiet -> None
+        | Quiet
+        | Monitor _ -> None
 
 /// `cmcl verify`. What it shares with `cmcl run` is said there once.
 [<RequireQualifiedAccess>]

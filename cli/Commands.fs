@@ -72,6 +72,7 @@ let private checkGiven
     (arguments: ParseResults<'argument>)
     (out: string option)
     (threads: int option)
+    (monitor: int option)
     : Result<unit, Fault list> =
     let repeated =
         arguments.GetAllResults()
@@ -89,6 +90,9 @@ let private checkGiven
           match threads with
           | Some n when n < 1 || n > MostThreads ->
               Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
+          | _ -> ()
+          match monitor with
+          | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
           | _ -> () ]
 
     if faults.IsEmpty then Ok() else Error faults
@@ -100,7 +104,13 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
         and! split = arguments.GetResult(Split, "test") |> parseSplit
         and! device = arguments.GetResult(Device, "cpu") |> parseDevice
         and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
-        and! () = checkGiven arguments (arguments.TryGetResult Out) (arguments.TryGetResult Threads)
+
+        and! () =
+            checkGiven
+                arguments
+                (arguments.TryGetResult Out)
+                (arguments.TryGetResult Threads)
+                (arguments.TryGetResult RunArgument.Monitor)
 
         return seeds, split, device, stream
     }
@@ -130,6 +140,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                       Device = device
                       Split = split
                       SaveWeights = arguments.Contains Save_Weights
+                      Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
                       Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
                       Command = command }
             | faults -> Error faults))
@@ -180,7 +191,8 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
         and! device = arguments.GetResult(VerifyArgument.Device, "cpu") |> parseDevice
         and! stream = Catalogue.find source
 
-        and! () = checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads)
+        and! () =
+            checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads) None
 
         return seed, device, stream
     }
@@ -196,6 +208,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               Device = device
               Split = Split.Train
               SaveWeights = false
+              Monitor = None
               Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
               Command = command }))
 

@@ -1,10 +1,17 @@
-// What the examples in the comments of the source and in docs/theory.md may name: one old pair, a step that was projected away from it, and the step's loss.
+// What the examples in the comments of the source and in docs/theory.md may name: one old pair, a step that was projected away
+// from it, and the step's loss. `dotnet fsi build.fsx -- examples` runs them.
 #load "../scripts/load.fsx"
 
 open Cmcl
 open TorchSharp
 
 torch.set_num_threads 1
+
+/// Prints a condition, and ends the script where it does not hold.
+let check (c: Condition) : unit =
+    let text = $"{c.Where}, {c.Name}: {c.Value:``0.0e-0``} ≤ {c.Bound:``0.0e-0``} + {c.Tolerance:``0.0e-0``}"
+    if c.Holds then printfn "%s" text else failwith $"does not hold: {text}"
+
 let seed = Seed.ofInt 0
 let pair = Pair.named "vision" "text"
 let private normal purpose shape = Seed.normal shape (Seed.split purpose seed)

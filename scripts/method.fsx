@@ -46,6 +46,7 @@ let request =
       Device = torch.CPU
       Split = Split.Test
       SaveWeights = false
+      Monitor = None
       Out = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "method")
       Command = "dotnet fsi scripts/method.fsx" }
 

@@ -48,12 +48,26 @@ for label, (largest, loss) in results do
 let chart =
     Chart.combine
         [ for label, (largest, _) in results ->
-              Chart.Line(x = List.map fst largest, y = List.map (snd >> max 1e-17) largest, Name = label, ShowMarkers = true) ]
-    |> Chart.withYAxisStyle (TitleText = "largest relative deviation of old scores", AxisType = StyleParam.AxisType.Log)
-    |> Chart.withXAxisStyle (TitleText = "after step")
-    |> Chart.withTitle "Stability where the null space is exact"
+              Chart.Line(
+                  x = List.map fst largest,
+                  y = List.map (snd >> max 1e-17) largest,
+                  Name = label,
+                  ShowMarkers = true,
+                  UseDefaults = false
+              ) ]
+    |> Theme.dress
+        (Theme.axis "after step" StyleParam.AxisType.Linear (Some [ 2 .. stream.Steps.Length ]))
+        (Theme.logAxis "largest relative deviation of old scores" [ 1e-17; 1.0 ])
 
 let file = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "stability.html"))
 Directory.CreateDirectory(Path.GetDirectoryName file |> string) |> ignore
-chart |> Chart.saveHtml (file, OpenInBrowser = false)
+
+File.WriteAllText(
+    file,
+    Page.single
+        "Stability where the null space is exact"
+        "The synthetic stream in float64: what each recipe leaves of old scores."
+        chart
+)
+
 printfn "chart: %s" file

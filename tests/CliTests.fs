@@ -180,6 +180,8 @@ let private values =
       [ "--threads"; "0" ], [ "--threads takes a whole number"; "0" ]
       [ "--threads"; "100000" ], [ "--threads takes a whole number"; "100000" ]
       [ "--threads"; "x" ], [ "--threads"; "x" ]
+      [ "--monitor"; "0" ], [ "--monitor takes a whole number"; "0" ]
+      [ "--total-budget"; "-1"; "--methods"; "dns-trust" ], [ "--total-budget takes a number > 0, or off"; "-1" ]
       [ "--batch"; "1" ], [ "--batch takes"; "'1'" ]
       [ "--batch"; "421" ], [ "421"; "420 training rows" ]
       [ "--epochs"; "0" ], [ "--epochs takes"; "'0'" ]
@@ -277,7 +279,17 @@ let private help =
               let options =
                   [ for f in Field.all do
                         if f.Name = "shuffle" then "no-shuffle" else f.Name ]
-                  @ [ "stream"; "methods"; "seeds"; "out"; "split"; "device"; "threads"; "save-weights"; "force"; "quiet" ]
+                  @ [ "stream"
+                      "methods"
+                      "seeds"
+                      "out"
+                      "split"
+                      "device"
+                      "threads"
+                      "save-weights"
+                      "monitor"
+                      "force"
+                      "quiet" ]
 
               for name in options do
                   Expect.stringContains text $"--{name}" "an option")
@@ -340,6 +352,14 @@ let private runs =
                       Expect.contains names $"weights/{label}/seed-3/step-06/audio.npy" "a head"
 
                   Expect.equal names.Length (3 * 2 * 6 * 4) "methods × seeds × steps × modalities"))
+          testCase "a monitor writes its table, and its readings are in the report" (fun () ->
+              inFolder (fun folder ->
+                  Expect.equal (short folder [ "--quiet"; "--monitor"; "3" ]).Code 0 "the run"
+                  let rows = Results.readMonitor folder |> Check.get
+                  // Three plans, two seeds; 2 readings of the 7 updates of steps 2 to 6, which have 1 to 5 old tasks.
+                  Expect.hasLength rows (3 * 2 * 2 * 15) "rows"
+                  Expect.stringContains (read folder "report.html") "\"monitor\":" "the figure"
+                  Expect.equal (cmcl [ "report"; folder ]).Code 0 "the report again"))
           testCase "config.json has what decides a run" (fun () ->
               inFolder (fun folder ->
                   Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"

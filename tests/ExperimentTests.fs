@@ -29,6 +29,7 @@ let private request folder methods : Request =
       Device = torch.CPU
       Split = Split.Test
       SaveWeights = true
+      Monitor = None
       Out = folder
       Command = "cmcl run" }
 
@@ -50,7 +51,7 @@ let tests =
               touch folder "notes.txt"
               Expect.isOk (Experiment.prepare false folder) "a folder with other things in it"
 
-              for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "config.json"; "report.html" ] do
+              for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ] do
                   touch folder name
                   Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) name
                   Expect.isTrue (has folder name) "refused, and nothing gone"

@@ -38,7 +38,8 @@ let private table =
       "threshold", [ "trace:0.003"; "rank:4" ], [ "0.003"; "trace:2" ]
       "partner-threshold", [ "absolute:0.01"; "energy:0.1" ], [ "all" ]
       "tau", [ "3e-05"; "1" ], [ "0"; "-1" ]
-      "budget", [ "0.1"; "0" ], [ "-0.1"; "x" ] ]
+      "budget", [ "0.1"; "0" ], [ "-0.1"; "x" ]
+      "total-budget", [ "0.2"; "off" ], [ "0"; "-0.1"; "none" ] ]
 
 let tests =
     testList

@@ -22,7 +22,9 @@ let private config =
 let private training method seed =
     [ for step in [ "1"; "2" ] do
           row method seed step step "seconds_train" 1.5
-          row method seed step step "bytes_state" 2000.0 ]
+          row method seed step step "bytes_state" 2000.0
+      row method seed "2" "1" "monitor_rel" 0.25
+      row method seed "2" "1" "bound_rel" 0.375 ]
 
 let private lower (r: Row) = if r.Step = "2" && r.Task = "1" && r.Metric = "r10" then { r with Value = 0.2 } else r
 
@@ -106,7 +108,34 @@ let private ofRows (rows: Row list) =
 let tests =
     testList
         "Report"
-        [ testCase "has everything that was measured and set" (fun () ->
+        [ testCase "has the certificate of every method that was followed" (fun () ->
+              for part in [ "Stability without the old data"; "\"certificate-0\""; "\"certificate-1\""; "0.375" ] do
+                  has full.Value part
+
+              Expect.isFalse (full.Value.Contains "\"certificate-2\"") "not of the others"
+              Expect.isFalse (full.Value.Contains "\"monitor\"") "nothing was watched")
+
+          testCase "says how the certificate stands to what was measured" (fun () ->
+              let rows bound =
+                  [ for task, truth in [ "1", 0.25; "2", 0.5 ] do
+                        row "dns" 0 "3" task "deviation_rel" truth
+                        row "dns" 0 "3" task "bound_rel" bound ]
+
+              Expect.equal (Summary.certified []) None "nothing"
+
+              Expect.equal
+                  (Summary.certified (rows 0.5))
+                  (Some
+                      "In 2 places where old scores moved, the certificate was never below the truth; its median is 2.00 times what was measured.")
+                  "kept"
+
+              Expect.equal
+                  (Summary.certified (rows 0.3))
+                  (Some
+                      "In 2 places where old scores moved, the certificate was below the truth in 1; its median is 1.20 times what was measured.")
+                  "broken")
+
+          testCase "has everything that was measured and set" (fun () ->
               for part in
                   [ "Stream “toy & co”"
                     "2026-01-02 03:04 UTC"

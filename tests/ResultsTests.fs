@@ -90,6 +90,19 @@ let tests =
 
                         Results.writeSpectra folder rows |> Check.get
                         Expect.equal (Results.readSpectra folder |> Check.get) rows "rows"))
+                testCase "the monitor's readings come back as they were" (fun () ->
+                    inFolder (fun folder ->
+                        let rows: MonitorRow list =
+                            [ { Method = awkward
+                                Seed = 1
+                                Step = 3
+                                Update = 20L
+                                Task = 2
+                                Rms = 1e-17
+                                Relative = 0.1 } ]
+
+                        Results.writeMonitor folder rows |> Check.get
+                        Expect.equal (Results.readMonitor folder |> Check.get) rows "rows"))
                 testPropertyWithConfig FsCheckConfig.defaultConfig "any finite number comes back" (fun (x: float) ->
                     not (Double.IsFinite x)
                     || (let mutable back = nan

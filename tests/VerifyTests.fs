@@ -16,6 +16,7 @@ let private request (plans: Plan list) : Request =
       Device = torch.CPU
       Split = Split.Train
       SaveWeights = false
+      Monitor = None
       Out = "nowhere"
       Command = "cmcl verify --stream synthetic" }
 

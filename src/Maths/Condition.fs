@@ -21,7 +21,7 @@ type Condition =
 [<RequireQualifiedAccess>]
 module Condition =
     /// `value` ≤ `bound` to rounding (this project's, theory.md section 4: a bound is never below the truth).
-    /// Example: `Condition.atMost "Theorem 5" "step 2" 1e-12 (Bounds.wholeStep xa da db xb) (Tensors.norm (Bounds.change pair heads after xa xb))`.
+    /// Example: `Condition.atMost "Theorem 5" "a–b" 0.0 (Bounds.wholeStep xa da db xb) (Tensors.norm (Bounds.secondOrder xa da db xb))`.
     let atMost (name: string) (where: string) (tolerance: float) (bound: float) (value: float) : Condition =
         { Name = name
           Where = where
@@ -49,5 +49,6 @@ module Condition =
     /// Example: `Condition.zero "stability" "step 1" 1e-10 0.2 |> Condition.reported`.
     let reported (condition: Condition) : Condition = { condition with Must = false }
 
-    /// Those that must hold and do not (this project's). Example: `Condition.broken [ Condition.zero "symmetric" "P_a" 1e-12 (Conditions.asymmetry pa) ]`.
+    /// Those that must hold and do not (this project's).
+    /// Example: `Condition.broken [ Condition.zero "P = Pᵀ" "a" 1e-12 (Conditions.asymmetry pa) ]`.
     let broken (conditions: Condition list) : Condition list = conditions |> List.filter (fun c -> c.Must && not c.Holds)

@@ -67,8 +67,8 @@ module Conditions =
               Rms = size / sqrt (float change.NumberOfElements)
               Relative = if old = 0.0 then size else size / old }
 
-    /// Theorem 3: X_a (M̃ − P_a M̃ P_b) X_bᵀ = 0. Its norm over ‖X_a‖ ‖M̃‖ ‖X_b‖, for a global update M̃ (d_a × d_b), projectors onto the
-    /// spans of the old inputs (d_a × d_a, d_b × d_b) and these inputs (n × d_a, n × d_b).
+    /// Theorem 3: X_a (M̃ − P_a M̃ P_b) X_bᵀ = 0. Its norm over ‖X_a‖ ‖M̃‖ ‖X_b‖, for a global update M̃ (d_a × d_b), projectors
+    /// onto the spans of the old inputs (d_a × d_a, d_b × d_b) and these inputs (n × d_a, n × d_b).
     /// Example: `Conditions.globalResidual pa pb (Heads.globalParameter pair heads) xa xb`.
     let globalResidual (pa: torch.Tensor) (pb: torch.Tensor) (m: torch.Tensor) (xa: torch.Tensor) (xb: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
@@ -88,12 +88,13 @@ module Conditions =
         let size = productNorm (Tensors.product x ((wide d).t())) (wide y)
         relative size [ Tensors.norm x; Tensors.norm scale; Tensors.norm y ]
 
-    /// Theorem 4 of any change D (d × d_m): ‖X Dᵀ Yᵀ‖/(‖X‖ ‖D‖ ‖Y‖), X (n × d_m) the old inputs, Y (n × d) the partner's old outputs.
+    /// Theorem 4 of any change D (d × d_m): ‖X Dᵀ Yᵀ‖/(‖X‖ ‖D‖ ‖Y‖), X (n × d_m) the old inputs, Y (n × d) the partner's old
+    /// outputs.
     /// Example: `Conditions.firstOrderResidual da xa yb`.
     let firstOrderResidual (d: torch.Tensor) (x: torch.Tensor) (y: torch.Tensor) : float = firstOrderAgainst d d x y
 
-    /// Theorem 4: X Δᵀ Yᵀ = 0 for Δ = G − P̃ G P. Its norm over ‖X‖ ‖G‖ ‖Y‖, for an update G (d × d_m), P̃ (d × d) onto the span of the
-    /// partner's old outputs Y (n × d), P (d_m × d_m) onto that of the old inputs X (n × d_m).
+    /// Theorem 4: X Δᵀ Yᵀ = 0 for Δ = G − P̃ G P. Its norm over ‖X‖ ‖G‖ ‖Y‖, for an update G (d × d_m), P̃ (d × d) onto the span
+    /// of the partner's old outputs Y (n × d), P (d_m × d_m) onto that of the old inputs X (n × d_m).
     /// Example: `Conditions.localResidual pyb pa ga xa yb`.
     let localResidual
         (partner: torch.Tensor)
@@ -105,23 +106,25 @@ module Conditions =
         use scope = torch.NewDisposeScope()
         firstOrderAgainst g (Projection.localUpdate (wide partner) (wide input) (wide g)) x y
 
-    /// The one-sided condition X Dᵀ = 0, which is stronger than Theorem 4's and which its Δ does not meet: ‖X Dᵀ‖/(‖X‖ ‖D‖) for D (d × d_m)
-    /// and old inputs X (n × d_m) (this project's, theory.md section 7: the exact variant).
+    /// The one-sided condition X Dᵀ = 0, which is stronger than Theorem 4's and which its Δ does not meet: ‖X Dᵀ‖/(‖X‖ ‖D‖) for D
+    /// (d × d_m) and old inputs X (n × d_m) (this project's, theory.md section 7: the exact variant).
     /// Example: `Conditions.oneSidedResidual da xa`.
     let oneSidedResidual (d: torch.Tensor) (x: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
         let x = Heads.inputs d (wide x)
         relative (Tensors.norm (Tensors.product x ((wide d).t()))) [ Tensors.norm x; Tensors.norm d ]
 
-    /// How far a change D (d × d_m) is out of Theorem 4's constraint set P̃ D P = 0: ‖P̃ D P‖/‖D‖, from 0 to 1, for P̃ (d × d) and P (d_m × d_m).
+    /// How far a change D (d × d_m) is out of Theorem 4's constraint set P̃ D P = 0: ‖P̃ D P‖/‖D‖, from 0 to 1, for P̃ (d × d)
+    /// and P (d_m × d_m).
     /// Example: `Conditions.leakage pyb pa da`.
     let leakage (partner: torch.Tensor) (input: torch.Tensor) (d: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
         let inside = Tensors.product (Tensors.product (wide partner) (wide d)) (wide input)
         relative (Tensors.norm inside) [ Tensors.norm d ]
 
-    /// ‖X Dᵀ Yᵀ‖² without the rows: n² Σ_ij μ_i λ_j D'_ij² for a change in the frame D' (d × d_m), the energies λ of n old inputs and μ of
-    /// their n partners' outputs (this project's, theory.md section 7a). Over several old pairs it also counts their cross terms.
+    /// ‖X Dᵀ Yᵀ‖² without the rows: n² Σ_ij μ_i λ_j D'_ij² for a change in the frame D' (d × d_m), the energies λ of n old inputs
+    /// and μ of their n partners' outputs (this project's, theory.md section 7a). Over several old pairs it also counts their
+    /// cross terms.
     /// Example: `Conditions.firstOrderSquared frameA.Inputs frameA.Partners ma.Count (Frame.enter frameA da)`.
     let firstOrderSquared (inputs: Spectrum) (partners: Spectrum) (count: int64) (changeInFrame: torch.Tensor) : float =
         Tensors.requireMatrix "change in the frame" partners.Values.LongLength inputs.Values.LongLength changeInFrame

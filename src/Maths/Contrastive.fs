@@ -12,7 +12,7 @@ type ContrastGradients = { Loss: torch.Tensor; A: torch.Tensor; B: torch.Tensor 
 /// InfoNCE with gradients in closed form (theory.md, section 2), so that training needs no autograd.
 [<RequireQualifiedAccess>]
 module Contrastive =
-    /// The paper's: one way, τ = 1, inner products.
+    /// The paper's: one way, τ = 1, inner products. Example: `{ Contrastive.paper with Symmetric = true }`.
     let paper: Contrast =
         { Temperature = 1.0
           Scoring = Scoring.Raw
@@ -24,6 +24,7 @@ module Contrastive =
 
     /// mean_i [ −S_ii + log Σ_j exp S_ij ], S = Y_a Y_bᵀ/τ, over n matched rows (n × d each); a 0-d tensor.
     /// Symmetric: the mean of this over rows and over columns. Made of differentiable operations, so autograd may check it.
+    /// Example: `Contrastive.loss Contrastive.paper ya yb`.
     let loss (c: Contrast) (ya: torch.Tensor) (yb: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let s = logits c ya yb
@@ -38,7 +39,8 @@ module Contrastive =
         | Scoring.Cosine -> (g - unit * (g * unit).sum(1L, true)) / Alignment.lengths y
 
     /// The loss and its gradients with respect to the outputs, closed form. With p = softmax over rows of S and
-    /// g = (p − I)/n: ∂L/∂Y_a = g Y_b/τ, ∂L/∂Y_b = gᵀ Y_a/τ; symmetric averages g with the same over columns.
+    /// g = (p − I)/(nτ): ∂L/∂Y_a = g Y_b, ∂L/∂Y_b = gᵀ Y_a; symmetric averages g with the same over columns.
+    /// Example: `(Contrastive.gradients Contrastive.paper ya yb).A`.
     let gradients (c: Contrast) (ya: torch.Tensor) (yb: torch.Tensor) : ContrastGradients =
         Tensors.scopedWith (fun g -> [ g.Loss; g.A; g.B ]) (fun () ->
             let ua, ub = Alignment.prepare c.Scoring ya, Alignment.prepare c.Scoring yb
@@ -62,6 +64,7 @@ module Contrastive =
               A = throughNorm c.Scoring ya ua (g.mm ub)
               B = throughNorm c.Scoring yb ub (g.t().mm ua) })
 
-    /// G = (∂L/∂Y)ᵀ X (d × d_m): the gradient with respect to a weight whose outputs are Y = X Wᵀ.
+    /// G = (∂L/∂Y)ᵀ X (d × d_m): the gradient with respect to a weight whose outputs are Y = X Wᵀ (theory.md, section 2).
+    /// Example: `Contrastive.weightGradient (Contrastive.gradients Contrastive.paper ya yb).A xa`.
     let weightGradient (outputGradient: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () -> Tensors.product (outputGradient.t ()) x)

@@ -40,19 +40,20 @@ type Shape =
 
 [<RequireQualifiedAccess>]
 module Frame =
-    /// The frame of a modality from the moments of its old inputs and of its partners' old outputs.
+    /// The frame of a modality from the moments of its old inputs and of its partners' old outputs (theory.md, section 7).
+    /// Example: `Frame.ofMoments false ma (Moment.ofRows yb)`.
     let ofMoments (oneSided: bool) (inputs: Moment) (partners: Moment) : Frame =
         { Inputs = Spectrum.decompose inputs.Matrix
           Partners = Spectrum.decompose partners.Matrix
           OneSided = oneSided }
 
-    /// A modality that has no history: the standard basis, nothing protected.
+    /// A modality that has no history: the standard basis, nothing protected. Example: `Frame.free torch.CPU 8L 10L`.
     let free (device: torch.Device) (d: int64) (columns: int64) : Frame =
         { Inputs = Spectrum.empty device columns
           Partners = Spectrum.empty device d
           OneSided = false }
 
-    /// W' = Vᵀ W U, in W's type.
+    /// W' = Vᵀ W U (d × d_m), in W's type. Example: `Frame.enter frameA heads[pair.A]`.
     let enter (frame: Frame) (w: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             Tensors.product (Tensors.product (frame.Partners.Vectors.t ()) (w.``to`` torch.float64)) frame.Inputs.Vectors
@@ -60,6 +61,7 @@ module Frame =
 
     /// The weight after the change: W + V (W'_now − W'_start) Uᵀ. Only the change is rotated back, so that what did not
     /// change does not pick up rounding.
+    /// Example: `Frame.leave frameA heads[pair.A] (Frame.enter frameA heads[pair.A]) (Frame.enter frameA after[pair.A])`.
     let leave (frame: Frame) (w: torch.Tensor) (start: torch.Tensor) (now: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let change = (now - start).``to`` torch.float64
@@ -73,18 +75,22 @@ module Frame =
         else
             frame.Partners.Shares
 
-    /// μ_i λ_j (d × d_m, float64), both as shares of their traces: what a unit change of each entry does to old scores.
+    /// μ_i λ_j (d × d_m, float64), both as shares of their traces: what a unit change of each entry does to old scores
+    /// (this project's, theory.md, section 7a). Example: `Frame.importance frameA`.
     let importance (frame: Frame) : torch.Tensor =
         Tensors.scoped (fun () ->
             let column (values: float[]) = torch.tensor(values, dtype = torch.float64).reshape(-1L, 1L)
             (column (partnerShares frame)).mm((column frame.Inputs.Shares).t()).``to`` frame.Inputs.Vectors.device)
 
     /// How many directions a block protects: (inputs k, partners k̃).
+    /// Example: `let cut = Threshold.trace 3e-3 |> Check.get in Frame.ranks cut cut frameA`.
     let ranks (inputs: Threshold) (partners: Threshold) (frame: Frame) : struct (int * int) =
         let k = Spectrum.rank inputs frame.Inputs
         struct (k, (if frame.OneSided then frame.Partners.Values.Length else Spectrum.rank partners frame.Partners))
 
-    /// Theorem 4 in the frame: a change D' is allowed when its top-left k̃ × k block is zero.
+    /// What a protection asks of the changes of a weight that is `start` in the frame (d × d_m). For a block, Theorem 4 in the
+    /// frame: a change D' is allowed when its top-left k̃ × k block is zero.
+    /// Example: `Frame.shape (Protection.Soft 3e-5) frameA (Frame.enter frameA heads[pair.A])`.
     let shape (protection: Protection) (frame: Frame) (start: torch.Tensor) : Shape =
         let likeStart (t: torch.Tensor) = t.``to``(start.dtype).``to`` start.device
 
@@ -109,7 +115,8 @@ module Frame =
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
     /// The point of the ellipsoid nearest to the change (Frobenius norm): D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
-    /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0.
+    /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0 (this project's, theory.md,
+    /// section 7a). Example: `Frame.intoEllipsoid (Frame.importance frameA) 1e-3 (Frame.enter frameA ga)`.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let size (d: torch.Tensor) = Tensors.toFloat ((importance * d.square ()).sum())
@@ -153,6 +160,7 @@ module Frame =
 module Cover =
     /// The cheapest vertex cover of the edges whose two ends both move (theory.md, section 7, the exact variant). Every
     /// subset is tried, the modalities of one step being few; equal costs are settled by name.
+    /// Example: `Cover.cheapest (fun _ -> 1) (Pair.members pair) [ pair.A, pair.B ]`.
     let cheapest (cost: Modality -> int) (moving: Modality list) (edges: (Modality * Modality) list) : Set<Modality> =
         let within = edges |> List.filter (fun (a, b) -> List.contains a moving && List.contains b moving)
 

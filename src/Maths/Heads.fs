@@ -13,13 +13,14 @@ module Heads =
     let identity (dtype: Dtype) (device: torch.Device) (d: int64) (modalities: (Modality * int64) list) : Heads =
         Map [ for modality, columns in modalities -> modality, torch.eye (d, columns, dtype = dtype.Torch, device = device) ]
 
-    /// The weight of a modality; raises `Fault.Unknown` where there is none.
+    /// The weight of a modality; raises `Fault.Unknown` where there is none. Example: `Heads.weight pair.A heads`.
     let weight (modality: Modality) (heads: Heads) : torch.Tensor =
         match Map.tryFind modality heads with
         | Some w -> w
         | None -> Check.fail (Fault.Unknown("head", modality.Name, [ for m in heads.Keys -> m.Name ]))
 
-    /// The inputs that a weight is applied to: X itself, or X with a column of ones where the weight carries a bias.
+    /// The inputs that a weight is applied to: X itself (n × d_m), or X with a column of ones where the weight carries a bias
+    /// (theory.md, section 9). Example: `Heads.inputs heads[pair.A] xa`.
     let inputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
         Tensors.requireMatrix "features" -1L -1L x
 
@@ -28,19 +29,20 @@ module Heads =
         else
             x.alias ()
 
-    /// Y = X Wᵀ (n × d) of features X (n × d_m); with a bias column, Y = X Wᵀ + 1 bᵀ.
+    /// Y = X Wᵀ (n × d) of features X (n × d_m); with a bias column, Y = X Wᵀ + 1 bᵀ. Example: `Heads.outputs heads[pair.A] xa`.
     let outputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () -> Tensors.product (inputs w x) (w.t ()))
 
-    /// The same heads with new weights for some modalities.
+    /// The same heads with new weights for some modalities. Example: `heads |> Heads.replace (Map [ pair.A, after[pair.A] ])`.
     let replace (changed: Heads) (heads: Heads) : Heads = Map.fold (fun all m w -> Map.add m w all) heads changed
 
     /// M_ab = W_aᵀ W_b (d_a × d_b), all that alignment scores know of the heads (theory.md, section 1; the paper's Theorem 3).
+    /// Example: `Heads.globalParameter pair heads`.
     let globalParameter (pair: Pair) (heads: Heads) : torch.Tensor =
         Tensors.scoped (fun () -> Tensors.product ((weight pair.A heads).t()) (weight pair.B heads))
 
-    /// Every weight by a function of it, in a map of the same modalities.
+    /// Every weight by a function of it, in a map of the same modalities. Example: `heads |> Heads.map (fun w -> w.neg ())`.
     let map (f: torch.Tensor -> torch.Tensor) (heads: Heads) : Heads = Map.map (fun _ w -> f w) heads
 
-    /// The weights themselves, for scopes and byte counts.
+    /// The weights themselves, for scopes and byte counts. Example: `Heads.tensors heads |> List.sumBy Tensors.bytes`.
     let tensors (heads: Heads) : torch.Tensor list = List.ofSeq heads.Values

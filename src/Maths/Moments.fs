@@ -13,7 +13,8 @@ type Moment =
 
 [<RequireQualifiedAccess>]
 module Moment =
-    /// Of the rows of X (n × d), accumulated in float64 whatever X is stored as.
+    /// XᵀX/n of the rows of X (n × d), accumulated in float64 whatever X is stored as (theory.md, section 1).
+    /// Example: `Moment.ofRows xa`.
     let ofRows (x: torch.Tensor) : Moment =
         Tensors.requireMatrix "rows of a moment" -1L -1L x
 
@@ -24,7 +25,7 @@ module Moment =
                 x64.t().mm(x64).div_((float (max 1L x.shape[0])).ToScalar())) }
 
     /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
-    /// associative to rounding, so that shards may be accumulated apart.
+    /// associative to rounding, so that shards may be accumulated apart. Example: `Moment.merge ma ma`.
     let merge (a: Moment) (b: Moment) : Moment =
         Tensors.requireMatrix "moment to merge" a.Matrix.shape[0] a.Matrix.shape[1] b.Matrix
         let count = a.Count + b.Count
@@ -33,7 +34,8 @@ module Moment =
         { Count = count
           Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count + b.Matrix * share b.Count) }
 
-    /// The moment of the outputs X Wᵀ: W C Wᵀ (d × d), without the rows.
+    /// The moment of the outputs X Wᵀ: W C Wᵀ (d × d), without the rows (theory.md, section 5).
+    /// Example: `Moment.through heads[pair.A] ma`.
     let through (w: torch.Tensor) (m: Moment) : Moment =
         Tensors.requireMatrix "weight" -1L m.Matrix.shape[0] w
 
@@ -43,7 +45,7 @@ module Moment =
                     let w64 = w.``to`` torch.float64
                     w64.mm(m.Matrix).mm(w64.t ())) }
 
-    /// The sum of moments of different rows in one space; `None` of none.
+    /// The moment of all rows behind moments in one space; `None` of none. Example: `Moment.mergeAll [ ma; ma ]`.
     let mergeAll (moments: Moment list) : Moment option =
         match moments with
         | [] -> None

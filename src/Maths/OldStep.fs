@@ -55,7 +55,8 @@ module OldStep =
     let private outputs (m: Modality) (heads: Heads) (rows: torch.Tensor) =
         Tensors.product rows ((Heads.weight m heads).``to``(torch.float64).t())
 
-    /// What to keep of a step of matched rows X_a (n × d_a), X_b (n × d_b), with the heads at its end.
+    /// What to keep of a step of matched rows X_a (n × d_a), X_b (n × d_b), with the heads at its end (theory.md, section 8).
+    /// Example: `OldStep.ofRows 1 pair heads xa xb`.
     let ofRows (index: int) (pair: Pair) (heads: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : OldStep =
         let kept (m: Modality) (x: torch.Tensor) =
             Tensors.scoped (fun () ->
@@ -71,10 +72,11 @@ module OldStep =
           B = b
           Scores = Tensors.scoped (fun () -> Tensors.product (outputs pair.A heads a) ((outputs pair.B heads b).t())) }
 
-    /// Its tensors, for scopes and byte counts.
+    /// Its tensors, for scopes and byte counts. Example: `OldStep.tensors old |> List.sumBy Tensors.bytes`.
     let tensors (s: OldStep) : torch.Tensor list = [ s.A; s.B; s.Scores ]
 
     /// A Frobenius size relative to ‖A_then‖, where the step had scores at all.
+    /// Example: `OldStep.relative old (OldStep.certificate heads after old).Bound`.
     let relative (s: OldStep) (size: float) : float =
         let whole = s.Size
         if whole = 0.0 then size else size / whole
@@ -88,13 +90,15 @@ module OldStep =
           Relative = relative s moved }
 
     /// ‖A_now − A_then‖ over all scores of the step under the given heads, exactly: n² tr(C_a M C_b Mᵀ) with
-    /// M = W_aᵀ W_b now − then, without one of its rows. Example: `(OldStep.drift after old).Relative`.
+    /// M = W_aᵀ W_b now − then, without one of its rows (this project's, theory.md, section 8).
+    /// Example: `(OldStep.drift after old).Relative`.
     let drift (heads: Heads) (s: OldStep) : Drift =
         use scope = torch.NewDisposeScope()
         driftOf s (Tensors.product (outputs s.Pair.A heads s.A) ((outputs s.Pair.B heads s.B).t()) - s.Scores)
 
     /// What a change of the heads did to the step's scores: the drift before it, the drift after it, and the certificate of the change,
     /// A_after − A_before = X_a D_aᵀ Y_bᵀ + Y_a D_b X_bᵀ + X_a D_aᵀ D_b X_bᵀ with the changes D and the outputs Y before it.
+    /// Example: `let struct (earlier, now, certificate) = OldStep.across heads after old in now.Frobenius <= certificate.Bound`.
     let across (before: Heads) (after: Heads) (s: OldStep) : struct (Drift * Drift * Certificate) =
         use scope = torch.NewDisposeScope()
 
@@ -112,10 +116,12 @@ module OldStep =
                   FirstB = Tensors.norm firstB
                   Second = Tensors.norm second })
 
-    /// The certificate of a change of the heads. Example: `(OldStep.certificate heads after old).Bound`.
+    /// The certificate of a change of the heads (Theorem 5 with truncation; theory.md, section 8).
+    /// Example: `(OldStep.certificate heads after old).Bound`.
     let certificate (before: Heads) (after: Heads) (s: OldStep) : Certificate =
         let struct (_, _, certificate) = across before after s
         certificate
 
-    /// What rounding may add to a relative change of scores whose outputs are kept in this type: √d ε.
+    /// What rounding may add to a relative change of scores whose outputs are kept in this type: √d_a ε.
+    /// Example: `OldStep.rounding Dtype.Float32 old`.
     let rounding (dtype: Dtype) (s: OldStep) : float = sqrt (float s.A.shape[1]) * Tolerance.epsilon dtype

@@ -19,7 +19,7 @@ type Threshold =
 module Threshold =
     let private number (x: float) = x.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e')
 
-    /// As options write it: `trace:0.003`.
+    /// As options write it: `trace:0.003`. Example: `Threshold.parse "energy:0.01" |> Check.get |> Threshold.show`.
     let show (t: Threshold) : string =
         match t with
         | Threshold.AbsoluteCut x -> "absolute:" + number x
@@ -30,7 +30,7 @@ module Threshold =
 
     let private expected = "KIND:VALUE with absolute:λ (λ ≥ 0), relative:r, trace:r or energy:r (0 ≤ r < 1), or rank:k (k ≥ 0)"
 
-    /// λ_i > `value` (the paper's λ_min).
+    /// λ_i > `value` (the paper's λ_min). Example: `Threshold.absolute 0.01`.
     let absolute (value: float) : Result<Threshold, Fault list> =
         if value >= 0.0 && Double.IsFinite value then
             Ok(Threshold.AbsoluteCut value)
@@ -43,14 +43,14 @@ module Threshold =
         else
             Error [ Fault.BadValue("a threshold", expected, $"{name}:{number value}") ]
 
-    /// λ_i > `value` · λ_1.
+    /// λ_i > `value` · λ_1. Example: `Threshold.relative 1e-3`.
     let relative (value: float) = share "relative" Threshold.RelativeCut value
-    /// λ_i > `value` · Σ λ.
+    /// λ_i > `value` · Σ λ. Example: `Threshold.trace 3e-3`.
     let trace (value: float) = share "trace" Threshold.TraceCut value
-    /// The fewest i with Σ_{j>i} λ_j ≤ `value` · Σ λ.
+    /// The fewest i with Σ_{j>i} λ_j ≤ `value` · Σ λ. Example: `Threshold.energy 0.01`.
     let energy (value: float) = share "energy" Threshold.EnergyCut value
 
-    /// The first k.
+    /// The first k. Example: `Threshold.rank 4`.
     let rank (k: int) : Result<Threshold, Fault list> =
         if k >= 0 then
             Ok(Threshold.RankCut k)
@@ -105,15 +105,17 @@ type Spectrum =
 [<RequireQualifiedAccess>]
 module Spectrum =
     /// The flat spectrum on the standard basis (each share 1/d): every direction counts, and none more than another.
+    /// Example: `Spectrum.flat torch.CPU 8L`.
     let flat (device: torch.Device) (d: int64) : Spectrum =
         { Values = Array.create (int d) (1.0 / float d)
           Vectors = torch.eye (d, dtype = torch.float64, device = device) }
 
-    /// No history: the standard basis with nothing in it.
+    /// No history: the standard basis with nothing in it. Example: `Spectrum.empty torch.CPU 8L`.
     let empty (device: torch.Device) (d: int64) : Spectrum = { flat device d with Values = Array.zeroCreate (int d) }
 
     /// The orthonormal columns U (d × k) and d − k more that complete them, from a Householder QR: inside an exact null
-    /// space an eigensolver's basis is arbitrary, this one depends on U alone.
+    /// space an eigensolver's basis is arbitrary, this one depends on U alone (theory.md, section 10).
+    /// Example: `Spectrum.complete (Spectrum.leading 4 frameA.Inputs)`.
     let complete (u: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let d, k = u.shape[0], u.shape[1]
@@ -126,7 +128,7 @@ module Spectrum =
 
     /// C = U Λ Uᵀ of a symmetric positive semi-definite matrix: symmetrised, decomposed in float64, largest first, negative
     /// rounding set to 0, the numerically empty part of the basis completed by `complete`. Raises `Fault.NonFinite` for a
-    /// matrix with a NaN or an infinity, whose eigenvalues would be any numbers.
+    /// matrix with a NaN or an infinity, whose eigenvalues would be any numbers. Example: `Spectrum.decompose ma.Matrix`.
     let decompose (matrix: torch.Tensor) : Spectrum =
         Tensors.requireMatrix "second moment" matrix.shape[0] matrix.shape[0] matrix
         Tensors.requireFinite "second moment" matrix
@@ -144,6 +146,7 @@ module Spectrum =
                 Vectors = complete (descending.narrow (1L, 0L, int64 rank)) })
 
     /// How many leading directions the threshold takes in.
+    /// Example: `Spectrum.rank (Threshold.energy 0.01 |> Check.get) frameA.Inputs`.
     let rank (threshold: Threshold) (s: Spectrum) : int =
         let above floor = s.Values |> Array.filter (fun v -> v > floor) |> Array.length
 
@@ -161,17 +164,18 @@ module Spectrum =
 
         min wanted s.NumericalRank
 
-    /// The first k basis vectors, d × k.
+    /// The first k basis vectors, d × k. Example: `Spectrum.leading 4 frameA.Inputs`.
     let leading (k: int) (s: Spectrum) : torch.Tensor = s.Vectors.narrow (1L, 0L, int64 k)
 
-    /// P = U_k U_kᵀ (d × d), the projector onto the span of the first k.
+    /// P = U_k U_kᵀ (d × d), the projector onto the span of the first k. Example: `Spectrum.projector 4 frameA.Inputs`.
     let projector (k: int) (s: Spectrum) : torch.Tensor =
         Tensors.scoped (fun () ->
             let u = leading k s
             u.mm (u.t ()))
 
     /// √n Λ^½ Uᵀ (r × d, r the numerical rank): rows that have the second moment of the n rows behind the spectrum and so every
-    /// Frobenius norm ‖X B‖ in common with them, and that are not samples. Example: `Spectrum.rows 10L (Spectrum.decompose c)`.
+    /// Frobenius norm ‖X B‖ in common with them, and that are not samples (theory.md, section 8).
+    /// Example: `Spectrum.rows ma.Count frameA.Inputs`.
     let rows (count: int64) (s: Spectrum) : torch.Tensor =
         Tensors.scoped (fun () ->
             let k = s.NumericalRank

@@ -8,7 +8,7 @@ module Stability =
     let private blockRows = 1024L
 
     /// The deviation (theory.md, section 3: A_{s;t} − A_{s;s}) of a pair's scores between two sets of heads, in blocks of rows.
-    /// Example: `Stability.deviation pair headsAtTheEndOfStepS headsNow xa xb`.
+    /// Example: `Stability.deviation pair heads after xa xb`.
     let deviation (pair: Pair) (before: Heads) (now: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : Deviation =
         let outputs heads m x = (Heads.outputs (Heads.weight m heads) x).``to`` torch.float64
         use scope = torch.NewDisposeScope()

@@ -136,12 +136,28 @@ module Dns =
                 [ batch.Pair.A, Contrastive.weightGradient (g.A.mm (q.t ())) batch.A
                   batch.Pair.B, Contrastive.weightGradient g.B batch.B ] }
 
+    /// What a total budget allows this step to move each old step's scores by; empty without one.
+    let private allowances (context: Context) (heads: Heads) : (OldStep * float) list =
+        match context.Settings.Protect, context.Settings.TotalBudget with
+        | Protect.Trust, Some total -> Budget.allowances total context.Remaining heads context.Old
+        | _ -> []
+
     /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid.
     let private eigenbasisSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
         let settings = context.Settings
         let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
         let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x (frames[m].Inputs.Vectors.``to`` x.dtype)
-        let shapes = frames |> Map.map (fun m f -> Frame.shape (Settings.protection settings) f start[m])
+        let allowances = allowances context heads
+
+        let protection m =
+            match Settings.protection settings, settings.TotalBudget with
+            | Protection.Trust _, Some _ ->
+                Budget.epsilon (Training.moving tasks) allowances m
+                |> Option.map Protection.Trust
+                |> Option.defaultValue Protection.Nothing
+            | given, _ -> given
+
+        let shapes = frames |> Map.map (fun m f -> Frame.shape (protection m) f start[m])
 
         let bridge (pair: Pair) =
             (Tensors.product (frames[pair.A].Partners.Vectors.t()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
@@ -162,14 +178,21 @@ module Dns =
                 | _ -> None)
             |> Map
 
+        let leave (weights: Heads) =
+            let back = frames |> Map.map (fun m f -> Frame.leave f (Heads.weight m heads) start[m] weights[m])
+            Heads.replace back heads
+
         { Start = start
           Data = tasks |> List.map (fun t -> { t with A = rotate t.Pair.A t.A; B = rotate t.Pair.B t.B })
           Pass = framePass (Settings.contrast settings) (Map [ for t in tasks -> t.Pair, bridge t.Pair ])
           Transform = Training.pipeline context true 0L [ Transform.factor factors; Optim.within start ellipsoids ]
           Finish =
-            fun trained ->
-                let back = frames |> Map.map (fun m f -> Frame.leave f (Heads.weight m heads) start[m] trained[m])
-                Heads.replace back heads
+            if allowances.IsEmpty then
+                leave
+            else
+                fun trained ->
+                    Tensors.scopedWith (fun (h: Heads) -> [ for m in frames.Keys -> h[m] ]) (fun () ->
+                        Budget.keep allowances ellipsoids leave heads start trained |> leave)
           Spectra = []
           Remarks = [] }
 
@@ -233,13 +256,13 @@ module Dns =
             "dns-soft"
             "DNS that damps each entry by what it does to old scores (--tau)"
             [ "place", "eigenbasis"; "protect", "soft" ]
-            ([ "budget"; "exact" ] @ inFrames)
+            ([ "budget"; "total-budget"; "exact" ] @ inFrames)
 
     /// DNS with a stability budget (theory.md, section 7a).
     let trust: Method =
         make
             "dns-trust"
-            "DNS that keeps each step's change of old scores within --budget"
+            "DNS that keeps the change of old scores within a --budget a step, or a --total-budget"
             [ "place", "eigenbasis"; "protect", "trust" ]
             ([ "tau"; "exact" ] @ inFrames)
 
@@ -249,4 +272,4 @@ module Dns =
             "eigenbasis-only"
             "Adam in DNS's frames with nothing protected: tells the basis from the mask"
             [ "place", "eigenbasis"; "protect", "nothing" ]
-            ([ "sides"; "exact"; "tau"; "budget" ] @ inFrames)
+            ([ "sides"; "exact"; "tau"; "budget"; "total-budget" ] @ inFrames)

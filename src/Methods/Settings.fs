@@ -65,7 +65,8 @@ type Settings =
       Threshold: Threshold
       PartnerThreshold: Threshold
       Tau: float
-      Budget: float }
+      Budget: float
+      TotalBudget: float option }
 
 [<RequireQualifiedAccess>]
 module Settings =
@@ -91,7 +92,8 @@ module Settings =
           Threshold = Threshold.trace 3e-3 |> Check.get
           PartnerThreshold = Threshold.trace 3e-3 |> Check.get
           Tau = 3e-5
-          Budget = 0.1 }
+          Budget = 0.1
+          TotalBudget = None }
 
     /// The InfoNCE that these settings train with.
     let contrast (s: Settings) : Contrast =
@@ -142,6 +144,11 @@ module Field =
 
     let private number name takes help (fits: float -> bool) get set =
         field name takes help (get >> text) (fun s -> parseFloat s |> Option.filter fits |> Option.map set)
+
+    let private numberOrOff name help (get: Settings -> float option) (set: float option -> Settings -> Settings) =
+        field name "a number > 0, or off" help (get >> Option.map text >> Option.defaultValue "off") (function
+            | "off" -> Some(set None)
+            | given -> parseFloat given |> Option.filter (fun x -> x > 0.0) |> Option.map (Some >> set))
 
     let private choice name help (values: (string * 'v) list) (get: Settings -> 'v) (set: 'v -> Settings -> Settings) =
         let show v = values |> List.find (fun (_, x) -> x = v) |> fst
@@ -214,14 +221,7 @@ module Field =
               [ "linear", Schedule.Linear; "cosine", Schedule.Cosine; "constant", Schedule.Constant ]
               _.Decay
               (fun v s -> { s with Decay = v })
-          field
-              "clip"
-              "a number > 0, or off"
-              "largest gradient norm, both heads together"
-              (fun s -> s.Clip |> Option.map text |> Option.defaultValue "off")
-              (function
-               | "off" -> Some(fun s -> { s with Clip = None })
-               | given -> parseFloat given |> Option.filter (fun x -> x > 0.0) |> Option.map (fun x s -> { s with Clip = Some x }))
+          numberOrOff "clip" "largest gradient norm, both heads together" _.Clip (fun v s -> { s with Clip = v })
           choice "shuffle" "a new order of rows each epoch" onOff _.Shuffle (fun v s -> { s with Shuffle = v })
           choice
               "dtype"
@@ -282,7 +282,12 @@ module Field =
               "relative change of old scores that trust allows a step"
               (fun x -> x >= 0.0)
               _.Budget
-              (fun v s -> { s with Budget = v }) ]
+              (fun v s -> { s with Budget = v })
+          numberOrOff
+              "total-budget"
+              "relative change of every old step's scores that trust allows over the whole stream, spread over its steps"
+              _.TotalBudget
+              (fun v s -> { s with TotalBudget = v }) ]
 
     let all: Field list = training @ dns
 
@@ -298,12 +303,13 @@ module Field =
         | None -> Error [ Fault.Unknown("hyperparameter", name, names all) ]
 
     /// Whether a hyperparameter changes anything under these settings: a threshold does for `block`, τ for `product` and
-    /// `soft`, a budget for `trust`, partner outputs for `dual`.
+    /// `soft`, a budget for `trust` (a total one takes the place of that for each step), partner outputs for `dual`.
     let matters (settings: Settings) (name: string) : bool =
         match name with
         | "threshold" -> settings.Protect = Protect.Block
         | "partner-threshold" -> settings.Protect = Protect.Block && settings.Sides = Sides.Dual
         | "tau" -> settings.Protect = Protect.Product || settings.Protect = Protect.Soft
-        | "budget" -> settings.Protect = Protect.Trust
+        | "budget" -> settings.Protect = Protect.Trust && settings.TotalBudget.IsNone
+        | "total-budget" -> settings.Protect = Protect.Trust
         | "partner" -> settings.Sides = Sides.Dual
         | _ -> true

@@ -49,7 +49,7 @@ module Transform =
     /// Leaves updates as they are.
     let identity: Transform = stateless (fun _ u _ -> u)
 
-    /// One after another, the first one first. Example: `Transform.chain [ clip; adam; decay; rate ]`.
+    /// One after another, the first one first. Example: `Transform.chain [ Optim.clip 1.0; Optim.adam; Optim.decay 1e-3 0L ]`.
     let chain (transforms: Transform list) : Transform =
         { Init =
             fun parameters ->

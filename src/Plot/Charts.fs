@@ -9,7 +9,7 @@ open Plotly.NET.TraceObjects
 /// The charts of a run as values, from its result tables. Every line or point is a mean over seeds with its sample standard
 /// deviation as error bar; rates are shown in per cent. A method without the figure in question is left out.
 /// `styles` (`Theme.styles` of the run's methods) keeps a method's colour the same in all of them.
-/// Example: `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
+/// As in `Charts.forgetting (Theme.styles (Charts.methods rows)) "r10" 1 rows |> Chart.show`.
 [<RequireQualifiedAccess>]
 module Charts =
     let private linear = StyleParam.AxisType.Linear
@@ -202,6 +202,34 @@ module Charts =
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps series)))
             (scale "relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
+
+    /// For one method after every step, the largest over the tasks learned before of three relative deviations: measured on their
+    /// training rows, known without these rows, and the certificate's bound. The second lies on the first, the third above them.
+    let certificate (log: bool) (method: string) (rows: Row list) : GenericChart =
+        let course (own: Row list) =
+            own
+            |> List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, r.Value))
+            |> List.groupBy fst
+            |> List.map (fun (step, values) -> step, values |> List.map snd |> List.max)
+
+        let style colour symbol dash = { Colour = colour; Symbol = symbol; Dash = dash }
+
+        let styles =
+            Map
+                [ "measured", style "#0072B2" StyleParam.MarkerSymbol.Circle StyleParam.DrawingStyle.Solid
+                  "without the rows", style "#E69F00" StyleParam.MarkerSymbol.Cross StyleParam.DrawingStyle.Dot
+                  "certificate", style "#D55E00" StyleParam.MarkerSymbol.TriangleDown StyleParam.DrawingStyle.Dash ]
+
+        let series =
+            [ for metric, name in [ "deviation_rel", "measured"; "monitor_rel", "without the rows"; "bound_rel", "certificate" ] do
+                  for _, points in rows |> List.filter (fun r -> r.Metric = metric && r.Method = method) |> overSeeds course do
+                      name, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0) ]
+
+        [ for name, points in series -> line styles[name] name "" (List.sortBy fst points) ]
+        |> Chart.combine
+        |> Theme.dress
+            (Theme.axis "after step" linear (Some(steps series)))
+            (scale "largest relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
 
     /// Stability against plasticity: relative deviation of old scores after the last step (further left is more stable)
     /// against `learned_r10`, `r10` or another final rate (further up is better), a point per method.

@@ -38,6 +38,37 @@ module Curves =
         |> Theme.dress ends (Theme.axis "training loss" linear None)
         |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
 
+    /// The relative drift of old scores while steps are trained, largest over the old tasks, mean over seeds: between i − 1 and i
+    /// are the updates of step i.
+    let monitor (styles: Map<string, MethodStyle>) (rows: MonitorRow list) : GenericChart =
+        let count = rows |> List.map _.Step |> List.fold max 1
+        let ends = Theme.axis "end of step" linear (Some [ 1..count ])
+        ends.SetProperty("range", [ 0.95; float count + 0.05 ])
+
+        let course (own: MonitorRow list) =
+            [ for step, updates in own |> List.groupBy _.Step |> List.sortBy fst do
+                  let length = updates |> List.map _.Update |> List.max
+
+                  for update, found in updates |> List.groupBy _.Update |> List.sortBy fst do
+                      let worst = found |> List.groupBy _.Seed |> List.averageBy (snd >> List.map _.Relative >> List.max)
+                      float (step - 1) + float update / float length, worst
+
+                  float step, nan ]
+
+        [ for method, own in rows |> List.groupBy _.Method do
+              Chart.Line(
+                  xy = course own,
+                  Name = Theme.plain method,
+                  LineColor = Color.fromString styles[method].Colour,
+                  LineDash = styles[method].Dash,
+                  LineWidth = 1.5,
+                  UseDefaults = false
+              )
+              |> Theme.traced method $"step %%{{x:.2f}}: %%{{y:.3~g}}<extra>{Theme.plain method}</extra>" ]
+        |> Chart.combine
+        |> Theme.dress ends (Theme.axis "largest relative drift" linear None)
+        |> Chart.withShapes [ for step in 2 .. count - 1 -> Theme.upright (float step) ]
+
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
     /// the side of its partners' outputs. Thick is protected; the upright line is the cut.
     let spectrum (method: string) (step: int) (modality: string) (spectra: SpectrumRow list) : GenericChart =

@@ -103,3 +103,10 @@ module Page =
                     script [] (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
                     script [] (resource typeof<Figure> "Cmcl.report.js") ] ]
         |> RenderView.AsString.htmlDocument
+
+    /// A page of one chart with a title and a sentence: what a script leaves.
+    let single (name: string) (note: string) (chart: GenericChart) : string =
+        let only = { Id = "chart"; Chart = chart }
+
+        let top = header [ _class "top" ] [ h1 [] [ str name ]; p [] [ str note ] ]
+        render name [ top; main [] [ plot true "plot-chart" only ] ] [ only ]

@@ -12,6 +12,7 @@ module Report =
               ReportFigures.matrices
               ReportFigures.forgetting
               ReportFigures.stability
+              ReportFigures.certificates
               ReportFigures.losses
               ReportFigures.spectra
               ReportText.steps
@@ -40,14 +41,15 @@ module Report =
         rows @ Results.aggregates rows |> List.distinctBy (fun r -> r.Stream, r.Method, r.Seed, r.Step, r.Task, r.Metric)
 
     /// The report as HTML text, from the files of a results folder alone: `results.csv`, and as far as they are there
-    /// `config.json`, `losses.csv` and `spectra.csv`. The same files give the same text.
+    /// `config.json`, `losses.csv`, `spectra.csv` and `monitor.csv`. The same files give the same text.
     let build (folder: string) : Result<string, Fault list> =
         let info, rows = RunInfo.read folder, Results.read folder
         let losses, spectra = optional (Results.readLosses folder), optional (Results.readSpectra folder)
+        let monitor = optional (Results.readMonitor folder)
 
-        match info, rows, losses, spectra with
-        | Ok _, Ok [], Ok _, Ok _ -> Error [ Fault.Unreadable(Path.Combine(folder, "results.csv"), "it has no rows") ]
-        | Ok info, Ok rows, Ok losses, Ok spectra ->
+        match info, rows, losses, spectra, monitor with
+        | Ok _, Ok [], Ok _, Ok _, Ok _ -> Error [ Fault.Unreadable(Path.Combine(folder, "results.csv"), "it has no rows") ]
+        | Ok info, Ok rows, Ok losses, Ok spectra, Ok monitor ->
             let methods =
                 [ yield! info.Methods |> List.map _.Label; yield! Charts.methods rows; yield! losses |> List.map _.Method ]
                 |> List.distinct
@@ -58,6 +60,7 @@ module Report =
                       Rows = completed rows |> List.sortBy (fun r -> List.findIndex ((=) r.Method) methods)
                       Losses = losses
                       Spectra = spectra
+                      Monitor = monitor
                       Methods = methods
                       Styles = Theme.styles methods }
             )
@@ -67,7 +70,7 @@ module Report =
                 | Ok _ -> []
                 | Error f -> f
 
-            Error(List.concat [ faults info; faults rows; faults losses; faults spectra ])
+            Error(List.concat [ faults info; faults rows; faults losses; faults spectra; faults monitor ])
 
     /// Writes the report into its folder as `report.html` and gives its path.
     let write (folder: string) : Result<string, Fault list> =

@@ -122,6 +122,50 @@ module internal ReportFigures =
                   [ for name, chart in figures -> figure [] [ h3 [] [ str name ]; Page.plot false $"plot-{chart.Id}" chart ] ] ],
             List.map snd figures
 
+    let certificates (run: ReportedRun) : Section =
+        let rows = kept run |> List.filter (fun r -> (Results.index r.Step).IsSome)
+        let bounds = rows |> List.filter (fun r -> r.Metric = "bound_rel")
+
+        if bounds.IsEmpty then
+            ReportText.nothing
+        else
+            let figures =
+                [ for i, method in List.indexed (Charts.methods bounds) do
+                      let own = rows |> List.filter (fun r -> r.Method = method)
+
+                      let values =
+                          own |> List.filter (fun r -> r.Metric = "bound_rel" || r.Metric = "deviation_rel") |> List.map _.Value
+
+                      method,
+                      { Id = $"certificate-{i}"
+                        Chart = Charts.certificate (spread values) method own } ]
+
+            let groups = [ "largest over the tasks learned before", figures ]
+
+            let watched =
+                if run.Monitor.IsEmpty then
+                    []
+                else
+                    [ { Id = "monitor"
+                        Chart = Curves.monitor run.Styles run.Monitor } ]
+
+            [ yield!
+                  ReportText.heading
+                      "Stability without the old data"
+                      "Of an old task its second moments and the scores at its end are kept, and no row. They tell how far all its scores have moved, which lies on what is measured on the rows, and give the certificate, a bound: the drift before the step, plus the first and second order of the step's change."
+              div
+                  [ _class "figures" ]
+                  [ for i, method in figures |> List.map fst |> contrast |> List.indexed do
+                        let first = figures |> List.find (fun (m, _) -> m = method) |> snd
+                        Page.chooser true $"certificate-panel-{i}" "Method" first groups ]
+              match Summary.certified rows with
+              | Some sentence -> p [ _class "finding" ] [ str sentence ]
+              | None -> ()
+              for chart in watched do
+                  h3 [] [ str "Drift of old scores during training, largest over the old tasks" ]
+                  Page.plot false $"plot-{chart.Id}" chart ],
+            List.map snd figures @ watched
+
     let losses (run: ReportedRun) : Section =
         if run.Losses.IsEmpty then
             ReportText.nothing

@@ -11,6 +11,7 @@ type internal ReportedRun =
         Rows: Row list
         Losses: LossRow list
         Spectra: SpectrumRow list
+        Monitor: MonitorRow list
         /// In the order of the configuration, then of the rows; the rows are sorted by it.
         Methods: string list
         Styles: Map<string, MethodStyle>

@@ -174,3 +174,30 @@ module Summary =
                 $"Without protection ({vanilla}), {fate vanilla}. With dual-sided null-space projection ({dns}), {fate dns}.")
             (pick "vanilla")
             (pick "dns")
+
+    /// How far the certificate's bounds are above what was measured, in words; None where no old scores have moved.
+    let certified (rows: Row list) : string option =
+        let of' metric =
+            Map
+                [ for r in rows do
+                      if r.Metric = metric && (Results.index r.Step).IsSome then
+                          (r.Method, r.Seed, r.Step, r.Task), r.Value ]
+
+        let truths, bounds = of' "deviation_rel", of' "bound_rel"
+
+        let pairs =
+            [ for KeyValue(place, truth) in truths do
+                  match Map.tryFind place bounds with
+                  | Some bound when truth > 0.0 -> truth, bound
+                  | _ -> () ]
+
+        if pairs.IsEmpty then
+            None
+        else
+            let ratios = pairs |> List.map (fun (truth, bound) -> bound / truth) |> List.sort
+            let below = pairs |> List.filter (fun (truth, bound) -> not (truth <= bound)) |> List.length
+            let verdict = if below = 0 then "never below the truth" else $"below the truth in {below}"
+            let median = text "0.00" ratios[ratios.Length / 2]
+
+            Some
+                $"In {pairs.Length} places where old scores moved, the certificate was {verdict}; its median is {median} times what was measured."

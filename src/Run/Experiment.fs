@@ -21,7 +21,8 @@ type Finished = { Rows: Row list; Failures: (string * int * string) list }
 [<RequireQualifiedAccess>]
 module Experiment =
     /// Files and folders that a run writes.
-    let private ours = [ "results.csv"; "losses.csv"; "spectra.csv"; "config.json"; "report.html" ], [ "weights" ]
+    let private ours =
+        [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights" ]
 
     /// A label as a folder's name.
     let private folderName (label: string) =
@@ -98,17 +99,35 @@ module Experiment =
                     Energy = share
                     Protected = s.Protected |> Option.map (fun k -> i < k) } ]
 
+    let private monitorRow (plan: Plan) (seed: int) (r: MonitorReading) : MonitorRow =
+        { Method = plan.Label
+          Seed = seed
+          Step = r.Step
+          Update = r.Update
+          Task = r.Task
+          Rms = r.Drift.Rms
+          Relative = r.Drift.Relative }
+
     /// What the cells so far have left.
     type private Tables =
         { Figures: Row list
           Losses: LossRow list
           Spectra: SpectrumRow list
+          Monitor: MonitorRow list
           Failures: (string * int * string) list }
 
-    let private add (request: Request) (plan: Plan) (seed: int) (result: Result<Outcome, Fault list>) (tables: Tables) : Tables =
+    let private add
+        (request: Request)
+        (plan: Plan)
+        (seed: int)
+        (monitored: MonitorReading seq)
+        (result: Result<Outcome, Fault list>)
+        (tables: Tables)
+        : Tables =
         match result with
         | Ok outcome ->
             { tables with
+                Monitor = tables.Monitor @ [ for r in monitored -> monitorRow plan seed r ]
                 Figures = tables.Figures @ rows request.Stream plan seed outcome
                 Losses = tables.Losses @ lossRows plan seed outcome
                 Spectra = tables.Spectra @ (if seed = request.Seeds.Head then spectrumRows plan seed outcome else []) }
@@ -120,6 +139,8 @@ module Experiment =
         [ Results.write request.Out (tables.Figures @ Results.aggregates tables.Figures)
           Results.writeLosses request.Out tables.Losses
           Results.writeSpectra request.Out tables.Spectra
+          if request.Monitor.IsSome then
+              Results.writeMonitor request.Out tables.Monitor
           Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
               w.Write(Record.write created tables.Failures request)) ]
         |> Check.all
@@ -131,7 +152,7 @@ module Experiment =
         | Curriculum.Never -> 0L
         | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
 
-    /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv` and `config.json` after each, so that
+    /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv`, with a monitor `monitor.csv`, and `config.json` after each, so that
     /// what is finished can be read. A cell that diverges is recorded and the others go on.
     let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
         let total = request.Plans |> List.sumBy (cost request) |> (*) (int64 request.Seeds.Length) |> max 1L
@@ -153,7 +174,15 @@ module Experiment =
                 if request.SaveWeights then
                     saveWeights request plan seed step heads
 
-            let observer = { Observer.silent with Tell = within; Save = save }
+            let monitored = ResizeArray()
+
+            let observer =
+                { Tell = within
+                  Save = save
+                  Begin =
+                    match request.Monitor with
+                    | Some n -> Monitor.every n monitored.Add
+                    | None -> Observer.silent.Begin }
 
             let result = Train.run request.Stream request.Device request.Split seed observer plan
 
@@ -163,10 +192,15 @@ module Experiment =
                 | Error faults -> List.tryHead faults
 
             tell (Progress.Ended(plan, seed, fault))
-            let tables = add request plan seed result tables
+            let tables = add request plan seed monitored result tables
             write created request tables |> Result.map (fun () -> finished + cost request plan, tables)
 
-        let empty = { Figures = []; Losses = []; Spectra = []; Failures = [] }
+        let empty =
+            { Figures = []
+              Losses = []
+              Spectra = []
+              Monitor = []
+              Failures = [] }
 
         [ for plan in request.Plans do
               for seed in request.Seeds -> plan, seed ]

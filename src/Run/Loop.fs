@@ -70,13 +70,10 @@ module Loop =
             if not (List.exists (fun k -> obj.ReferenceEquals(k, t)) kept) then
                 t.Dispose()
 
-    /// One update: (loss, new weights, new state). Everything else that it made is freed.
+    /// One update: (loss, new weights, new state). Everything else that it made is freed; `see` is shown it first.
     let private update
-        (watch: (Update -> unit) option)
-        (settings: Settings)
-        (total: int64)
+        (see: Batch -> Pass -> Heads -> Heads -> unit)
         (session: Session)
-        (count: int64)
         (weights: Heads)
         (state: TransformState)
         (task: int)
@@ -98,15 +95,7 @@ module Loop =
         let moved = changes |> Map.map (fun m change -> Heads.weight m weights + change)
         let after = Heads.replace moved weights
 
-        watch
-        |> Option.iter (fun see ->
-            see
-                { Count = count
-                  Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
-                  Batch = batch
-                  Pass = pass
-                  Before = weights
-                  After = after })
+        see batch pass weights after
 
         for t in Heads.tensors moved @ TransformState.tensors next do
             scope.MoveToOuter t |> ignore
@@ -120,12 +109,22 @@ module Loop =
         let counts = session.Data |> List.map _.Count
         let total = updates settings counts
 
+        let see count batch pass before after =
+            watch.Update
+            |> Option.iter (fun see ->
+                see
+                    { Count = count
+                      Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
+                      Batch = batch
+                      Pass = pass
+                      Before = before
+                      After = after })
+
         let rec overBatches (weights: Heads) state sofar losses batches =
             match batches with
             | [] -> Ok struct (weights, state, losses)
             | (task, rows) :: rest ->
-                let struct (loss, next, nextState) =
-                    update watch.Update settings total session (sofar + 1L) weights state task rows
+                let struct (loss, next, nextState) = update (see (sofar + 1L)) session weights state task rows
 
                 free
                     (Heads.tensors weights @ TransformState.tensors state)

@@ -20,6 +20,8 @@ type Request =
         /// The rows that figures are taken of.
         Split: Split
         SaveWeights: bool
+        /// Read every old step's drift each so many updates; None for after steps only.
+        Monitor: int64 option
         /// The folder for results.
         Out: string
         /// The command line, to repeat it.

@@ -49,6 +49,23 @@ type SpectrumRow =
         Protected: bool option
     }
 
+/// How far an old step's scores have moved in the midst of a later step, a line of `monitor.csv`.
+type MonitorRow =
+    {
+        Method: string
+        Seed: int
+        /// The step in training.
+        Step: int
+        /// Updates of that step so far.
+        Update: int64
+        /// The old step.
+        Task: int
+        /// Root mean square of A_now − A_then.
+        Rms: float
+        /// ‖A_now − A_then‖/‖A_then‖.
+        Relative: float
+    }
+
 /// The result tables of a run: tidy CSV (RFC 4180), invariant culture, floats in their shortest form that reads back the
 /// same, and the aggregates over them.
 [<RequireQualifiedAccess>]
@@ -156,6 +173,32 @@ module Results =
               Energy = Csv.real "energy" f[6]
               Protected = cut f[7] })
 
+    let private monitorHeader = [ "method"; "seed"; "step"; "update"; "task"; "rms"; "relative" ]
+
+    /// Writes `monitor.csv` into a folder.
+    let writeMonitor (folder: string) (rows: MonitorRow seq) : Result<unit, Fault list> =
+        let fields (r: MonitorRow) =
+            [ r.Method
+              string r.Seed
+              string r.Step
+              string r.Update
+              string r.Task
+              Csv.number r.Rms
+              Csv.number r.Relative ]
+
+        writeWhole (Path.Combine(folder, "monitor.csv")) (Csv.write monitorHeader fields rows)
+
+    /// Reads `monitor.csv` of a folder; faults as `read`.
+    let readMonitor (folder: string) : Result<MonitorRow list, Fault list> =
+        Csv.read (Path.Combine(folder, "monitor.csv")) monitorHeader (fun f ->
+            { Method = f[0]
+              Seed = Csv.whole "seed" f[1]
+              Step = Csv.whole "step" f[2]
+              Update = int64 (Csv.whole "update" f[3])
+              Task = Csv.whole "task" f[4]
+              Rms = Csv.real "rms" f[5]
+              Relative = Csv.real "relative" f[6] })
+
     /// The number of a step or task as a row writes it; None for `final` and `all`.
     let index (text: string) : int option =
         match Int32.TryParse(text, NumberStyles.None, invariant) with
@@ -191,7 +234,7 @@ module Results =
             |> Result.toOption
 
     /// The result matrix of one method, seed and metric; None if there are no such rows.
-    /// Example: `Results.matrix "dns" 0 "r10" rows |> Option.bind Transfer.bwt`.
+    /// Example: `Results.matrix "dns" 0 "r10" [] |> Option.bind Transfer.bwt`.
     let matrix (method: string) (seed: int) (metric: string) (rows: Row list) : ResultMatrix option =
         rows |> List.filter (fun r -> r.Method = method && r.Seed = seed) |> matrixOf metric
 
@@ -216,6 +259,8 @@ module Results =
           "bwt_r10", of' Transfer.bwt "r10"
           "deviation_rel", lastDeviation "deviation_rel"
           "deviation_test_rel", lastDeviation "deviation_test_rel"
+          "monitor_rel", lastDeviation "monitor_rel"
+          "bound_rel", lastDeviation "bound_rel"
           "learned_acc", of' Transfer.learned "acc"
           "learned_r10", of' Transfer.learned "r10" ]
 

@@ -188,7 +188,7 @@ module Train =
             | _ -> t.Dispose()
 
     /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
-    /// drawn but the order of rows. Example: `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
+    /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
     let run
         (stream: Stream)
         (device: torch.Device)

@@ -37,7 +37,7 @@ module Tolerance =
 [<RequireQualifiedAccess>]
 module Tensors =
     /// Runs `make` in a scope of its own and keeps only its result; all temporaries are freed.
-    /// Example: `Tensors.scoped (fun () -> (a + b).mm(c))`.
+    /// Example: `Tensors.scoped (fun () -> (pa + pa).mm pa)`.
     let scoped (make: unit -> torch.Tensor) : torch.Tensor =
         use scope = torch.NewDisposeScope()
         scope.MoveToOuter(make ())
