@@ -115,6 +115,69 @@ type RunArgument =
         | Quiet
         | Monitor _ -> None
 
+/// `cmcl verify`. What it shares with `cmcl run` is said there once.
+[<RequireQualifiedAccess>]
+type VerifyArgument =
+    | Stream of NAME_OR_FOLDER: string
+    | Seed of N: string
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Device of NAME: string
+    | Threads of N: int
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+    | Dtype of NAME: string
+    | Lr of RATE: string
+    | Epochs of N: string
+    | Batch of N: string
+    | Weight_Decay of RATE: string
+    | Temperature of T: string
+    | Scores of KIND: string
+    | Symmetric
+    | Optimizer of NAME: string
+    | Decay of KIND: string
+    | Clip of NORM: string
+    | No_Shuffle
+    | Threshold of CUT: string
+    | Partner_Threshold of CUT: string
+    | Budget of E: string
+
+    /// The same argument of `cmcl run`.
+    member private a.OfRun: RunArgument option =
+        match a with
+        | Seed _ -> None
+        | Stream v -> Some(RunArgument.Stream v)
+        | Out v -> Some(RunArgument.Out v)
+        | Device v -> Some(RunArgument.Device v)
+        | Threads n -> Some(RunArgument.Threads n)
+        | Force -> Some RunArgument.Force
+        | Quiet -> Some RunArgument.Quiet
+        | Dtype v -> Some(RunArgument.Dtype v)
+        | Lr v -> Some(RunArgument.Lr v)
+        | Epochs v -> Some(RunArgument.Epochs v)
+        | Batch v -> Some(RunArgument.Batch v)
+        | Weight_Decay v -> Some(RunArgument.Weight_Decay v)
+        | Temperature v -> Some(RunArgument.Temperature v)
+        | Scores v -> Some(RunArgument.Scores v)
+        | Symmetric -> Some RunArgument.Symmetric
+        | Optimizer v -> Some(RunArgument.Optimizer v)
+        | Decay v -> Some(RunArgument.Decay v)
+        | Clip v -> Some(RunArgument.Clip v)
+        | No_Shuffle -> Some RunArgument.No_Shuffle
+        | Threshold v -> Some(RunArgument.Threshold v)
+        | Partner_Threshold v -> Some(RunArgument.Partner_Threshold v)
+        | Budget v -> Some(RunArgument.Budget v)
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Seed _ -> "the seed, a whole number (default: 0)"
+            | Dtype _ -> "what weights and features are kept in, float64 (default) or float32; the checks are made in float64"
+            | Out _ -> "folder for verify.csv, curves.csv and verify.html (default: results/verify-STREAM)"
+            | _ -> a.OfRun |> Option.map (fun shared -> (shared :> IArgParserTemplate).Usage) |> Option.defaultValue ""
+
+    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
+    member a.Hyperparameter: (string * string) option = a.OfRun |> Option.bind _.Hyperparameter
+
 type ReportArgument =
     | [<MainCommand; ExactlyOnce>] Results of FOLDER: string
 
@@ -141,6 +204,7 @@ type MethodsArgument =
 
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
+    | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
@@ -150,6 +214,7 @@ type Command =
         member a.Usage =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
+            | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"

@@ -68,7 +68,12 @@ let private parseDevice (text: string) : Result<torch.Device, Fault list> =
 let private MostThreads = 256
 
 /// An option that is given twice, an empty folder's name, and threads without sense.
-let private checkGiven (arguments: ParseResults<RunArgument>) : Result<unit, Fault list> =
+let private checkGiven
+    (arguments: ParseResults<'argument>)
+    (out: string option)
+    (threads: int option)
+    (monitor: int option)
+    : Result<unit, Fault list> =
     let repeated =
         arguments.GetAllResults()
         |> List.countBy arguments.Parser.GetTag
@@ -79,14 +84,14 @@ let private checkGiven (arguments: ParseResults<RunArgument>) : Result<unit, Fau
         [ for case in arguments.Parser.GetArgumentCases() do
               if List.contains case.UnionCaseInfo.Tag repeated then
                   Fault.Contradiction($"{case.CommandLineNames.Value.Head} is given twice", "give it once")
-          match arguments.TryGetResult Out with
+          match out with
           | Some "" -> Fault.BadValue("--out", "a folder", "")
           | _ -> ()
-          match arguments.TryGetResult Threads with
+          match threads with
           | Some n when n < 1 || n > MostThreads ->
               Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
           | _ -> ()
-          match arguments.TryGetResult RunArgument.Monitor with
+          match monitor with
           | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
           | _ -> () ]
 
@@ -99,7 +104,13 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
         and! split = arguments.GetResult(Split, "test") |> parseSplit
         and! device = arguments.GetResult(Device, "cpu") |> parseDevice
         and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
-        and! () = checkGiven arguments
+
+        and! () =
+            checkGiven
+                arguments
+                (arguments.TryGetResult Out)
+                (arguments.TryGetResult Threads)
+                (arguments.TryGetResult RunArgument.Monitor)
 
         return seeds, split, device, stream
     }
@@ -165,6 +176,79 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
                     printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
 
                 if finished.Failures.IsEmpty then 0 else 1
+
+/// The plans that `cmcl verify` runs, as a request: their scores are those of training rows.
+let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgument>) : Result<Request, Fault list> =
+    let oneSeed (text: string) =
+        match parseSeeds text with
+        | Ok [ seed ] -> Ok seed
+        | _ -> Error [ Fault.BadValue("--seed", "a whole number ≥ 0", text) ]
+
+    let source = arguments.GetResult(VerifyArgument.Stream, "emoji")
+
+    validated {
+        let! seed = arguments.GetResult(VerifyArgument.Seed, "0") |> oneSeed
+        and! device = arguments.GetResult(VerifyArgument.Device, "cpu") |> parseDevice
+        and! stream = Catalogue.find source
+
+        and! () =
+            checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads) None
+
+        return seed, device, stream
+    }
+    |> Result.bind (fun (seed, device, stream) ->
+        let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+
+        Verification.plans stream given
+        |> Result.map (fun plans ->
+            { Stream = stream
+              Source = source
+              Plans = plans
+              Seeds = [ seed ]
+              Device = device
+              Split = Split.Train
+              SaveWeights = false
+              Monitor = None
+              Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
+              Command = command }))
+
+let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
+    let quiet = arguments.Contains VerifyArgument.Quiet
+
+    match
+        verifyRequest command arguments
+        |> Result.bind (fun r ->
+            VerificationFiles.prepare (arguments.Contains VerifyArgument.Force) r.Out |> Result.map (fun () -> r))
+    with
+    | Error faults -> refuse faults
+    | Ok r ->
+        torch.set_num_threads (arguments.GetResult(VerifyArgument.Threads, Environment.ProcessorCount))
+
+        if not quiet then
+            printfn "%s\n" (Display.settings r)
+
+        match Display.progress quiet r (fun tell -> Verification.run tell r) with
+        | Error faults ->
+            refuse faults |> ignore
+            1
+        | Ok found ->
+            match VerificationFiles.write r.Out found |> Result.bind (fun () -> VerifyPage.write r found) with
+            | Error faults -> refuse faults
+            | Ok page ->
+                if not quiet then
+                    if Console.IsOutputRedirected then
+                        AnsiConsole.Profile.Width <- 150
+
+                    AnsiConsole.Write(Display.conditions found)
+
+                    for sentence in found.Remarks do
+                        printfn "%s" sentence
+
+                    printfn "\n%s Figures: %s" found.Result (Path.GetFullPath page)
+                elif not found.Broken.IsEmpty then
+                    eprintfn "cmcl: %s" found.Result
+
+                if found.Broken.IsEmpty then 0 else 1
 
 let report (arguments: ParseResults<ReportArgument>) : int =
     match Report.write (arguments.GetResult Results) with

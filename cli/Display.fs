@@ -140,3 +140,28 @@ let summary (request: Request) (finished: Finished) : Table =
         table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
 
     table
+
+/// What was verified, a line a condition: its worst place, how many places there are, and how many hold.
+let conditions (found: Verification) : Table =
+    let table = Table(Border = TableBorder.Simple, Expand = false)
+    table.AddColumn(TableColumn("condition")) |> ignore
+    table.AddColumn(TableColumn("worst at")) |> ignore
+
+    for title in [ "value"; "bound"; "tolerance"; "holds" ] do
+        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
+
+    let mark (v: Verdict) =
+        match Verdict.word v with
+        | "holds" -> $"{v.Held}/{v.Places} [green]✓[/]"
+        | "broken" -> $"{v.Held}/{v.Places} [red]✗[/]"
+        | "approximate" -> "approximate –"
+        | word -> $"{v.Held}/{v.Places} {word} –"
+
+    for v in Verdict.ofFindings found.Findings do
+        let c = v.Worst.Condition
+        let numbers = [ c.Value; c.Bound; c.Tolerance ] |> List.map Verification.number
+
+        table.AddRow(Array.ofList ([ Markup.Escape v.Name; Markup.Escape $"{v.Worst.Run}, {c.Where}" ] @ numbers @ [ mark v ]))
+        |> ignore
+
+    table

@@ -5,12 +5,14 @@ open Argu
 open Cmcl
 open Cmcl.Cli.Arguments
 
-/// Every option of every command, for a hint when one is misspelt.
+/// Every option of the commands that have any, for a hint when one is misspelt.
 let private options =
-    [ for case in ArgumentParser.Create<RunArgument>().GetArgumentCases() do
-          yield! case.CommandLineNames.Value ]
+    let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
-let private commands = [ "run"; "report"; "info"; "methods" ]
+    [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+      "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases()) ]
+
+let private commands = [ "run"; "verify"; "report"; "info"; "methods" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -18,12 +20,16 @@ let private explain (argv: string[]) (message: string) : string =
 
     match first.Split '\'' with
     | [| _; given; _ |] when first.StartsWith "unrecognized" ->
+        let own = options |> List.filter (fst >> (=) argv[0]) |> List.collect snd
+        let owners = options |> List.filter (snd >> List.contains given) |> List.map fst
+
         if List.contains argv[0] commands && not (given.StartsWith '-') then
             $"cmcl {argv[0]} does not take '{given}' where it stands."
-        elif List.contains given options then
-            $"{given} is an option of cmcl run; write it after 'run'."
+        elif own.IsEmpty && not owners.IsEmpty then
+            let commands = String.Join(" and of ", owners |> List.map (fun name -> $"cmcl {name}"))
+            $"{given} is an option of {commands}; write it after '{owners.Head}'."
         elif given.StartsWith '-' then
-            (Fault.Unknown("option", given, options)).Message
+            (Fault.Unknown("option", given, (if own.IsEmpty then List.collect snd options |> List.distinct else own))).Message
         else
             (Fault.Unknown("command", given, commands)).Message
     | _ -> first
@@ -43,6 +49,7 @@ let main argv =
 
         match results.TryGetSubCommand() with
         | Some(Run arguments) -> Commands.run command arguments
+        | Some(Verify arguments) -> Commands.verify command arguments
         | Some(Report arguments) -> Commands.report arguments
         | Some(Info arguments) -> Commands.info arguments
         | Some(Methods arguments) -> Commands.methods arguments
@@ -57,6 +64,7 @@ let main argv =
         printfn "%s" e.Message
         0
     | :? ArguParseException as e ->
-        eprintfn "cmcl: %s (cmcl --help, cmcl run --help)" (explain argv e.Message)
+        let help = if argv.Length > 0 && argv[0] = "verify" then "cmcl verify --help" else "cmcl run --help"
+        eprintfn "cmcl: %s (cmcl --help, %s)" (explain argv e.Message) help
         2
     | CmclException fault -> Commands.refuse [ fault ]

@@ -201,10 +201,11 @@ let private commands =
     let case (arguments: string list) words =
         testCase $"""cmcl {String.Join(' ', arguments)}""" (fun () -> expectRefused words (cmcl arguments))
 
-    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, report, info, methods" ]
+    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, verify, report, info, methods" ]
       case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
       case [ "--frob" ] [ "no option '--frob'" ]
-      case [ "--force" ] [ "--force is an option of cmcl run" ]
+      case [ "--force" ] [ "--force is an option of cmcl run and of cmcl verify"; "after 'run'" ]
+      case [ "--seeds"; "1" ] [ "--seeds is an option of cmcl run; write it after 'run'" ]
       case [ "report" ] [ "missing argument" ]
       case [ "info" ] [ "missing argument" ]
       case [ "methods"; "nope" ] [ "no method 'nope'" ]
@@ -261,7 +262,7 @@ let private folders =
 let private help =
     testList
         "help"
-        [ for command in [ []; [ "run" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
+        [ for command in [ []; [ "run" ]; [ "verify" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
               testCase $"""cmcl {String.Join(' ', command)} --help""" (fun () ->
                   let told = cmcl (command @ [ "--help" ])
                   Expect.equal (told.Code, told.Error) (0, "") "help is no fault"
@@ -270,7 +271,7 @@ let private help =
               let told = cmcl []
               Expect.equal told.Code 0 "exit code"
 
-              for name in [ "run"; "report"; "info"; "methods"; "--version" ] do
+              for name in [ "run"; "verify"; "report"; "info"; "methods"; "--version" ] do
                   Expect.stringContains told.Out name "the command")
           testCase "run --help has every hyperparameter and every other option" (fun () ->
               let text = (cmcl [ "run"; "--help" ]).Out
@@ -428,6 +429,59 @@ let private runs =
                   Expect.equal told.Code 1 "exit code"
                   Expect.equal (told.Error.TrimEnd().Split('\n').Length) 1 "one sentence")) ]
 
+// ---- verify ------------------------------------------------------------------------------------------------------
+
+let private verification arguments = [ "verify"; "--stream"; "synthetic"; "--epochs"; "1" ] @ arguments
+
+let private verify =
+    testList
+        "verify"
+        [ testCase "a table, two tables as files and a page; twice only by --force" (fun () ->
+              inFolder (fun folder ->
+                  let out = Path.Combine(folder, "out")
+                  let told = cmcl (verification [ "--out"; out ])
+                  Expect.equal (told.Code, told.Error) (0, "") "all that must hold does"
+
+                  for words in
+                      [ "Theorem 4"; "constraint set"; "approximate"; "Everything that must hold does."; "verify.html" ] do
+                      Expect.stringContains told.Out words "the table and its sentences"
+
+                  for name in [ "verify.csv"; "curves.csv"; "verify.html" ] do
+                      Expect.isGreaterThan (FileInfo(Path.Combine(out, name)).Length) 1000L name
+
+                  let before = read out "verify.csv"
+                  cmcl (verification [ "--out"; out ]) |> expectRefused [ "already holds results"; "--force" ]
+
+                  Expect.equal
+                      (cmcl (verification [ "--out"; out; "--force"; "--quiet" ]))
+                      { Code = 0; Out = ""; Error = "" }
+                      "--quiet"
+
+                  Expect.equal (read out "verify.csv") before "the same again"))
+          testCase "a run that diverges" (fun () ->
+              inFolder (fun folder ->
+                  let wild =
+                      [ "--lr"; "1e30"; "--clip"; "off"; "--optimizer"; "sgd"; "-q"; "--out"; Path.Combine(folder, "out") ]
+
+                  let told = cmcl (verification wild)
+                  Expect.equal told.Code 1 "exit code"
+                  Expect.stringContains told.Error "diverged" "the sentence"))
+          for arguments, words in
+              [ [ "--stream"; "nothing" ], [ "no stream 'nothing'" ]
+                [ "--stream"; "synthetic"; "--seed"; "0,1" ], [ "--seed takes a whole number"; "'0,1'" ]
+                [ "--stream"; "synthetic"; "--seed"; "-1" ], [ "--seed takes a whole number" ]
+                [ "--stream"; "synthetic"; "--dtype"; "float16" ], [ "--dtype takes float32 or float64" ]
+                [ "--stream"; "synthetic"; "--threshold"; "much" ], [ "threshold"; "KIND:VALUE" ]
+                [ "--stream"; "synthetic"; "--batch"; "421" ], [ "421"; "420 training rows" ]
+                [ "--stream"; "synthetic"; "--threads"; "0" ], [ "--threads takes a whole number" ]
+                [ "--stream"; "synthetic"; "--device"; "tpu" ], [ "--device takes" ]
+                [ "--stream"; "synthetic"; "--lr"; "1"; "--lr"; "2" ], [ "--lr is given twice" ]
+                [ "--stream"; "synthetic"; "--epoch"; "1" ],
+                [ "no option '--epoch'"; "did you mean '--epochs'"; "cmcl verify --help" ]
+                [ "--stream"; "synthetic"; "--methods"; "dns" ], [ "no option '--methods'" ]
+                [ "more" ], [ "cmcl verify does not take 'more'" ] ] do
+              refused (String.Join(' ', arguments)) ("verify" :: arguments) words ]
+
 let tests =
     testSequenced (
         testList
@@ -440,5 +494,6 @@ let tests =
               gpu
               folders
               help
-              runs ]
+              runs
+              verify ]
     )

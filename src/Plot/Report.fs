@@ -25,7 +25,10 @@ module Report =
 
         let name = if run.Info.StreamName = "" then "Cmcl report" else $"Cmcl report: {run.Info.StreamName}"
 
-        Page.render name [ ReportText.opening run; ReportText.legend run; main [] sections ] (List.collect snd parts)
+        Page.render
+            name
+            [ ReportText.opening run; ReportText.legend run.Styles run.Methods; main [] sections ]
+            (List.collect snd parts)
 
     /// A table that a run may do without.
     let private optional (table: Result<'row list, Fault list>) : Result<'row list, Fault list> =

@@ -30,24 +30,25 @@ module internal ReportText =
     let heading (text: string) (explanation: string) = [ h2 [] [ str text ]; p [ _class "note" ] [ str explanation ] ]
 
     /// A method's colour; hollow where a second method has the same and its lines are dashed.
-    let private chip (run: ReportedRun) (method: string) =
-        let style = run.Styles[method]
+    let private chip (styles: Map<string, MethodStyle>) (method: string) =
+        let style = styles[method]
 
         span
             [ _class (if style.Dash = Plotly.NET.StyleParam.DrawingStyle.Solid then "chip" else "chip hollow")
               _style $"color:{style.Colour}" ]
             []
 
-    let legend (run: ReportedRun) : XmlNode =
+    /// The row of methods that shows and hides their lines in all figures of a page.
+    let legend (styles: Map<string, MethodStyle>) (methods: string list) : XmlNode =
         nav
             [ _class "methods"; attr "aria-label" "Methods shown in the figures" ]
             [ div
                   []
                   [ span [] [ str "Methods" ]
-                    for method in run.Methods do
+                    for method in methods do
                         button
                             [ _type "button"; attr "data-method" method; attr "aria-pressed" "true" ]
-                            [ chip run method; str method ] ] ]
+                            [ chip styles method; str method ] ] ]
 
     /// `2026-11-22 16:00 UTC` from an ISO time; anything else stays as it is.
     let private day (created: string) : string =
@@ -98,7 +99,7 @@ module internal ReportText =
 
         let row method =
             (if Theme.isReference method then "reference" else ""),
-            [ [ chip run method; str method ]
+            [ [ chip run.Styles method; str method ]
               for column in columns do
                   cell column method
               [ str (string seeds[method]) ] ]

@@ -101,7 +101,7 @@ module Theme =
     let private tick (digit: int) (exponent: int) : string =
         let power = string exponent |> String.map (fun c -> if c = '-' then '−' else c)
 
-        if exponent >= -3 && exponent <= 3 then
+        if exponent >= -3 && exponent <= 2 then
             (float digit * 10.0 ** float exponent).ToString("G3", CultureInfo.InvariantCulture)
         elif digit = 1 then
             $"10<sup>{power}</sup>"

@@ -20,40 +20,44 @@ type Finished = { Rows: Row list; Failures: (string * int * string) list }
 /// Plans × seeds over a stream, with the results in a folder.
 [<RequireQualifiedAccess>]
 module Experiment =
-    let private ours = [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ]
+    /// Files and folders that a run writes.
+    let private ours =
+        [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights" ]
 
     /// A label as a folder's name.
     let private folderName (label: string) =
         String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_') label
 
-    /// Makes sure that results can go to the folder: it is there or can be made, can be written to, and holds no results unless
-    /// they may be replaced. Nothing of the user's own in it is touched.
-    let prepare (force: bool) (folder: string) : Result<unit, Fault list> =
+    /// Makes sure that results can go to the folder: it is there or can be made, can be written to, and holds none of these files and
+    /// folders unless they may be replaced. Nothing of the user's own in it is touched.
+    let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =
+        let within name = Path.Combine(folder, name)
+
         try
-            let taken =
-                ours |> List.exists (fun name -> File.Exists(Path.Combine(folder, name)))
-                || Directory.Exists(Path.Combine(folder, "weights"))
+            let taken = files |> List.exists (within >> File.Exists) || folders |> List.exists (within >> Directory.Exists)
 
             if taken && not force then
                 Error [ Fault.Occupied folder ]
             else
                 Directory.CreateDirectory folder |> ignore
-                let probe = Path.Combine(folder, $".{Guid.NewGuid():N}")
+                let probe = within $".{Guid.NewGuid():N}"
                 File.WriteAllText(probe, "")
                 File.Delete probe
 
-                for name in ours do
-                    File.Delete(Path.Combine(folder, name))
+                for name in files do
+                    File.Delete(within name)
 
-                let weights = Path.Combine(folder, "weights")
-
-                if Directory.Exists weights then
-                    Directory.Delete(weights, true)
+                for name in folders do
+                    if Directory.Exists(within name) then
+                        Directory.Delete(within name, true)
 
                 Ok()
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(folder, e.Message) ]
+
+    /// `claim` for what a run writes.
+    let prepare (force: bool) (folder: string) : Result<unit, Fault list> = claim ours force folder
 
     let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
         let folder = Path.Combine(request.Out, "weights", folderName plan.Label, $"seed-{seed}", $"step-{step.Index:D2}")
