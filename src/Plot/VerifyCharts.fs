@@ -38,12 +38,12 @@ module VerifyCharts =
 
     let private steps (points: Point list) = points |> List.map (fun p -> int p.X) |> List.distinct |> List.sort
 
-    /// After every step the largest relative deviation of an old step's scores (solid), and the largest that certificates allow (dotted).
+    /// After every step the largest relative deviation of an old step's scores (solid), and the largest bound (dotted).
     let deviation (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =
         let drawn =
             [ for run, own in ofRuns points do
                   for series, dash, width in
-                      [ "measured", StyleParam.DrawingStyle.Solid, 2.0; "certified", StyleParam.DrawingStyle.Dot, 1.5 ] do
+                      [ "measured", StyleParam.DrawingStyle.Solid, 2.0; "bound", StyleParam.DrawingStyle.Dot, 1.5 ] do
                       run, series, dash, width, own |> List.filter (fun p -> p.Series = series) |> largest ]
 
         [ for run, series, dash, width, course in drawn do

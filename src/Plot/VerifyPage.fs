@@ -77,10 +77,10 @@ module VerifyPage =
 
         [ figures
               "Stability"
-              "Look for solid lines below dotted ones of their colour: what was measured never passes what was certified without old rows. At 1e−16 scores are what they were, to rounding."
+              "Look for solid lines below dotted ones of their colour: what was measured never passes the bound that is known without old rows: drift before the step plus its certificate. At 1e−16 scores are what they were, to rounding."
               [ if not deviation.IsEmpty then
                     plain
-                        "Largest deviation of old scores (solid) and its certificate (dotted)"
+                        "Largest deviation of old scores (solid) and its bound (dotted)"
                         "deviation"
                         (VerifyCharts.deviation styles deviation)
                 if not energy.IsEmpty then

@@ -63,7 +63,7 @@ module Points =
         [ for p in places do
               let where = $"old step {p.Task}"
               point "deviation" run "measured" where (float p.After) p.Deviation
-              point "deviation" run "certified" where (float p.After) (StabilityChecks.accumulated places p)
+              point "deviation" run "bound" where (float p.After) p.Bound
 
               match p.Discarded with
               | Some share when p.Before > 0.0 ->

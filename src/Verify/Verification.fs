@@ -63,10 +63,9 @@ module Verification =
             [ $"{label}: one step, so there are no old scores to keep." ]
         else
             let worst = places |> List.maxBy _.Deviation
-            let bound = StabilityChecks.accumulated places worst
             let leftOut = Stage.each trace (fun s -> [ for c in s.Cuts.Values -> max c.LeftOut c.PartnerLeftOut ]) |> List.concat
             let most = List.fold max 0.0 leftOut
-            let moved = $"old scores moved by up to {number worst.Deviation} of their size (certified: {number bound})"
+            let moved = $"old scores moved by up to {number worst.Deviation} of their size (bound: {number worst.Bound})"
 
             [ if worst.Deviation <= rounding then
                   $"{label}: stability is exact; {moved}."
@@ -86,18 +85,20 @@ module Verification =
         else
             []
 
-    /// How far the two bounds on a step's change of old scores are above the truth.
+    /// How far the bounds on a step's change of old scores, and on their whole deviation, are above the truth.
     let private tightness (moved: OldPlace list) : string =
         if moved.IsEmpty then
             "No step moved old scores beyond rounding, so that there is nothing to compare bounds with."
         else
-            let ratios name (bound: OldPlace -> float) =
-                let all = moved |> List.map (fun p -> bound p / p.Change)
-                $"{number (median all)} (at most {number (List.max all)}) for {name}"
+            let ratios (ratio: OldPlace -> float) =
+                let all = moved |> List.map ratio
+                $"{number (median all)} (at most {number (List.max all)})"
 
-            let certificate = ratios "the certificate" (fun p -> p.Certificate * p.Size)
-            let norms = ratios "the product of norms of Theorem 5 with truncation" (fun p -> p.SecondOrder + p.Truncation)
-            $"Bound over truth, median of the {moved.Length} places where a step moved old scores: {certificate}, {norms}."
+            let certificate = ratios (fun p -> p.Certificate * p.Size / p.Change)
+            let norms = ratios (fun p -> (p.SecondOrder + p.Truncation) / p.Change)
+            let whole = ratios (fun p -> p.Bound / p.Deviation)
+
+            $"Bound over truth, median of the {moved.Length} places where a step moved old scores: {certificate} for the step's certificate, {norms} for the product of norms of Theorem 5 with truncation, {whole} for the bound on the whole deviation."
 
     /// Every condition at every place of one run, with its points; and the places themselves.
     let private ofTrace (trace: Trace) : Finding list * Point list * OldPlace list =
