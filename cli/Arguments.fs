@@ -49,7 +49,7 @@ type RunArgument =
             | Out _ -> "folder for the results (default: results/STREAM)"
             | Split _ -> "rows that figures are taken of: test (default) or validation"
             | Device _ -> "cpu (default), cuda or cuda:N"
-            | Threads _ -> "threads of libtorch (default: one for each core)"
+            | Threads _ -> "threads of libtorch (default: 1 for features of up to 512 columns, else one for each core)"
             | Save_Weights -> "write every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
             | Force -> "replace results that are in the folder already"
             | Quiet -> "print nothing but errors"

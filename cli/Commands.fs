@@ -145,6 +145,12 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                       Command = command }
             | faults -> Error faults))
 
+/// Threads as given, or by the size of the matrices: up to 512 columns one thread is done before several have agreed on their parts.
+let private setThreads (stream: Cmcl.Stream) (given: int option) : unit =
+    let widest = Stream.modalities stream |> List.map snd |> List.max
+    let fitting = if widest <= 512L then 1 else min MostThreads Environment.ProcessorCount
+    torch.set_num_threads (Option.defaultValue fitting given)
+
 let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     let quiet = arguments.Contains Quiet
 
@@ -154,7 +160,7 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     with
     | Error faults -> refuse faults
     | Ok r ->
-        torch.set_num_threads (arguments.GetResult(Threads, Environment.ProcessorCount))
+        setThreads r.Stream (arguments.TryGetResult Threads)
 
         if not quiet then
             printfn "%s\n" (Display.settings r)
@@ -222,7 +228,7 @@ let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
     with
     | Error faults -> refuse faults
     | Ok r ->
-        torch.set_num_threads (arguments.GetResult(VerifyArgument.Threads, Environment.ProcessorCount))
+        setThreads r.Stream (arguments.TryGetResult VerifyArgument.Threads)
 
         if not quiet then
             printfn "%s\n" (Display.settings r)
