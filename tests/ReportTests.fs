@@ -126,13 +126,13 @@ let tests =
               Expect.equal
                   (Summary.certified (rows 0.5))
                   (Some
-                      "In 2 places where old scores moved, the certificate was never below the truth; its median is 2.00 times what was measured.")
+                      "In 2 places where old scores moved, the bound was never below the truth; its median is 2.00 times what was measured.")
                   "kept"
 
               Expect.equal
                   (Summary.certified (rows 0.3))
                   (Some
-                      "In 2 places where old scores moved, the certificate was below the truth in 1; its median is 1.20 times what was measured.")
+                      "In 2 places where old scores moved, the bound was below the truth in 1; its median is 1.20 times what was measured.")
                   "broken")
 
           testCase "has everything that was measured and set" (fun () ->

@@ -204,7 +204,7 @@ module Charts =
             (scale "relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
 
     /// For one method after every step, the largest over the tasks learned before of three relative deviations: measured on their
-    /// training rows, known without these rows, and the certificate's bound. The second lies on the first, the third above them.
+    /// training rows, known without these rows, and the bound from the certificate. The second lies on the first, the third above them.
     let certificate (log: bool) (method: string) (rows: Row list) : GenericChart =
         let course (own: Row list) =
             own
@@ -218,10 +218,10 @@ module Charts =
             Map
                 [ "measured", style "#0072B2" StyleParam.MarkerSymbol.Circle StyleParam.DrawingStyle.Solid
                   "without the rows", style "#E69F00" StyleParam.MarkerSymbol.Cross StyleParam.DrawingStyle.Dot
-                  "certificate", style "#D55E00" StyleParam.MarkerSymbol.TriangleDown StyleParam.DrawingStyle.Dash ]
+                  "bound", style "#D55E00" StyleParam.MarkerSymbol.TriangleDown StyleParam.DrawingStyle.Dash ]
 
         let series =
-            [ for metric, name in [ "deviation_rel", "measured"; "monitor_rel", "without the rows"; "bound_rel", "certificate" ] do
+            [ for metric, name in [ "deviation_rel", "measured"; "monitor_rel", "without the rows"; "bound_rel", "bound" ] do
                   for _, points in rows |> List.filter (fun r -> r.Metric = metric && r.Method = method) |> overSeeds course do
                       name, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0) ]
 

@@ -1,5 +1,6 @@
 namespace Cmcl
 
+open System
 open System.Globalization
 open Plotly.NET
 
@@ -8,66 +9,63 @@ open Plotly.NET
 module Curves =
     let private linear = StyleParam.AxisType.Linear
 
-    /// The training loss of all steps on one axis: between i − 1 and i are the epochs of step i. Mean over seeds.
-    let losses (styles: Map<string, MethodStyle>) (losses: LossRow list) : GenericChart =
-        let count = losses |> List.map _.Step |> List.fold max 0
-        let ends = Theme.axis "end of step" linear (Some [ 1..count ])
-        ends.SetProperty("range", [ 0.0; float count + 0.05 ])
+    /// Lines of methods over all steps on one axis: between i − 1 and i is the course of step i, given as places in it and values.
+    let private overSteps
+        (title: string)
+        (styles: Map<string, MethodStyle>)
+        (courses: (string * (int * (float * float) list) list) list)
+        =
+        let steps = courses |> List.collect (snd >> List.map fst)
+        let first, last = List.fold min Int32.MaxValue steps, List.fold max 1 steps
+        let ends = Theme.axis "end of step" linear (Some [ first..last ])
+        ends.SetProperty("range", [ float (first - 1); float last + 0.05 ])
 
-        let course (own: LossRow list) =
-            [ for step, epochs in own |> List.groupBy _.Step |> List.sortBy fst do
-                  let length = epochs |> List.map _.Epoch |> List.max
-
-                  for epoch, seeds in epochs |> List.groupBy _.Epoch |> List.sortBy fst do
-                      float (step - 1) + float epoch / float length, seeds |> List.averageBy _.Loss
+        let course own =
+            [ for step, points in List.sortBy fst own do
+                  for place, value in List.sortBy fst points do
+                      float (step - 1) + place, value
 
                   float step, nan ]
 
-        [ for method, own in losses |> List.groupBy _.Method do
+        [ for method, own in courses do
               Chart.Line(
                   xy = course own,
                   Name = Theme.plain method,
                   LineColor = Color.fromString styles[method].Colour,
                   LineDash = styles[method].Dash,
-                  ShowMarkers = (own |> List.forall (fun r -> r.Epoch = 1)),
-                  LineWidth = 1.5,
-                  UseDefaults = false
-              )
-              |> Theme.traced method $"step %%{{x:.2f}}: %%{{y:.3f}}<extra>{Theme.plain method}</extra>" ]
-        |> Chart.combine
-        |> Theme.dress ends (Theme.axis "training loss" linear None)
-        |> Chart.withShapes [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
-
-    /// The relative drift of old scores while steps are trained, largest over the old tasks, mean over seeds: between i − 1 and i
-    /// are the updates of step i.
-    let monitor (styles: Map<string, MethodStyle>) (rows: MonitorRow list) : GenericChart =
-        let count = rows |> List.map _.Step |> List.fold max 1
-        let ends = Theme.axis "end of step" linear (Some [ 1..count ])
-        ends.SetProperty("range", [ 0.95; float count + 0.05 ])
-
-        let course (own: MonitorRow list) =
-            [ for step, updates in own |> List.groupBy _.Step |> List.sortBy fst do
-                  let length = updates |> List.map _.Update |> List.max
-
-                  for update, found in updates |> List.groupBy _.Update |> List.sortBy fst do
-                      let worst = found |> List.groupBy _.Seed |> List.averageBy (snd >> List.map _.Relative >> List.max)
-                      float (step - 1) + float update / float length, worst
-
-                  float step, nan ]
-
-        [ for method, own in rows |> List.groupBy _.Method do
-              Chart.Line(
-                  xy = course own,
-                  Name = Theme.plain method,
-                  LineColor = Color.fromString styles[method].Colour,
-                  LineDash = styles[method].Dash,
+                  ShowMarkers = (own |> List.forall (fun (_, points) -> points.Length = 1)),
                   LineWidth = 1.5,
                   UseDefaults = false
               )
               |> Theme.traced method $"step %%{{x:.2f}}: %%{{y:.3~g}}<extra>{Theme.plain method}</extra>" ]
         |> Chart.combine
-        |> Theme.dress ends (Theme.axis "largest relative drift" linear None)
-        |> Chart.withShapes [ for step in 2 .. count - 1 -> Theme.upright (float step) ]
+        |> Theme.dress ends (Theme.axis title linear None)
+        |> Chart.withShapes [ for step in first .. last - 1 -> Theme.upright (float step) ]
+
+    /// By method and step: places within the step, the last at 1, and what `value` makes of the rows of all seeds there.
+    let private courses
+        (method: 'row -> string)
+        (step: 'row -> int)
+        (place: 'row -> float)
+        (value: 'row list -> float)
+        (rows: 'row list)
+        =
+        [ for method, own in rows |> List.groupBy method do
+              method,
+              [ for step, part in own |> List.groupBy step do
+                    let length = part |> List.map place |> List.max
+                    step, [ for at, seeds in part |> List.groupBy place -> at / length, value seeds ] ] ]
+
+    /// The training loss of all steps, mean over seeds.
+    let losses (styles: Map<string, MethodStyle>) (losses: LossRow list) : GenericChart =
+        losses |> courses _.Method _.Step (fun r -> float r.Epoch) (List.averageBy _.Loss) |> overSteps "training loss" styles
+
+    /// The relative drift of old scores while steps are trained, largest over the old tasks, mean over seeds.
+    let monitor (styles: Map<string, MethodStyle>) (rows: MonitorRow list) : GenericChart =
+        let worst (seeds: MonitorRow list) =
+            seeds |> List.groupBy _.Seed |> List.averageBy (snd >> List.map _.Relative >> List.max)
+
+        rows |> courses _.Method _.Step (fun r -> float r.Update) worst |> overSteps "largest relative drift" styles
 
     /// Energy (share of the trace, logarithmic) of the old directions of one modality, largest first, on its input side and on
     /// the side of its partners' outputs. Thick is protected; the upright line is the cut.

@@ -152,7 +152,7 @@ module internal ReportFigures =
             [ yield!
                   ReportText.heading
                       "Stability without the old data"
-                      "Of an old task its second moments and the scores at its end are kept, and no row. They tell how far all its scores have moved, which lies on what is measured on the rows, and give the certificate, a bound: the drift before the step, plus the first and second order of the step's change."
+                      "Of an old task its second moments and the scores at its end are kept, and no row. They tell how far all its scores have moved, which lies on what is measured on the rows, and give a bound: the drift before the step plus the certificate of the step, the first and second order of its change."
               div
                   [ _class "figures" ]
                   [ for i, method in figures |> List.map fst |> contrast |> List.indexed do

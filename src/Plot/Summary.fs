@@ -175,7 +175,7 @@ module Summary =
             (pick "vanilla")
             (pick "dns")
 
-    /// How far the certificate's bounds are above what was measured, in words; None where no old scores have moved.
+    /// How far the bounds from certificates are above what was measured, in words; None where no old scores have moved.
     let certified (rows: Row list) : string option =
         let of' metric =
             Map
@@ -200,4 +200,4 @@ module Summary =
             let median = text "0.00" ratios[ratios.Length / 2]
 
             Some
-                $"In {pairs.Length} places where old scores moved, the certificate was {verdict}; its median is {median} times what was measured."
+                $"In {pairs.Length} places where old scores moved, the bound was {verdict}; its median is {median} times what was measured."
