@@ -105,13 +105,13 @@ let tests =
               for name, expected in
                   [ "projectors: symmetric", 64
                     "projectors: idempotent", 64
-                    "moments: merged = of all rows", 80
+                    "moments: merged = of all rows", 96
                     "energy left out: known without the rows", 64
                     "Theorem 3: global update", 8
                     "Theorem 4: local update", 48
                     "constraint set: P̃ D P = 0", 24
                     "constraint set, gradients projected", 8
-                    "expansion of the change of scores", 50
+                    "expansion of the change of scores", 60
                     "Theorem 5: beyond the second order", 30
                     "Theorem 5: bound", 30
                     "Theorem 5: bound of a gradient step", 40
@@ -119,10 +119,11 @@ let tests =
                     "Theorem 6: o(η) is of order 2", 24
                     "Theorem 6: o(η)/η < ‖Δ‖² for small η", 24
                     "Theorem 6: descends iff o(η)/η < ‖Δ‖²", 24
-                    "drift: known without the rows", 75
-                    "certificate: never below the deviation", 75
+                    "drift: known without the rows", 90
+                    "certificate: never below the deviation", 90
                     "trust: first order within its budget", 8
-                    "plasticity: the step's loss falls", 30 ] do
+                    "trust: no old step moves by more than the total budget", 15
+                    "plasticity: the step's loss falls", 36 ] do
                   Expect.equal (places name) expected name)
 
           test "large steps ascend somewhere, so that the criterion is tried on both sides" (fun () ->
@@ -185,7 +186,9 @@ let tests =
           test "must fail: a budget that nothing keeps" (fun () ->
               let found = verify [ spoiled "dns-trust[budget=0.001]" withoutMask ]
               Expect.equal (broken found) [ "trust: first order within its budget" ] "what breaks"
-              Expect.stringContains found.Result "trust" "in words")
+              Expect.stringContains found.Result "trust" "in words"
+              let total = broken (verify [ spoiled "dns-trust[total-budget=0.02]" withoutMask ])
+              Expect.equal total [ "trust: no old step moves by more than the total budget" ] "the total as well")
 
           test "a plan that diverges is a fault" (fun () ->
               let wild = spoiled "dns[lr=1e30;clip=off;optimizer=sgd]" id

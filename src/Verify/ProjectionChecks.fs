@@ -115,10 +115,10 @@ module ProjectionChecks =
               | Place.Eigenbasis -> condition "constraint set: P̃ D P = 0"
               | Place.Gradient -> condition "constraint set, gradients projected" |> Condition.reported ]
 
-    /// Under trust, √(Σ μ_i λ_j D'_ij²) of each head's change over that of its weight, from the old rows themselves.
+    /// Under trust with a budget for each step, √(Σ μ_i λ_j D'_ij²) of each head's change over that of its weight, from the old rows themselves.
     let private trust (s: Stage) : Condition list =
         match Settings.protection s.Plan.Settings with
-        | Protection.Trust epsilon ->
+        | Protection.Trust epsilon when s.Plan.Settings.TotalBudget.IsNone ->
             [ for KeyValue(m, frame) in s.Traced.Frames do
                   if frame.Inputs.Total > 0.0 then
                       use scope = torch.NewDisposeScope()

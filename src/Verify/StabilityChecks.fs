@@ -154,7 +154,12 @@ module StabilityChecks =
                   if settings.Protect = Protect.Block then
                       yield! theorem5 settings p
 
-              yield! replayFree settings p ]
+              yield! replayFree settings p
+
+              match settings.Protect, settings.TotalBudget with
+              | Protect.Trust, Some total ->
+                  Condition.atMost "trust: no old step moves by more than the total budget" (where p) p.Rounding total p.Bound
+              | _ -> () ]
 
     /// The Definition of stability, A_{s;t} = A_{s;s}: a must for the exact variant on an exact null space, and elsewhere reported with
     /// its bound.

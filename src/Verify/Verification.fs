@@ -29,7 +29,13 @@ type Verification =
 [<RequireQualifiedAccess>]
 module Verification =
     /// The plans that are verified, as users write them.
-    let runs = [ "dns"; "dns[exact=on]"; "dns[place=update]"; "dns[place=gradient]"; "dns-trust" ]
+    let runs =
+        [ "dns"
+          "dns[exact=on]"
+          "dns[place=update]"
+          "dns[place=gradient]"
+          "dns-trust"
+          "dns-trust[total-budget=0.2]" ]
 
     /// The plans of `runs` on a stream, in float64 unless the options given say otherwise.
     let plans (stream: Stream) (given: (string * string) list) : Result<Plan list, Fault list> =
