@@ -160,7 +160,7 @@ module Trace =
             (Plasticity.observed eta start stepped before.Gradients (Heads.map (fun d -> d * (-eta).ToScalar()) deltas))
                 .RemainderPerRate }
 
-    /// Runs a plan and keeps what its theorems speak of. Example: `use trace = Trace.run stream torch.CPU 0 ignore plan |> Check.get`.
+    /// Runs a plan and keeps what its theorems speak of. As in `use trace = Trace.run stream torch.CPU 0 ignore plan |> Check.get`.
     let run (stream: Stream) (device: torch.Device) (seed: int) (tell: Event -> unit) (plan: Plan) : Result<Trace, Fault list> =
         let owned = ResizeArray<torch.Tensor>()
 

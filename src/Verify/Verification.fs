@@ -132,7 +132,7 @@ module Verification =
         places
 
     /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
-    /// Example: `Verification.run ignore request`.
+    /// As in `Verification.run ignore request`.
     let run (tell: Progress -> unit) (request: Request) : Result<Verification, Fault list> =
         let count, seed = float request.Plans.Length, request.Seeds.Head
 
