@@ -106,6 +106,13 @@ let tests =
                           near $"{written} {dtype}, step {i} after {t}" tolerance free v
                           Expect.isLessThanOrEqual v bound $"{written} {dtype}, step {i} after {t}: bound")
 
+          test "what is kept are two times rank × d numbers and rank × rank, a step" (fun () ->
+              let outcome, _ = run synthetic.Value 0 "vanilla[epochs=1]"
+              let bytes = 8.0 * (2.0 * 20.0 * 64.0 + 20.0 * 20.0)
+
+              for t, _, kept in readings "bytes_monitor" outcome do
+                  Expect.equal kept (float t * bytes) $"after step {t}")
+
           property "leaves its inputs as they are, and frees the rest" (fun c ->
               let learned, xa, xb, old = kept c
               let now = heads c "now"

@@ -93,10 +93,19 @@ let tests =
               for metric in [ "r1"; "r5"; "r10"; "r1_ab"; "r10_ba"; "loss" ] do
                   Expect.equal (places metric) grid metric
 
-              for metric in [ "deviation_mean"; "deviation_rms"; "deviation_max"; "deviation_rel"; "deviation_test_rel" ] do
+              for metric in
+                  [ "deviation_mean"
+                    "deviation_rms"
+                    "deviation_max"
+                    "deviation_rel"
+                    "deviation_test_rel"
+                    "monitor_rms"
+                    "monitor_rel"
+                    "bound_step_rel"
+                    "bound_rel" ] do
                   Expect.equal (places metric) (set [ 2, 1; 3, 1; 3, 2 ]) metric
 
-              for metric in [ "loss_before"; "loss_after"; "seconds_train"; "bytes_state" ] do
+              for metric in [ "loss_before"; "loss_after"; "seconds_train"; "bytes_state"; "bytes_monitor" ] do
                   Expect.equal (places metric) (set [ 1, 1; 2, 2; 3, 3 ]) metric
 
               Expect.isEmpty (readings "acc" outcome) "no classes, no accuracy"

@@ -321,14 +321,19 @@ module Train =
                     forget memory next
                     observer.Save step heads
 
+                    let kept = old @ [ remember bench heads step ]
+
                     let measured =
                         evaluate bench heads step.Index
                         @ deviations bench atEnd heads step.Index
                         @ certified bench before heads old step.Index
+                        @ [ { Step = step.Index
+                              Task = step.Index
+                              Metric = "bytes_monitor"
+                              Value = kept |> List.collect OldStep.tensors |> List.sumBy Tensors.bytes |> float } ]
 
                     let outcome = join (join outcome outcomeOfStep) (only measured)
-                    let old = old @ [ remember bench heads step ]
-                    stepByStep rest heads next old (Map.add step.Index heads atEnd) sofar outcome
+                    stepByStep rest heads next kept (Map.add step.Index heads atEnd) sofar outcome
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
