@@ -122,7 +122,7 @@ let tests =
                     "drift: known without the rows", 90
                     "certificate: never below the deviation", 90
                     "trust: first order within its budget", 8
-                    "trust: no old step moves by more than the total budget", 15
+                    "trust: old steps within the total budget", 15
                     "plasticity: the step's loss falls", 36 ] do
                   Expect.equal (places name) expected name)
 
@@ -188,7 +188,7 @@ let tests =
               Expect.equal (broken found) [ "trust: first order within its budget" ] "what breaks"
               Expect.stringContains found.Result "trust" "in words"
               let total = broken (verify [ spoiled "dns-trust[total-budget=0.02]" withoutMask ])
-              Expect.equal total [ "trust: no old step moves by more than the total budget" ] "the total as well")
+              Expect.equal total [ "trust: old steps within the total budget" ] "the total as well")
 
           test "a plan that diverges is a fault" (fun () ->
               let wild = spoiled "dns[lr=1e30;clip=off;optimizer=sgd]" id

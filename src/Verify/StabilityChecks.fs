@@ -158,7 +158,7 @@ module StabilityChecks =
 
               match settings.Protect, settings.TotalBudget with
               | Protect.Trust, Some total ->
-                  Condition.atMost "trust: no old step moves by more than the total budget" (where p) p.Rounding total p.Bound
+                  Condition.atMost "trust: old steps within the total budget" (where p) p.Rounding total p.Bound
               | _ -> () ]
 
     /// The Definition of stability, A_{s;t} = A_{s;s}: a must for the exact variant on an exact null space, and elsewhere reported with
