@@ -8,13 +8,7 @@ open TorchSharp
 /// The largest of a metric over every old step at every later step.
 let private largest metric outcome = readings metric outcome |> List.map (fun (_, _, v) -> v) |> List.max
 
-let private heads (c: Case) purpose : Heads =
-    Map
-        [ modality vision, normal c (purpose + " vision") c.D c.Da
-          modality text, normal c (purpose + " text") c.D c.Db ]
-
-let private oldStep (c: Case) (learned: Heads) =
-    OldStep.ofRows 1 (Pair.named vision text) learned (normal c "xa" c.N c.Da) (normal c "xb" c.N c.Db)
+let private oldStep (c: Case) (learned: Heads) = OldStep.ofRows 1 pair learned (normal c "xa" c.N c.Da) (normal c "xb" c.N c.Db)
 
 let tests =
     testList

@@ -148,6 +148,13 @@ let vision, text, audio, depth = "vision", "text", "audio", "depth"
 
 let modality = Modality.named
 
+/// The pair of most cases.
+let pair = Pair.named vision text
+
+/// Random heads of both its modalities, d × d_a and d × d_b.
+let heads (c: Case) (purpose: string) : Heads =
+    Map [ pair.A, normal c (purpose + " a") c.D c.Da; pair.B, normal c (purpose + " b") c.D c.Db ]
+
 /// A stream over given matched rows, all of them for training and for the test.
 let streamOf (steps: (string * string * torch.Tensor * torch.Tensor) list) : Stream =
     let bank i name x =

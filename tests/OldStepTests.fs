@@ -5,11 +5,6 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-let private pair = Pair.named vision text
-
-let private heads (c: Case) purpose : Heads =
-    Map [ pair.A, normal c (purpose + " a") c.D c.Da; pair.B, normal c (purpose + " b") c.D c.Db ]
-
 /// Two sets of heads and a step's rows of any rank, with what is kept of the step.
 let private kept (c: Case) =
     let xa, xb = planted c "xa" c.Rank c.N c.Da, planted c "xb" c.Rank c.N c.Db

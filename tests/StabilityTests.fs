@@ -5,11 +5,6 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-let private pair = Pair.named vision text
-
-let private heads (c: Case) purpose : Heads =
-    Map [ pair.A, normal c (purpose + " a") c.D c.Da; pair.B, normal c (purpose + " b") c.D c.Db ]
-
 let tests =
     testList
         "Stability"

@@ -4,9 +4,6 @@ open System
 open System.Diagnostics
 open TorchSharp
 
-/// One figure that a run measured: after which step (0 is before training), of which step's data, what.
-type Reading = { Step: int; Task: int; Metric: string; Value: float }
-
 /// What a run tells while it goes on.
 [<RequireQualifiedAccess>]
 type Event =
@@ -57,118 +54,6 @@ type Outcome =
 /// One method with one seed over one stream: train, measure, step after step.
 [<RequireQualifiedAccess>]
 module Train =
-    /// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
-    type private Bench =
-        { Stream: Stream
-          Device: torch.Device
-          Split: Split
-          Settings: Settings }
-
-    let private task (bench: Bench) (step: Step) : Task =
-        let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
-
-        { Index = step.Index
-          Name = step.Name
-          Pair = step.Pair
-          A = a
-          B = b }
-
-    let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
-
-    /// Retrieval, accuracy and loss of every step's data under these heads, steps to come included.
-    let private evaluate (bench: Bench) (heads: Heads) (after: int) : Reading list =
-        [ for step in bench.Stream.Steps do
-              use scope = torch.NewDisposeScope()
-              let contrast = Settings.contrast bench.Settings
-              let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device bench.Split step
-              let ya, yb = outputs heads step.Pair.A xa, outputs heads step.Pair.B xb
-
-              let accuracy =
-                  match step.Accuracy with
-                  | None -> []
-                  | Some a ->
-                      let items = if a.Items = step.A.Name then ya else yb
-                      let prototypes = a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
-                      let prepare = Alignment.prepare contrast.Scoring
-                      let labels = Stream.rows bench.Split step |> Array.map (fun row -> a.Labels[int row])
-                      [ "acc", Retrieval.accuracy (prepare items) (prepare (outputs heads a.Modality prototypes)) labels ]
-
-              for metric, value in accuracy @ Retrieval.figures contrast ya yb do
-                  if Double.IsFinite value then
-                      { Step = after
-                        Task = step.Index
-                        Metric = metric
-                        Value = value } ]
-
-    /// How far the scores of every earlier step moved since its own end: of its training rows, and of the measured rows.
-    let private deviations (bench: Bench) (atEnd: Map<int, Heads>) (heads: Heads) (after: int) : Reading list =
-        [ for step in bench.Stream.Steps do
-              match Map.tryFind step.Index atEnd with
-              | Some before when step.Index < after ->
-                  use scope = torch.NewDisposeScope()
-
-                  let measure split =
-                      let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device split step
-                      Stability.deviation step.Pair before heads xa xb
-
-                  let trained, held = measure Split.Train, measure bench.Split
-
-                  for metric, value in
-                      [ "deviation_mean", trained.Mean
-                        "deviation_rms", trained.Rms
-                        "deviation_max", trained.Max
-                        "deviation_rel", trained.Relative
-                        "deviation_test_rel", held.Relative ] do
-                      { Step = after
-                        Task = step.Index
-                        Metric = metric
-                        Value = value }
-              | _ -> () ]
-
-    /// What is kept of a step, for `certified` at later ones.
-    let private remember (bench: Bench) (heads: Heads) (step: Step) : OldStep =
-        use scope = torch.NewDisposeScope()
-        let struct (xa, xb) = Stream.features Dtype.Float64 bench.Device Split.Train step
-        let kept = OldStep.ofRows step.Index step.Pair heads xa xb
-
-        for t in OldStep.tensors kept do
-            scope.MoveToOuter t |> ignore
-
-        kept
-
-    /// Of every earlier step, without its rows: how far all its training scores have moved since its end, and the bounds that
-    /// its certificate gives on the last step's part in that and on the whole.
-    let private certified (bench: Bench) (before: Heads) (heads: Heads) (old: OldStep list) (after: int) : Reading list =
-        [ for s in old do
-              let struct (earlier, now, certificate) = OldStep.across before heads s
-              let step = OldStep.relative s certificate.Bound + OldStep.rounding bench.Settings.Dtype s
-
-              for metric, value in
-                  [ "monitor_rms", now.Rms
-                    "monitor_rel", now.Relative
-                    "bound_step_rel", step
-                    "bound_rel", earlier.Relative + step ] do
-                  { Step = after
-                    Task = s.Index
-                    Metric = metric
-                    Value = value } ]
-
-    /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
-    /// are the same rows against the same candidates.
-    let private trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
-        use scope = torch.NewDisposeScope()
-        let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
-        let size = Loop.batchRows bench.Settings.Batch task.Count
-
-        let losses =
-            [ for b in 0L .. task.Count / size - 1L ->
-                  Retrieval.loss
-                      (Settings.contrast bench.Settings)
-                      (ya.narrow (0L, b * size, size))
-                      (yb.narrow (0L, b * size, size)) ]
-
-        List.average losses
-
     /// Seconds that something took, and what it gave.
     let private timed (f: unit -> 'a) : struct (float * 'a) =
         let watch = Stopwatch.StartNew()
@@ -219,8 +104,8 @@ module Train =
         let train (steps: Step list) (memory: Memory) (old: OldStep list) (heads: Heads) (sofar: int64) =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
-            let tasks = steps |> List.map (task bench)
-            let lossOf (heads: Heads) = tasks |> List.map (trainingLoss bench heads) |> List.average
+            let tasks = steps |> List.map (Readings.task bench)
+            let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
             let before = lossOf heads
             let updates = Loop.updates settings (tasks |> List.map _.Count)
 
@@ -309,7 +194,7 @@ module Train =
 
         let only readings = { Readings = readings; Losses = []; Spectra = [] }
 
-        let start = only (evaluate bench initial 0)
+        let start = only (Readings.evaluate bench initial 0)
 
         let rec stepByStep steps before memory old atEnd sofar outcome =
             match steps with
@@ -321,12 +206,12 @@ module Train =
                     forget memory next
                     observer.Save step heads
 
-                    let kept = old @ [ remember bench heads step ]
+                    let kept = old @ [ Readings.remember bench heads step ]
 
                     let measured =
-                        evaluate bench heads step.Index
-                        @ deviations bench atEnd heads step.Index
-                        @ certified bench before heads old step.Index
+                        Readings.evaluate bench heads step.Index
+                        @ Readings.deviations bench atEnd heads step.Index
+                        @ Readings.certified bench before heads old step.Index
                         @ [ { Step = step.Index
                               Task = step.Index
                               Metric = "bytes_monitor"
@@ -342,4 +227,4 @@ module Train =
             session stream.Steps Map.empty [] initial 0L
             |> Result.map (fun (heads, _, outcome, _) ->
                 observer.Save last heads
-                join (join start outcome) (only (evaluate bench heads last.Index)))
+                join (join start outcome) (only (Readings.evaluate bench heads last.Index)))
