@@ -164,6 +164,8 @@ let tests =
               refusal none [] [ "dns[tau=1]" ] |> contains [ "'tau' changes nothing in dns[tau=1]" ]
               refusal none [] [ "dns[budget=1]" ] |> contains [ "'budget' changes nothing" ]
               refusal none [] [ "dns[protect=trust;threshold=rank:1]" ] |> contains [ "'threshold' changes nothing" ]
+              refusal none [] [ "dns[protect=trust;budget=0.1;total-budget=0.2]" ] |> contains [ "'budget' changes nothing" ]
+              refusal none [] [ "dns[total-budget=0.2]" ] |> contains [ "'total-budget' changes nothing" ]
 
               refusal none [] [ "dns[sides=input;partner-threshold=rank:1]" ]
               |> contains [ "'partner-threshold' changes nothing" ]

@@ -152,8 +152,8 @@ module Experiment =
         | Curriculum.Never -> 0L
         | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
 
-    /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv`, with a monitor `monitor.csv`, and `config.json` after each, so that
-    /// what is finished can be read. A cell that diverges is recorded and the others go on.
+    /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv`, `config.json` and with a monitor
+    /// `monitor.csv` after each, so that what is finished can be read. A cell that diverges is recorded and the others go on.
     let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
         let total = request.Plans |> List.sumBy (cost request) |> (*) (int64 request.Seeds.Length) |> max 1L
         let share updates = float updates / float total

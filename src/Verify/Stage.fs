@@ -52,13 +52,7 @@ module Stage =
                 use scope = torch.NewDisposeScope()
                 Tensors.toFloat (pass heads).Loss
 
-            let cuts =
-                Map
-                    [ for KeyValue(m, frame) in step.Frames do
-                          match Cut.ofFrame settings frame with
-                          | Some cut -> m, cut
-                          | None -> () ]
-
+            let cuts = Cut.ofFrames settings step.Frames
             let gradients = (pass step.Before).Gradients
 
             let contrast = Settings.contrast settings

@@ -18,7 +18,7 @@ type Cut =
 [<RequireQualifiedAccess>]
 module Cut =
     /// Of a frame with history under a plan that protects a block; none otherwise.
-    let ofFrame (settings: Settings) (frame: Frame) : Cut option =
+    let private ofFrame (settings: Settings) (frame: Frame) : Cut option =
         match Settings.protection settings with
         | Protection.Block(inputs, partners) when frame.Inputs.Total > 0.0 ->
             let struct (k, kPartner) = Frame.ranks inputs partners frame
@@ -30,6 +30,14 @@ module Cut =
                   LeftOut = tail k frame.Inputs
                   PartnerLeftOut = tail kPartner frame.Partners }
         | _ -> None
+
+    /// Of all frames of a step that have one.
+    let ofFrames (settings: Settings) (frames: Map<Modality, Frame>) : Map<Modality, Cut> =
+        Map
+            [ for KeyValue(m, frame) in frames do
+                  match ofFrame settings frame with
+                  | Some cut -> m, cut
+                  | None -> () ]
 
     /// Δ = G − P̃ G P for the modalities that have a cut, G for the others.
     let project (cuts: Map<Modality, Cut>) (gradients: Heads) : Heads =
@@ -202,13 +210,7 @@ module Trace =
                   LossBefore = nan
                   LossAfter = nan }
 
-            let cuts =
-                Map
-                    [ for KeyValue(m, f) in frames do
-                          match Cut.ofFrame settings f with
-                          | Some cut -> m, cut
-                          | None -> () ]
-
+            let cuts = Cut.ofFrames settings frames
             let every = (scene.Context.Updates + MostUpdates - 1L) / MostUpdates |> max 1L
 
             // Without a block to project on there is no Δ.
