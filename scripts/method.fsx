@@ -17,13 +17,13 @@ let pull (strength: float) : Method =
         let plain = Training.plainSession context heads tasks
         let back (weights: Heads) m (g: torch.Tensor) = g + (weights[m] - plain.Start[m]) * strength.ToScalar()
 
-        { plain with
-            Pass =
-                fun weights batch ->
-                    let pass = plain.Pass weights batch
+        let pulled weights batch =
+            let pass = Direction.pass plain.Direction weights batch
 
-                    { pass with
-                        Gradients = Map.map (back weights) pass.Gradients } }
+            { pass with
+                Gradients = Map.map (back weights) pass.Gradients }
+
+        { plain with Direction = Direction.Of pulled }
 
     { Plain.vanilla with
         Name = "pull"

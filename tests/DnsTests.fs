@@ -268,8 +268,9 @@ let tests =
                       let inside = [ yield! session.Start.Values; task.A; task.B; rows; batch.A; batch.B ]
 
                       untouched $"{text}: a pass" inside (fun () ->
-                          let pass = session.Pass session.Start batch
-                          session.Transform.Update (session.Transform.Init session.Start) pass.Gradients session.Start)
+                          let pass = Direction.pass session.Direction session.Start batch
+                          let transform = Rule.transform session.Start session.Rule
+                          transform.Update (transform.Init session.Start) pass.Gradients session.Start)
 
                       session.Finish session.Start |> ignore
                       p.Method.End context memory heads [ tasks.[3] ])) ]

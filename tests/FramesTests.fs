@@ -25,6 +25,7 @@ let private zero = Threshold.absolute 0.0 |> Check.get
 
 let private factorOf protection (s: Setting) =
     match Frame.shape protection s.Frame (Frame.enter s.Frame s.W) with
+    | Shape.Block(rows, columns) -> Shape.mask rows columns s.W
     | Shape.Factor f -> f
     | other -> failtest $"expected a factor, got {other}"
 

@@ -101,7 +101,12 @@ let tests =
                       let plain = Plain.vanilla.Begin context memory heads tasks
 
                       { projected with
-                          Transform = without (modality dropped) projected.Transform plain.Transform }
+                          Rule =
+                              without
+                                  (modality dropped)
+                                  (Rule.transform projected.Start projected.Rule)
+                                  (Rule.transform plain.Start plain.Rule)
+                              |> Rule.Chain }
 
                   let broken = { exact with Method = { exact.Method with Begin = begin' } }
                   runs[$"without {dropped}"] <- runPlan synthetic.Value 0 broken

@@ -30,8 +30,8 @@ let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye 
 let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (tasks: Task list) : Session =
     { Start = start ()
       Data = tasks
-      Pass =
-        fun weights batch ->
+      Direction =
+        Direction.Of(fun weights batch ->
             Expect.equal
                 (batch.A.data<float>().ToArray())
                 (batch.Rows.data<int64>().ToArray() |> Array.map float)
@@ -40,8 +40,8 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
             seen.Add(batch.Task, batch.Rows.data<int64>().ToArray())
 
             { Loss = torch.tensor (loss (seen.Count - 1))
-              Gradients = Heads.map torch.zeros_like weights }
-      Transform = Transform.identity
+              Gradients = Heads.map torch.zeros_like weights })
+      Rule = Rule.Chain Transform.identity
       Finish = id
       Spectra = []
       Remarks = [] }
@@ -127,7 +127,7 @@ let tests =
           test "weights that are not finite after the last update end it too" (fun () ->
               let session =
                   { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 6L ] with
-                      Transform = Transform.stateless (fun _ u _ -> u + number infinity) }
+                      Rule = Rule.Chain(Transform.stateless (fun _ u _ -> u + number infinity)) }
 
               let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) unwatched session
               Expect.equal (Result.map ignore result) (Error 1) "epoch 1")
@@ -140,7 +140,7 @@ let tests =
                       Start = given }
 
               for name, transform in [ "adam", Optim.adam; "chain", Transform.chain [ Optim.adam; Optim.decay 0.1 0L ] ] do
-                  let session = { plain with Transform = transform }
+                  let session = { plain with Rule = Rule.Chain transform }
                   let counts = ResizeArray()
                   let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 

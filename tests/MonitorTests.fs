@@ -54,7 +54,7 @@ let tests =
                           fun scene ->
                               Some(fun u ->
                                   let change = Tensors.norm (u.After[scene.Step.Pair.A] - u.Before[scene.Step.Pair.A])
-                                  let gradient = Tensors.norm u.Pass.Gradients[scene.Step.Pair.A]
+                                  let gradient = Tensors.norm u.Pass.Value.Gradients[scene.Step.Pair.A]
                                   seen.Add(scene.Step.Index, u.Count, u.Rate, change / gradient)) }
 
               let plan = plan synthetic.Value "vanilla[optimizer=sgd;clip=off;weight-decay=0;epochs=1;lr=0.1]"

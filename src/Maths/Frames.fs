@@ -33,10 +33,21 @@ type Frame =
 [<RequireQualifiedAccess>]
 type Shape =
     | Free
+    /// Leave the top-left block of so many rows and columns as it is.
+    | Block of rows: int64 * columns: int64
     /// Multiply each update by this (d × d_m): zeros and ones for a mask, a number in between for `Soft`.
     | Factor of torch.Tensor
     /// Keep Σ importance ∘ D'² within the budget for the whole change D' since the step's start.
     | Ellipsoid of importance: torch.Tensor * budget: float
+
+[<RequireQualifiedAccess>]
+module Shape =
+    /// A block as a factor: ones like the weight, and zeros in the top-left block. Example: `Shape.mask 2L 3L heads[pair.A]`.
+    let mask (rows: int64) (columns: int64) (like: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let mask = torch.ones_like like
+            mask.narrow(0L, 0L, rows).narrow(1L, 0L, columns).zero_() |> ignore
+            mask)
 
 [<RequireQualifiedAccess>]
 module Frame =
@@ -99,10 +110,7 @@ module Frame =
         | _ when frame.Inputs.Total = 0.0 -> Shape.Free
         | Protection.Block(inputs, partners) ->
             let struct (k, kPartner) = ranks inputs partners frame
-            let mask = torch.ones_like start
-            use block = mask.narrow(0L, 0L, int64 kPartner).narrow(1L, 0L, int64 k)
-            block.zero_ () |> ignore
-            Shape.Factor mask
+            Shape.Block(int64 kPartner, int64 k)
         | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.ToScalar()))))
         | Protection.Soft tau ->
             Shape.Factor(
@@ -114,46 +122,45 @@ module Frame =
             let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
+    /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are then to be scaled by
+    /// to put right what rounding leaves outside; None for a change that is inside already. `sums ν` gives that sum, and
+    /// Σ p_ij² D_ij²/(1 + νp_ij)³, its slope over −2. A budget of 0 clears every entry with p > 0.
+    /// Example: `Frame.multiplier 1.0 (fun nu -> struct (4.0 / (1.0 + nu) ** 2.0, 4.0 / (1.0 + nu) ** 3.0))`.
+    let multiplier (budget: float) (sums: float -> struct (float * float)) : struct (float * float) voption =
+        // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
+        let rec solve (nu: float) (rounds: int) struct (now, slope) =
+            if now <= budget * (1.0 + 1e-9) || rounds = 0 then
+                struct (nu, now)
+            else
+                let next = nu + now / slope * (sqrt (now / budget) - 1.0)
+                solve next (rounds - 1) (sums next)
+
+        match sums 0.0 with
+        | struct (size, _) when size <= budget -> ValueNone
+        | _ when budget <= 0.0 -> ValueSome(struct (0.0, 0.0))
+        | whole ->
+            let struct (nu, now) = solve 0.0 60 whole
+            ValueSome(struct (nu, (if now <= budget then 1.0 else sqrt (budget / now) * (1.0 - 1e-7))))
+
     /// The point of the ellipsoid nearest to the change (Frobenius norm): D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
     /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0 (this project's, theory.md,
     /// section 7a). Example: `Frame.intoEllipsoid (Frame.importance frameA) 1e-3 (Frame.enter frameA ga)`.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let size (d: torch.Tensor) = Tensors.toFloat ((importance * d.square ()).sum())
-            let start = size change
+            let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
 
-            if start <= budget then
-                change.clone ()
-            elif budget <= 0.0 then
-                change * importance.eq (0.0.ToScalar())
-            else
-                let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
+            let sums (nu: float) =
+                use scope = torch.NewDisposeScope()
+                let weighted = importance * (at nu).square()
+                let slope = (importance * weighted / (importance * nu.ToScalar() + 1.0.ToScalar())).sum()
+                struct (Tensors.toFloat (weighted.sum ()), Tensors.toFloat slope)
 
-                /// Σ p D² and Σ p² D²/(1 + νp), the first one's slope over −2.
-                let sizeAndSlope (nu: float) =
-                    use scope = torch.NewDisposeScope()
-                    let d = at nu
-                    let weighted = importance.square () * d.square () / (importance * nu.ToScalar() + 1.0.ToScalar())
-                    struct (size d, Tensors.toFloat (weighted.sum ()))
-
-                // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
-                let rec solve (nu: float) (rounds: int) =
-                    let struct (now, slope) = sizeAndSlope nu
-
-                    if now <= budget * (1.0 + 1e-9) || rounds = 0 then
-                        struct (nu, now)
-                    else
-                        solve (nu + now / slope * (sqrt (now / budget) - 1.0)) (rounds - 1)
-
-                let struct (nu, now) = solve 0.0 60
-                let inside = at nu
-
-                if now <= budget then
-                    inside
-                else
-                    // What rounding leaves outside: scale the protected entries onto the boundary.
-                    let factor = sqrt (budget / now) * (1.0 - 1e-7)
-                    torch.where (importance.gt (0.0.ToScalar()), inside * factor.ToScalar(), inside))
+            match multiplier budget sums with
+            | ValueNone -> change.clone ()
+            | ValueSome(struct (nu, 1.0)) -> at nu
+            | ValueSome(struct (nu, shrink)) ->
+                let near = at nu
+                torch.where (importance.gt (0.0.ToScalar()), near * shrink.ToScalar(), near))
 
 /// Members of a pair graph to protect one-sidedly, so that no old pair has two sides that move freely.
 [<RequireQualifiedAccess>]

@@ -103,8 +103,8 @@ module Dns =
                 |> Training.clippedAs raw settings }
 
         { Training.plainSession context heads tasks with
-            Pass = pass
-            Transform = Training.pipeline context false 0L [] }
+            Direction = Direction.Of pass
+            Rule = Rule.Recipe { Training.recipe context Map.empty with Clip = None } }
 
     /// u − P̃ u P for what the optimizer made of the gradient, decay included.
     let private updateSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
@@ -120,21 +120,10 @@ module Dns =
                 | Some struct (v, basis) -> Projection.localUpdateFrom v basis u
                 | None -> u)
 
-        { Training.plainSession context heads tasks with
-            Transform = Training.pipeline context true 0L [ project ] }
+        let plain = Training.plainSession context heads tasks
 
-    /// Training on rotated inputs. Joint spaces are rotated differently, so scores need Q = V_aᵀ V_b:
-    /// S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
-    let private framePass (contrast: Contrast) (bridges: Map<Pair, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
-        let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
-        let q = bridges[batch.Pair]
-        let g = Contrastive.gradients contrast ((Heads.outputs wa batch.A).mm q) (Heads.outputs wb batch.B)
-
-        { Loss = g.Loss
-          Gradients =
-            Map
-                [ batch.Pair.A, Contrastive.weightGradient (g.A.mm (q.t ())) batch.A
-                  batch.Pair.B, Contrastive.weightGradient g.B batch.B ] }
+        { plain with
+            Rule = Rule.Chain(Transform.chain [ Rule.transform plain.Start plain.Rule; project ]) }
 
     /// What a total budget allows this step to move each old step's scores by; empty without one.
     let private allowances (context: Context) (heads: Heads) : (OldStep * float) list =
@@ -142,7 +131,8 @@ module Dns =
         | Protect.Trust, Some total -> Budget.allowances total context.Remaining heads context.Old
         | _ -> []
 
-    /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid.
+    /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid. Joint spaces are
+    /// rotated differently, so scores need Q = V_aᵀ V_b: S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
     let private eigenbasisSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
         let settings = context.Settings
         let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
@@ -162,14 +152,6 @@ module Dns =
         let bridge (pair: Pair) =
             (Tensors.product (frames[pair.A].Partners.Vectors.t()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
 
-        let factors =
-            shapes
-            |> Map.toList
-            |> List.choose (function
-                | m, Shape.Factor f -> Some(m, f)
-                | _ -> None)
-            |> Map
-
         let ellipsoids =
             shapes
             |> Map.toList
@@ -184,8 +166,11 @@ module Dns =
 
         { Start = start
           Data = tasks |> List.map (fun t -> { t with A = rotate t.Pair.A t.A; B = rotate t.Pair.B t.B })
-          Pass = framePass (Settings.contrast settings) (Map [ for t in tasks -> t.Pair, bridge t.Pair ])
-          Transform = Training.pipeline context true 0L [ Transform.factor factors; Optim.within start ellipsoids ]
+          Direction =
+            Direction.Closed
+                { Contrast = Settings.contrast settings
+                  Bridges = Map [ for t in tasks -> t.Pair, bridge t.Pair ] }
+          Rule = Rule.Recipe(Training.recipe context shapes)
           Finish =
             if allowances.IsEmpty then
                 leave

@@ -47,6 +47,49 @@ type SpectrumNote =
         Protected: int option
     }
 
+/// InfoNCE under bridges between joint spaces, S = (X_a W_aᵀ) Q (X_b W_bᵀ)ᵀ/τ, as data, so that a loop may compute it in place.
+type Closed =
+    {
+        Contrast: Contrast
+        /// Q (d × d) by pair; a pair without one has one joint space.
+        Bridges: Map<Pair, torch.Tensor>
+    }
+
+/// Where a batch's loss and gradients come from.
+[<RequireQualifiedAccess>]
+type Direction =
+    | Closed of Closed
+    /// A pure function of weights and batch.
+    | Of of (Heads -> Batch -> Pass)
+
+[<RequireQualifiedAccess>]
+module Direction =
+    /// ∂L/∂W_a = (∂L/∂Z Qᵀ)ᵀ X_a and ∂L/∂W_b = (∂L/∂Y_b)ᵀ X_b for Z = Y_a Q (theory.md, sections 2 and 7).
+    let private closed (c: Closed) (weights: Heads) (batch: Batch) : Pass =
+        let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
+        let ya, yb = Heads.outputs wa batch.A, Heads.outputs wb batch.B
+
+        let g, a =
+            match Map.tryFind batch.Pair c.Bridges with
+            | None ->
+                let g = Contrastive.gradients c.Contrast ya yb
+                g, g.A
+            | Some q ->
+                let g = Contrastive.gradients c.Contrast (ya.mm q) yb
+                g, g.A.mm (q.t ())
+
+        { Loss = g.Loss
+          Gradients =
+            Map
+                [ batch.Pair.A, Contrastive.weightGradient a (Heads.inputs wa batch.A)
+                  batch.Pair.B, Contrastive.weightGradient g.B (Heads.inputs wb batch.B) ] }
+
+    /// Loss and gradients of a batch under these weights: pure, whatever the direction is made of.
+    let pass (direction: Direction) (weights: Heads) (batch: Batch) : Pass =
+        match direction with
+        | Direction.Closed c -> closed c weights batch
+        | Direction.Of f -> f weights batch
+
 /// What a method keeps between steps: named tensors, so that it can be counted, written and taken up again.
 type Memory = Map<string, torch.Tensor>
 
@@ -91,8 +134,8 @@ type Session =
         /// The parameters that are trained, in the method's coordinates; the loop owns copies.
         Start: Heads
         Data: Task list
-        Pass: Heads -> Batch -> Pass
-        Transform: Transform
+        Direction: Direction
+        Rule: Rule
         /// All heads after the step, from the trained parameters.
         Finish: Heads -> Heads
         Spectra: SpectrumNote list
@@ -136,21 +179,18 @@ module Training =
     /// The weights of some modalities.
     let select (modalities: Modality list) (heads: Heads) : Heads = Map [ for m in modalities -> m, Heads.weight m heads ]
 
-    /// The optimizer that the settings name, between clipping and decay, then the rate, then what `last` asks of an update.
-    let pipeline (context: Context) (clip: bool) (biasColumns: int64) (last: Transform list) : Transform =
+    /// The optimizer that the settings name, between clipping and decay, then the rate, then what the shapes ask of an update.
+    let recipe (context: Context) (shapes: Map<Modality, Shape>) : Recipe =
         let s = context.Settings
 
-        Transform.chain
-            [ if clip then
-                  match s.Clip with
-                  | Some limit -> Optim.clip limit
-                  | None -> ()
-              match s.Optimiser with
-              | Optimiser.AdamW -> Optim.adam
-              | Optimiser.Sgd -> Transform.identity
-              Optim.decay s.WeightDecay biasColumns
-              Optim.rate s.LearningRate s.Decay context.Updates
-              yield! last ]
+        { Clip = s.Clip
+          Optimiser = s.Optimiser
+          WeightDecay = s.WeightDecay
+          Exempt = 0L
+          LearningRate = s.LearningRate
+          Schedule = s.Decay
+          Updates = context.Updates
+          Shapes = shapes }
 
     /// Projected gradients scaled as clipping would have scaled the raw ones: clipped before projected, as published.
     let clippedAs (raw: Heads) (settings: Settings) (projected: Heads) : Heads =
@@ -160,23 +200,18 @@ module Training =
             let factor = Optim.clipFactor limit (Optim.globalNorm raw)
             Heads.map (fun g -> g * factor.ToScalar()) projected
 
-    /// Loss and weight gradients as they are (theory.md, section 2).
-    let plainPass (contrast: Contrast) (weights: Heads) (batch: Batch) : Pass =
-        let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
-        let g = Contrastive.gradients contrast (Heads.outputs wa batch.A) (Heads.outputs wb batch.B)
-
-        { Loss = g.Loss
-          Gradients =
-            Map
-                [ batch.Pair.A, Contrastive.weightGradient g.A (Heads.inputs wa batch.A)
-                  batch.Pair.B, Contrastive.weightGradient g.B (Heads.inputs wb batch.B) ] }
+    /// InfoNCE of the outputs as they are.
+    let plain (settings: Settings) : Direction =
+        Direction.Closed
+            { Contrast = Settings.contrast settings
+              Bridges = Map.empty }
 
     /// Training with nothing beside the loss, from the given heads.
     let plainSession (context: Context) (heads: Heads) (tasks: Task list) : Session =
         { Start = select (moving tasks) heads
           Data = tasks
-          Pass = plainPass (Settings.contrast context.Settings)
-          Transform = pipeline context true 0L []
+          Direction = plain context.Settings
+          Rule = Rule.Recipe(recipe context Map.empty)
           Finish = fun trained -> Heads.replace trained heads
           Spectra = []
           Remarks = [] }

@@ -33,7 +33,7 @@ module Reference =
     /// P̃ comes out as the identity in the published code (1), so that Δ = G (I − P): projected before the optimizer (2), the
     /// bias column not at all (5).
     let private pass (settings: Settings) (free: Map<Modality, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
-        let raw = Training.plainPass (Settings.contrast settings) weights batch
+        let raw = Direction.pass (Training.plain settings) weights batch
 
         let project m (g: torch.Tensor) =
             match Map.tryFind m free with
@@ -62,8 +62,12 @@ module Reference =
                     (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
 
         { Training.plainSession context heads tasks with
-            Pass = pass settings free
-            Transform = Training.pipeline context false 1L []
+            Direction = Direction.Of(pass settings free)
+            Rule =
+                Rule.Recipe
+                    { Training.recipe context Map.empty with
+                        Clip = None
+                        Exempt = 1L }
             Spectra =
                 [ for KeyValue(m, s) in spectra ->
                       { Modality = m

@@ -32,11 +32,6 @@ type PartnerOutputs =
     | AtLearning
     | Current
 
-[<RequireQualifiedAccess>]
-type Optimiser =
-    | AdamW
-    | Sgd
-
 /// Rows in a batch. `All` is the whole step.
 [<RequireQualifiedAccess>]
 type BatchSize =

@@ -11,7 +11,8 @@ type Update =
         /// The learning rate that it was made with.
         Rate: float
         Batch: Batch
-        Pass: Pass
+        /// Its loss and gradients, computed when they are asked for.
+        Pass: Lazy<Pass>
         /// The trained weights before and after it, in the method's coordinates.
         Before: Heads
         After: Heads
@@ -25,8 +26,7 @@ type Watch =
         Update: (Update -> unit) option
     }
 
-/// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state and frees each
-/// as the next takes its place; every function that it calls is pure.
+/// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state.
 [<RequireQualifiedAccess>]
 module Loop =
     /// Rows in a full batch of n rows: at most all of them.
@@ -65,100 +65,109 @@ module Loop =
     let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
         Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed counts)
 
-    let private free (old: torch.Tensor list) (kept: torch.Tensor list) =
-        for t in old do
-            if not (List.exists (fun k -> obj.ReferenceEquals(k, t)) kept) then
-                t.Dispose()
-
-    /// One update: (loss, new weights, new state). Everything else that it made is freed; `see` is shown it first.
-    let private update
-        (see: Batch -> Pass -> Heads -> Heads -> unit)
-        (session: Session)
-        (weights: Heads)
-        (state: TransformState)
-        (task: int)
-        (rows: torch.Tensor)
-        =
-        use scope = torch.NewDisposeScope()
+    /// A batch of a session, gathered.
+    let private gather (session: Session) (task: int) (rows: torch.Tensor) : Batch =
         let data = session.Data[task]
         let rows = rows.``to`` data.A.device
 
-        let batch =
-            { Task = task
-              Pair = data.Pair
-              Rows = rows
-              A = data.A.index_select (0L, rows)
-              B = data.B.index_select (0L, rows) }
+        { Task = task
+          Pair = data.Pair
+          Rows = rows
+          A = data.A.index_select (0L, rows)
+          B = data.B.index_select (0L, rows) }
 
-        let pass = session.Pass weights batch
-        let struct (changes, next) = session.Transform.Update state pass.Gradients weights
-        let moved = changes |> Map.map (fun m change -> Heads.weight m weights + change)
-        let after = Heads.replace moved weights
-
-        see batch pass weights after
-
-        for t in Heads.tensors moved @ TransformState.tensors next do
-            scope.MoveToOuter t |> ignore
-
-        struct (Tensors.toFloat pass.Loss, after, next)
-
-    /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
-    /// `Error epoch`.
-    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
+    /// Epochs of updates: how many losses are not finite is known where it costs nothing, at once on the CPU, after an epoch elsewhere.
+    let private trainWith
+        (stepper: Session -> DisposeScope -> Stepper)
+        (settings: Settings)
+        (seed: Seed)
+        (watch: Watch)
+        (session: Session)
+        : Result<Heads, int> =
         use scope = torch.NewDisposeScope()
         let counts = session.Data |> List.map _.Count
         let total = updates settings counts
+        let stepper = stepper session scope
+        let mutable count = 0L
 
-        let see count batch pass before after =
-            watch.Update
-            |> Option.iter (fun see ->
-                see
-                    { Count = count
-                      Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
-                      Batch = batch
-                      Pass = pass
-                      Before = before
-                      After = after })
+        let watched (see: Update -> unit) (batch: Batch) =
+            let before = Heads.map (fun (w: torch.Tensor) -> w.clone ()) (stepper.Weights())
+            let loss = stepper.Update batch
 
-        let rec overBatches (weights: Heads) state sofar losses batches =
-            match batches with
-            | [] -> Ok struct (weights, state, losses)
-            | (task, rows) :: rest ->
-                let struct (loss, next, nextState) = update (see (sofar + 1L)) session weights state task rows
+            see
+                { Count = count
+                  Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
+                  Batch = batch
+                  Pass = lazy (Direction.pass session.Direction before batch)
+                  Before = before
+                  After = stepper.Weights() }
 
-                free
-                    (Heads.tensors weights @ TransformState.tensors state)
-                    (Heads.tensors next @ TransformState.tensors nextState)
+            loss
 
-                if Double.IsFinite loss then
-                    overBatches next nextState (sofar + 1L) (loss :: losses) rest
-                else
-                    Error()
+        let update (task, rows) : torch.Tensor =
+            use scope = torch.NewDisposeScope()
+            count <- count + 1L
+            let batch = gather session task rows
 
-        let rec overEpochs (weights: Heads) state epoch sofar =
-            if epoch > settings.Epochs then
-                Ok weights
+            let loss =
+                match watch.Update with
+                | None -> stepper.Update batch
+                | Some see -> watched see batch
+
+            scope.MoveToOuter loss
+
+        /// The mean loss of an epoch's batches, if all are finite.
+        let epoch (number: int) : float option =
+            use scope = torch.NewDisposeScope()
+            let batches = epochRows settings (Seed.split $"epoch {number}" seed) counts
+
+            let rec onCpu sum batches' =
+                match batches' with
+                | [] -> Some(sum / float batches.Length)
+                | next :: rest ->
+                    use loss = update next
+                    let loss = Tensors.toFloat loss
+                    if Double.IsFinite loss then onCpu (sum + loss) rest else None
+
+            if session.Data.Head.A.device_type = DeviceType.CPU then
+                onCpu 0.0 batches
             else
-                let rows = epochRows settings (Seed.split $"epoch {epoch}" seed) counts
+                let losses = batches |> List.map update |> Array.ofList
+                let mean = Tensors.toFloat (torch.stack(losses).``to``(torch.float64).mean())
+                if Double.IsFinite mean then Some mean else None
 
-                match overBatches weights state sofar [] rows with
-                | Error() -> Error epoch
-                | Ok struct (weights, state, losses) ->
-                    for t in rows |> List.map snd do
-                        t.Dispose()
+        let rec overEpochs number =
+            if number > settings.Epochs then
+                None
+            else
+                match epoch number with
+                | None -> Some number
+                | Some mean ->
+                    watch.Epoch number mean count
+                    overEpochs (number + 1)
 
-                    let sofar = sofar + int64 losses.Length
-                    watch.Epoch epoch (List.average losses) sofar
-                    overEpochs weights state (epoch + 1) sofar
-
-        let start = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
-
-        match overEpochs start (session.Transform.Init start) 1 0L with
+        match overEpochs 1 with
+        | Some number -> Error number
         // The last update has no loss after it that would tell.
-        | Ok trained when not (trained.Values |> Seq.forall Tensors.isFinite) -> Error settings.Epochs
-        | Ok trained ->
+        | None when not (stepper.Weights().Values |> Seq.forall Tensors.isFinite) -> Error settings.Epochs
+        | None ->
+            let trained = stepper.Weights()
+
             for t in Heads.tensors trained do
                 scope.MoveToOuter t |> ignore
 
             Ok trained
-        | Error epoch -> Error epoch
+
+    /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
+    /// `Error epoch`. A recipe is followed in place; a chain of transforms as the pure functions that it is made of.
+    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
+        let stepper session owner =
+            match session.Rule with
+            | Rule.Recipe recipe -> Stepper.inPlace session recipe true
+            | Rule.Chain _ -> Stepper.pure' session owner
+
+        trainWith stepper settings seed watch session
+
+    /// The same by pure functions alone, every update in new tensors: slower, and the measure of what `train` does in place.
+    let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
+        trainWith Stepper.pure' settings seed watch session

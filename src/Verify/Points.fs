@@ -100,6 +100,7 @@ module Points =
             let kept protection =
                 match Frame.shape protection frame start with
                 | Shape.Free -> torch.ones_like start
+                | Shape.Block(rows, columns) -> Shape.mask rows columns start
                 | Shape.Factor f -> f
                 | Shape.Ellipsoid(importance, budget) -> Frame.intoEllipsoid importance budget even / even
 
