@@ -370,4 +370,4 @@ let private mapping =
               Expect.isLessThan (taken (passed Npy.map)) (16L <<< 20) "mapped"
               Expect.isGreaterThan (taken (passed Npy.read)) (112L <<< 20) "read") ]
 
-let tests = testList "Npy" [ reading; refusals; properties; mapping; writing ]
+let tests = testList "Npy" [ reading; refusals; properties; writing; mapping ]
