@@ -162,6 +162,21 @@ module Frame =
                 let near = at nu
                 torch.where (importance.gt (0.0.ToScalar()), near * shrink.ToScalar(), near))
 
+/// From one joint space into another that is rotated differently: Q = V_aᵀ V_b (d × d). Where the two have their last directions in
+/// common, only the leading c × c part of Q is kept; the rest is the identity.
+[<RequireQualifiedAccess>]
+module Bridge =
+    /// Y Q (n × d) of outputs Y (n × d); its transpose leads back.
+    /// Example: `Bridge.cross (frameA.Partners.Vectors.t ()) ya`.
+    let cross (q: torch.Tensor) (y: torch.Tensor) : torch.Tensor =
+        let c, d = q.shape[0], y.shape[1]
+
+        if c = d then
+            Tensors.product y q
+        else
+            Tensors.scoped (fun () ->
+                torch.cat ([| Tensors.product (y.narrow (1L, 0L, c)) q; y.narrow (1L, c, d - c) |], 1L))
+
 /// Members of a pair graph to protect one-sidedly, so that no old pair has two sides that move freely.
 [<RequireQualifiedAccess>]
 module Cover =

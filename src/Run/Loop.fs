@@ -163,7 +163,9 @@ module Loop =
     let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
         let stepper session owner =
             match session.Rule with
-            | Rule.Recipe recipe -> Stepper.inPlace session recipe true
+            | Rule.Recipe recipe ->
+                let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
+                Stepper.inPlace session recipe true rows
             | Rule.Chain _ -> Stepper.pure' session owner
 
         trainWith stepper settings seed watch session
