@@ -79,6 +79,52 @@ module Frame =
             let back = Tensors.product (Tensors.product frame.Partners.Vectors change) (frame.Inputs.Vectors.t ())
             (w + back).``to`` w.dtype)
 
+    /// The same coordinates for inputs, another basis for outputs.
+    /// Example: `Frame.turned (Spectrum.flat torch.CPU 8L).Vectors frameA`.
+    let turned (basis: torch.Tensor) (frame: Frame) : Frame =
+        { frame with
+            Partners = { frame.Partners with Vectors = basis } }
+
+    /// The output bases V of the frames as they are, and from which direction on they agree: d, never.
+    /// Example: `Frame.ownBases (Map [ pair.A, frameA ])`.
+    let ownBases (frames: Map<Modality, Frame>) : struct (Map<Modality, torch.Tensor> * int64) =
+        let bases = frames |> Map.map (fun _ f -> f.Partners.Vectors)
+        struct (bases, bases.Values |> Seq.map (fun v -> v.shape[0]) |> Seq.max)
+
+    /// Output bases that keep the leading directions of each frame, as many as `leads` says, and are otherwise as much alike as can be: one
+    /// basis of the space that no leading direction reaches into, which are their last ones, by falling energy of all partners together;
+    /// and from which direction on they agree, at most Σ leads. Energies belong to leading directions alone then.
+    /// Example: `Frame.sharedBases (Map [ pair.A, 2 ]) (Map [ pair.A, frameA ])`.
+    let sharedBases (leads: Map<Modality, int>) (frames: Map<Modality, Frame>) : struct (Map<Modality, torch.Tensor> * int64) =
+        let d = (Seq.head frames.Values).Partners.Vectors.shape[0]
+        let apart = leads.Values |> Seq.sumBy int64
+
+        if apart >= d then
+            ownBases frames
+        else
+            use scope = torch.NewDisposeScope()
+            let leading = frames |> Map.map (fun m f -> Spectrum.leading leads[m] f.Partners)
+            let struct (q, _) = torch.linalg.qr (torch.cat ([| for v in leading.Values -> v |], 1L), torch.linalg.QRMode.Complete)
+            let within, beyond = q.narrow (1L, 0L, apart), q.narrow (1L, apart, d - apart)
+
+            let energy =
+                frames.Values
+                |> Seq.map (fun f ->
+                    let reached = Tensors.product (beyond.t ()) f.Partners.Vectors
+                    let shares = torch.tensor(f.Partners.Shares, dtype = torch.float64).``to`` reached.device
+                    Tensors.product (reached * shares) (reached.t ()))
+                |> Seq.reduce (+)
+
+            let common = Tensors.product beyond (Spectrum.decompose energy).Vectors
+
+            let bases =
+                leading
+                |> Map.map (fun _ v ->
+                    let own = Tensors.product within (Spectrum.complete (Tensors.product (within.t ()) v))
+                    scope.MoveToOuter(torch.cat ([| own; common |], 1L)))
+
+            struct (bases, apart)
+
     /// The mean energies μ_i of the partner side: flat where the modality is protected one-sidedly.
     let private partnerShares (frame: Frame) =
         if frame.OneSided then
@@ -166,6 +212,17 @@ module Frame =
 /// common, only the leading c × c part of Q is kept; the rest is the identity.
 [<RequireQualifiedAccess>]
 module Bridge =
+    /// Q between two bases that agree from direction `apart` on; None where they agree altogether. Example:
+    /// `Bridge.between 8L frameA.Partners.Vectors (Spectrum.flat torch.CPU 8L).Vectors`.
+    let between (apart: int64) (va: torch.Tensor) (vb: torch.Tensor) : torch.Tensor option =
+        use scope = torch.NewDisposeScope()
+
+        if apart = 0L || (va.eq vb).all().cpu().item<bool>() then
+            None
+        else
+            let leading (v: torch.Tensor) = v.narrow (1L, 0L, apart)
+            Some(scope.MoveToOuter(Tensors.product ((leading va).t()) (leading vb)))
+
     /// Y Q (n × d) of outputs Y (n × d); its transpose leads back.
     /// Example: `Bridge.cross (frameA.Partners.Vectors.t ()) ya`.
     let cross (q: torch.Tensor) (y: torch.Tensor) : torch.Tensor =
@@ -174,8 +231,7 @@ module Bridge =
         if c = d then
             Tensors.product y q
         else
-            Tensors.scoped (fun () ->
-                torch.cat ([| Tensors.product (y.narrow (1L, 0L, c)) q; y.narrow (1L, c, d - c) |], 1L))
+            Tensors.scoped (fun () -> torch.cat ([| Tensors.product (y.narrow (1L, 0L, c)) q; y.narrow (1L, c, d - c) |], 1L))
 
 /// Members of a pair graph to protect one-sidedly, so that no old pair has two sides that move freely.
 [<RequireQualifiedAccess>]

@@ -82,8 +82,7 @@ module Direction =
     let private closed (c: Closed) (weights: Heads) (batch: Batch) : Pass =
         let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
 
-        let struct (loss, a, b) =
-            outputGradients c batch.Pair (Heads.outputs wa batch.A) (Heads.outputs wb batch.B)
+        let struct (loss, a, b) = outputGradients c batch.Pair (Heads.outputs wa batch.A) (Heads.outputs wb batch.B)
 
         { Loss = loss
           Gradients =

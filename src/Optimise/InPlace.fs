@@ -148,7 +148,7 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
                 recipe.Clip
                 |> Option.map (fun limit ->
                     let norms = torch.stack [| for _, g in gradients -> g.norm () |]
-                    let norm = norms.square().sum().add_(rest.ToScalar()).sqrt ()
+                    let norm = norms.square().sum().add_(rest.ToScalar()).sqrt()
                     ((norm + (1e-6).ToScalar()).reciprocal() * limit.ToScalar()).clamp_max((1.0).ToScalar()))
 
             for b, g in gradients do

@@ -75,7 +75,7 @@ module internal Stepper =
                 [ for KeyValue(m, w) in session.Start do
                       match recipe.Shape m with
                       | Shape.Block(rows, columns) when pays batch w rows columns ->
-                          let block = w.narrow(0L, 0L, rows).narrow (1L, 0L, columns)
+                          let block = w.narrow(0L, 0L, rows).narrow(1L, 0L, columns)
 
                           m,
                           { Rows = rows
@@ -83,7 +83,7 @@ module internal Stepper =
                             Outputs =
                               [ for t in session.Data ->
                                     if List.contains m (Pair.members t.Pair) then
-                                        Tensors.product ((t.Rows m).narrow (1L, 0L, columns)) (block.t ())
+                                        Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ())
                                     else
                                         torch.empty 0L ] }
                       | _ -> () ]
@@ -93,13 +93,13 @@ module internal Stepper =
             match Map.tryFind m still with
             | None -> x.mm (w.t ())
             | Some s ->
-                let upper = w.narrow(0L, 0L, s.Rows).narrow (1L, s.Columns, w.shape[1] - s.Columns)
+                let upper = w.narrow(0L, 0L, s.Rows).narrow(1L, s.Columns, w.shape[1] - s.Columns)
                 let y = torch.empty (x.shape[0], w.shape[0], dtype = x.dtype, device = x.device)
                 let above = y.narrow (1L, 0L, s.Rows)
-                above.copy_ (s.Outputs[batch.Task].index_select (0L, batch.Rows)) |> ignore
+                above.copy_ (s.Outputs[batch.Task].index_select(0L, batch.Rows)) |> ignore
                 above.addmm_ (x.narrow (1L, s.Columns, w.shape[1] - s.Columns), upper.t (), 1.0f, 1.0f) |> ignore
                 let below = w.shape[0] - s.Rows
-                y.narrow(1L, s.Rows, below).addmm_ (x, w.narrow(0L, s.Rows, below).t (), 0.0f, 1.0f) |> ignore
+                y.narrow(1L, s.Rows, below).addmm_(x, w.narrow(0L, s.Rows, below).t(), 0.0f, 1.0f) |> ignore
                 y
 
         /// ∂L/∂W = gᵀX into the modality's buffer, and the square of what was left out.
@@ -115,10 +115,10 @@ module internal Stepper =
                 buffer
                     .narrow(0L, 0L, s.Rows)
                     .narrow(1L, s.Columns, beside)
-                    .addmm_ (above.t (), x.narrow (1L, s.Columns, beside), 0.0f, 1.0f)
+                    .addmm_(above.t (), x.narrow (1L, s.Columns, beside), 0.0f, 1.0f)
                 |> ignore
 
-                buffer.narrow(0L, s.Rows, below).addmm_ (g.narrow(1L, s.Rows, below).t (), x, 0.0f, 1.0f) |> ignore
+                buffer.narrow(0L, s.Rows, below).addmm_(g.narrow(1L, s.Rows, below).t(), x, 0.0f, 1.0f) |> ignore
                 buffer, (if recipe.Clip.IsSome then squaredOfProduct above (x.narrow (1L, 0L, s.Columns)) else 0.0)
 
         let closed (c: Closed) (batch: Batch) : torch.Tensor =
