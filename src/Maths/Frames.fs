@@ -168,25 +168,25 @@ module Frame =
             let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
-    /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are then to be scaled by
-    /// to put right what rounding leaves outside; None for a change that is inside already. `sums ν` gives that sum, and
-    /// Σ p_ij² D_ij²/(1 + νp_ij)³, its slope over −2. A budget of 0 clears every entry with p > 0.
+    /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are to be multiplied by
+    /// after that: 1, or 0 for a budget of 0. None for a change that is inside already. `sums ν` gives that sum, and
+    /// Σ p_ij² D_ij²/(1 + νp_ij)³, its slope over −2.
     /// Example: `Frame.multiplier 1.0 (fun nu -> struct (4.0 / (1.0 + nu) ** 2.0, 4.0 / (1.0 + nu) ** 3.0))`.
     let multiplier (budget: float) (sums: float -> struct (float * float)) : struct (float * float) voption =
-        // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
-        let rec solve (nu: float) (rounds: int) struct (now, slope) =
-            if now <= budget * (1.0 + 1e-9) || rounds = 0 then
-                struct (nu, now)
+        // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots, and the step from
+        // an excess of 1e-7 ends at rounding.
+        let rec solve (nu: float) (rounds: int) struct (now: float, slope: float) =
+            let next = nu + now / slope * (sqrt (now / budget) - 1.0)
+
+            if now <= budget * (1.0 + 1e-7) || rounds = 0 then
+                max nu next
             else
-                let next = nu + now / slope * (sqrt (now / budget) - 1.0)
                 solve next (rounds - 1) (sums next)
 
         match sums 0.0 with
         | struct (size, _) when size <= budget -> ValueNone
         | _ when budget <= 0.0 -> ValueSome(struct (0.0, 0.0))
-        | whole ->
-            let struct (nu, now) = solve 0.0 60 whole
-            ValueSome(struct (nu, (if now <= budget then 1.0 else sqrt (budget / now) * (1.0 - 1e-7))))
+        | whole -> ValueSome(struct (solve 0.0 60 whole, 1.0))
 
     /// The point of the ellipsoid nearest to the change (Frobenius norm): D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
     /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0 (this project's, theory.md,
