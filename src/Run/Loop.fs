@@ -76,7 +76,8 @@ module Loop =
           A = data.A.index_select (0L, rows)
           B = data.B.index_select (0L, rows) }
 
-    /// Epochs of updates: how many losses are not finite is known where it costs nothing, at once on the CPU, after an epoch elsewhere.
+    /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
+    /// every loss would be to wait for every update.
     let private trainWith
         (stepper: Session -> DisposeScope -> Stepper)
         (settings: Settings)
