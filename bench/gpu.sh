@@ -140,3 +140,67 @@ about
 # The shortest run there is tells what is wrong with the device, if something is, before anything takes time.
 "$cmcl" run --stream synthetic --methods zero-shot --seeds 0 --device "$device" --out "$temporary/probe" --quiet ||
     stop "nothing runs with --device $device; see above."
+
+mkdir -p "$out"
+code=0
+"$cmcl" bench --parity --device "$device" --dtype float32,float64 | tee "$out/parity.txt" || code=1
+
+# Of the CPU's thread counts each form gets the one that it is fastest with; beside a GPU one thread is enough.
+if [ "$device" = cpu ]; then
+    "$cmcl" bench --quick --device cpu --out "$out/cpu" --force | tee "$out/cpu.txt"
+else
+    "$cmcl" bench --quick --device "$device" --threads 1 --out "$out/gpu" --force | tee "$out/gpu.txt"
+    "$cmcl" bench --quick --device cpu --out "$out/cpu" --force | tee "$out/cpu.txt"
+fi
+
+# One table: a line for each form and rank that was timed, then the forms that were only compared.
+table() {
+    awk -v device="$device" '
+        function shown(x) { return x == "" ? "–" : sprintf(x + 0 < 10 ? "%.2f" : "%.1f", x) }
+        function line(form, rank,    at) {
+            at = form " " rank
+            printf "| %s | %s | %s | %s |", form, rank == "" ? "–" : rank, apart[form " float32"], apart[form " float64"]
+            if (device != "cpu") printf " %s | %s |", shown(time["gpu " at] ""), shown(over["gpu " at] "")
+            printf " %s | %s |", shown(time["cpu " at] ""), shown(over["cpu " at] "")
+            if (device != "cpu") printf " %s |", time["gpu " at] ? shown(time["cpu " at] / time["gpu " at]) : "–"
+            print ""
+        }
+        FNR == 1 { part = FILENAME ~ /parity.txt$/ ? "parity" : FILENAME ~ /gpu.bench.csv$/ ? "gpu" : "cpu" }
+        part == "parity" && $2 ~ /^float(32|64)$/ {
+            apart[$1 " " $2] = $3 ($6 == "✓" ? "" : " ✗")
+            if (!($1 in forms)) { forms[$1] = 1; order[++compared] = $1 }
+            next
+        }
+        part != "parity" && FNR == 1 { split("", column); for (i = 1; i <= NF; i++) column[$i] = i; next }
+        part != "parity" {
+            form = $column["form"]; at = form " " $column["rank"]; ms = 1000 * $column["median"]
+            if (!(at in places)) { places[at] = 1; timed[form] = 1; rows[++count] = at }
+            at = part " " at
+            if (!(at in time) || ms < time[at]) { time[at] = ms; over[at] = $column["over_none"] }
+        }
+        END {
+            head = "| form | rank | float32 differs by | float64 differs by |"; rule = "|---|---|---|---|"
+            if (device != "cpu") { head = head " GPU ms | over none |"; rule = rule "---|---|" }
+            head = head " CPU ms | over none |"; rule = rule "---|---|"
+            if (device != "cpu") { head = head " CPU / GPU |"; rule = rule "---|" }
+            print head; print rule
+            for (i = 1; i <= count; i++) { split(rows[i], place, " "); line(place[1], place[2]) }
+            for (i = 1; i <= compared; i++) if (!(order[i] in timed)) line(order[i], "")
+        }' "$out/parity.txt" FS=, "$@"
+}
+
+tables=("$out/cpu/bench.csv")
+[ "$device" = cpu ] || tables=("$out/gpu/bench.csv" "${tables[@]}")
+
+{
+    about
+    echo
+    echo "Weights after 40 updates on $device against the pure functions on the CPU (d = 256); ms an iteration at d = 1024,"
+    echo "a batch of 64, float32."
+    echo
+    table "${tables[@]}"
+} | tee "$out/gpu.md"
+
+say "The table: $out/gpu.md"
+[ "$code" = 0 ] || say "gpu.sh: some forms are too far apart (✗)."
+exit "$code"

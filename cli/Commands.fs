@@ -43,7 +43,7 @@ let private parseSplit (text: string) : Result<Split, Fault list> =
     | "validation" -> Ok Split.Validation
     | _ -> Error [ Fault.BadValue("--split", "test or validation", text) ]
 
-let private parseDevice (text: string) : Result<torch.Device, Fault list> =
+let parseDevice (text: string) : Result<torch.Device, Fault list> =
     let cuda index =
         if torch.cuda.is_available () && index < torch.cuda.device_count () then
             Ok(torch.device $"cuda:{index}")
@@ -70,10 +70,10 @@ let private parseDevice (text: string) : Result<torch.Device, Fault list> =
 
 /// More threads than this no machine has a use for; libtorch can hang when it is asked for very many.
 [<Literal>]
-let private MostThreads = 256
+let MostThreads = 256
 
 /// An option that is given twice, an empty folder's name, and threads without sense.
-let private checkGiven
+let checkGiven
     (arguments: ParseResults<'argument>)
     (out: string option)
     (threads: int option)

@@ -70,6 +70,17 @@ let private runs =
             let plan = plan spec
             same (figures torch.CPU Observer.silent plan) (figures elsewhere.Value Observer.silent plan)))
 
+/// What `cmcl bench --parity` does, with the one form that no method has.
+let private published =
+    test "the published form ends elsewhere where it ends on the CPU" (fun () ->
+        let found =
+            Parity.check
+                elsewhere.Value
+                { Width = 8L; Pairs = 6L; Rank = 2L; Dtype = Dtype.Float64 }
+                (Form.find "published" |> Check.get)
+
+        Expect.isLessThan found.Difference (1e-6 * found.Moved) "difference of the weights, beside how far they moved")
+
 /// A program in a process of its own, with `CMCL_LIBTORCH` as given: its exit code, standard output, standard error.
 let private started (libtorch: string) (file: string) (arguments: string list) =
     let info = ProcessStartInfo(file, arguments, RedirectStandardOutput = true, RedirectStandardError = true)
@@ -133,6 +144,7 @@ let tests =
                   Expect.throws (fun () -> there.mm (torch.eye 3L) |> ignore) "a product with a CPU tensor"
                   Expect.throws (fun () -> there.index_select (0L, torch.tensor [| 0L |]) |> ignore) "rows by a CPU tensor")
               testList "runs" runs
+              published
               testList "without libtorch" without
               test "a monitor reads elsewhere what it reads on the CPU" (fun () ->
                   let read device =
