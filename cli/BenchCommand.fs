@@ -26,9 +26,8 @@ let private within (least: int64) (most: int64) (text: string) : int64 option =
     | true, n when n >= least && n <= most -> Some n
     | _ -> None
 
-/// Larger than this no list asks for in earnest.
-[<Literal>]
-let private Most = 1_000_000L
+/// Larger matrices and more rows than these fit no machine that this is for.
+let private mostWidth, mostRows = 16384L, 1_000_000L
 
 /// `1/4` or `0.25`.
 let private share (text: string) : float option =
@@ -49,87 +48,107 @@ let private dtype (text: string) : Dtype option =
     | "float64" -> Some Dtype.Float64
     | _ -> None
 
-/// Options that a mode decides itself.
-let private excluded
-    (mode: string)
-    (arguments: ParseResults<BenchArgument>)
-    (given: (string * bool) list)
-    : Result<unit, Fault list> =
+/// What `--quick`, `--parity` and neither of them mean for what is not said.
+type private Defaults =
+    { Forms: string
+      Sizes: string
+      Batches: string
+      Threads: string
+      Dtypes: string
+      Ranks: string
+      Steps: string }
+
+let private defaults (quick: bool) (parity: bool) : Defaults =
+    let cores = min MostThreads Environment.ProcessorCount
+    let all = String.Join(',', Form.names)
+    let threads = if cores = 1 then "1" else $"1,{cores}"
+
+    if parity then
+        { Forms = all
+          Sizes = "256"
+          Batches = "64"
+          Threads = string cores
+          Dtypes = "float32,float64"
+          Ranks = "1/4"
+          Steps = "off" }
+    elif quick then
+        { Forms = "none,published,block,soft"
+          Sizes = "1024"
+          Batches = "64"
+          Threads = threads
+          Dtypes = "float32"
+          Ranks = "1/4,1/16,1/2"
+          Steps = "off" }
+    else
+        { Forms = all
+          Sizes = "256,768,1024,2048"
+          Batches = "64,256,1024"
+          Threads = threads
+          Dtypes = "float32,float64"
+          Ranks = "1/4,1/16,1/2"
+          Steps = "1000,2000,5000,10000" }
+
+/// Options that would say again what a mode has decided.
+let private checkMode (mode: string) (on: bool) (given: (string * bool) list) : Result<unit, Fault list> =
     match given |> List.filter snd |> List.map fst with
-    | [] -> Ok()
-    | names ->
+    | names when on && not names.IsEmpty ->
         let words = String.Join(" and ", names)
-        Error [ Fault.Contradiction($"{mode} decides what {words} would say", $"leave out {words}, or {mode}") ]
+        Error [ Fault.Contradiction($"{mode} does not go with {words}", $"leave out {words}, or {mode}") ]
+    | _ -> Ok()
 
 let private request (arguments: ParseResults<BenchArgument>) : Result<BenchRequest, Fault list> =
     let quick, parity = arguments.Contains BenchArgument.Quick, arguments.Contains BenchArgument.Parity
-    let cores = min MostThreads Environment.ProcessorCount
-
-    let text (get: string option) whole short ofParity =
-        Option.defaultValue
-            (if parity then ofParity
-             elif quick then short
-             else whole)
-            get
-
-    let forms =
-        text
-            (arguments.TryGetResult BenchArgument.Forms)
-            (String.Join(",", Form.names))
-            "none,published,block,soft"
-            (String.Join(",", Form.names))
-
-    let sizes = text (arguments.TryGetResult BenchArgument.Sizes) "256,768,1024,2048" "1024" "256"
-    let batches = text (arguments.TryGetResult BenchArgument.Batches) "64,256,1024" "64" "64"
-    let ranks = text (arguments.TryGetResult BenchArgument.Ranks) "1/4,1/16,1/2" "1/4,1/16,1/2" "1/4"
-    let counts = if cores = 1 then "1" else $"1,{cores}"
-    let threads = text (arguments.TryGetResult BenchArgument.Threads) counts counts (string cores)
-    let dtypes = text (arguments.TryGetResult BenchArgument.Dtype) "float32,float64" "float32" "float32,float64"
-    let steps = text (arguments.TryGetResult BenchArgument.Steps) "1000,2000,5000,10000" "off" "off"
-    let rounds = arguments.TryGetResult BenchArgument.Rounds |> Option.defaultValue 15
+    let otherwise = defaults quick parity
+    let forms, sizes = arguments.TryGetResult BenchArgument.Forms, arguments.TryGetResult BenchArgument.Sizes
+    let batches, ranks = arguments.TryGetResult BenchArgument.Batches, arguments.TryGetResult BenchArgument.Ranks
+    let steps, rounds = arguments.TryGetResult BenchArgument.Steps, arguments.TryGetResult BenchArgument.Rounds
+    let out = arguments.TryGetResult BenchArgument.Out
 
     validated {
-        let! () = checkGiven arguments (arguments.TryGetResult BenchArgument.Out) None None
+        let! () = checkGiven arguments out None None
 
         and! () =
-            if not quick then
-                Ok()
-            else
-                excluded
-                    "--quick"
-                    arguments
-                    [ "--parity", parity
-                      "--forms", (arguments.TryGetResult BenchArgument.Forms).IsSome
-                      "--sizes", (arguments.TryGetResult BenchArgument.Sizes).IsSome
-                      "--batches", (arguments.TryGetResult BenchArgument.Batches).IsSome
-                      "--ranks", (arguments.TryGetResult BenchArgument.Ranks).IsSome ]
+            checkMode
+                "--quick"
+                quick
+                [ "--parity", parity
+                  "--forms", forms.IsSome
+                  "--sizes", sizes.IsSome
+                  "--batches", batches.IsSome
+                  "--ranks", ranks.IsSome ]
 
-        and! () =
-            if not parity then
-                Ok()
-            else
-                excluded
-                    "--parity"
-                    arguments
-                    [ "--rounds", (arguments.TryGetResult BenchArgument.Rounds).IsSome
-                      "--steps", (arguments.TryGetResult BenchArgument.Steps).IsSome
-                      "--out", (arguments.TryGetResult BenchArgument.Out).IsSome ]
+        and! () = checkMode "--parity" parity [ "--rounds", rounds.IsSome; "--steps", steps.IsSome; "--out", out.IsSome ]
 
-        and! forms = forms.Split ',' |> Array.map (fun name -> Form.find (name.Trim())) |> List.ofArray |> Check.all
-        and! sizes = list "--sizes" "whole numbers ≥ 2" (within 2L Most) sizes
-        and! batches = list "--batches" "whole numbers ≥ 2" (within 2L Most) batches
-        and! ranks = list "--ranks" "shares of d, such as 1/4 or 0.25" share ranks
-        and! threads = list "--threads" $"whole numbers from 1 to {MostThreads}" (within 1L (int64 MostThreads)) threads
-        and! dtypes = list "--dtype" "float32 or float64" dtype dtypes
+        and! forms =
+            (defaultArg forms otherwise.Forms).Split ','
+            |> Array.map (fun name -> Form.find (name.Trim()))
+            |> List.ofArray
+            |> Check.all
+
+        and! sizes =
+            defaultArg sizes otherwise.Sizes |> list "--sizes" $"whole numbers from 2 to {mostWidth}" (within 2L mostWidth)
+
+        and! batches =
+            defaultArg batches otherwise.Batches |> list "--batches" $"whole numbers from 2 to {mostRows}" (within 2L mostRows)
+
+        and! ranks = defaultArg ranks otherwise.Ranks |> list "--ranks" "shares of d, such as 1/4 or 0.25" share
+
+        and! threads =
+            arguments.GetResult(BenchArgument.Threads, otherwise.Threads)
+            |> list "--threads" $"whole numbers from 1 to {MostThreads}" (within 1L (int64 MostThreads))
+
+        and! dtypes = arguments.GetResult(BenchArgument.Dtype, otherwise.Dtypes) |> list "--dtype" "float32 or float64" dtype
         and! device = arguments.GetResult(BenchArgument.Device, "cpu") |> parseDevice
 
-        and! steps = if steps = "off" then Ok [] else list "--steps" "off, or whole numbers ≥ 2" (within 2L Most) steps
+        and! steps =
+            match defaultArg steps otherwise.Steps with
+            | "off" -> Ok []
+            | text -> list "--steps" $"off, or whole numbers from 2 to {mostRows}" (within 2L mostRows) text
 
         and! rounds =
-            if rounds >= 1 then
-                Ok rounds
-            else
-                Error [ Fault.BadValue("--rounds", "a whole number ≥ 1", string rounds) ]
+            match defaultArg rounds 15 with
+            | n when n >= 1 -> Ok n
+            | n -> Error [ Fault.BadValue("--rounds", "a whole number ≥ 1", string n) ]
 
         return
             { Forms = List.distinctBy _.Name forms
@@ -144,12 +163,6 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
               StepRows = steps
               StepRounds = min 3 rounds }
     }
-
-let private wide (act: unit -> unit) =
-    if Console.IsOutputRedirected then
-        AnsiConsole.Profile.Width <- 150
-
-    act ()
 
 /// Tables on standard output as contests end, what is under way on standard error.
 let private show (event: BenchEvent) : unit =
@@ -213,11 +226,11 @@ let private time (command: string) (quiet: bool) (out: string option) (r: BenchR
     match out with
     | None -> 0
     | Some folder ->
-        match BenchFiles.write folder b with
+        match BenchFiles.write folder b |> Result.bind (fun () -> BenchPage.write folder command r b) with
         | Error faults -> refuse faults
-        | Ok() ->
+        | Ok page ->
             if not quiet then
-                printfn "Tables: %s" (Path.GetFullPath folder)
+                printfn "Tables and figures: %s" (Path.GetFullPath page)
 
             0
 

@@ -10,9 +10,9 @@ let private fixedPoint (digits: int) (x: float) = x.ToString($"F{digits}", Cultu
 
 /// Three digits that count.
 let private digits (x: float) =
-    if x >= 99.95 then fixedPoint 0 x
-    elif x >= 9.995 then fixedPoint 1 x
-    else fixedPoint 2 x
+    if x = 0.0 then "0"
+    elif x < 0.000995 then x.ToString("0.0e0", CultureInfo.InvariantCulture)
+    else fixedPoint (max 0 (2 - int (floor (log10 (1.005 * x))))) x
 
 let private milliseconds (seconds: float) = digits (1e3 * seconds)
 let private optional (show: 'a -> string) = Option.map show >> Option.defaultValue "–"
@@ -41,7 +41,16 @@ let heading (found: Iteration list) : string =
 /// A contest of iterations, a line a form.
 let iterations (found: Iteration list) : Table =
     table
-        [ "form"; "median ms"; "minimum"; "spread"; "over none"; "rounds"; "GFLOP"; "MB"; "floor ms"; "times floor" ]
+        [ "form"
+          "median ms"
+          "minimum ms"
+          "spread ms"
+          "over none"
+          "rounds"
+          "GFLOP"
+          "MB"
+          "floor ms"
+          "times floor" ]
         [ for i in found ->
               [ i.Form
                 milliseconds i.Timing.Median

@@ -101,7 +101,7 @@ module Benchmark =
                           |> List.map (fun f -> f.Name, begin' r.Shares.Head f)
                           |> Map
 
-                      for share in r.Shares do
+                      for share in r.Shares |> List.distinctBy (fun share -> rank share width) do
                           use scope = torch.NewDisposeScope()
 
                           let sessions =
