@@ -181,6 +181,46 @@ type VerifyArgument =
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option = a.OfRun |> Option.bind _.Hyperparameter
 
+/// `cmcl bench`. Lists are texts here; the command reads them.
+[<RequireQualifiedAccess>]
+type BenchArgument =
+    | Quick
+    | Parity
+    | Forms of LIST: string
+    | Sizes of LIST: string
+    | Batches of LIST: string
+    | Ranks of LIST: string
+    | Threads of LIST: string
+    | Dtype of LIST: string
+    | Device of NAME: string
+    | Rounds of N: int
+    | Steps of LIST: string
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Quick ->
+                "under a minute: none, published, block and soft at d = 1024 and a batch of 64, with the ratios; nothing is written unless --out is given"
+            | Parity ->
+                "time nothing: train every form on the device and by pure functions on the CPU, and tell how far the weights are apart"
+            | Forms _ -> $"""forms, separated by commas (default: all): {System.String.Join(", ", Cmcl.Form.names)}"""
+            | Sizes _ -> "sizes d of the d × d heads (default: 256,768,1024,2048; with --parity 256)"
+            | Batches _ -> "pairs in a batch (default: 64,256,1024; with --parity 64)"
+            | Ranks _ ->
+                "protected directions as shares of d (default: 1/4,1/16,1/2; with --parity 1/4); forms that have no rank are timed at the first"
+            | Threads _ ->
+                "threads of libtorch, one number after another (default: 1, and one for each core; with --parity one for each core)"
+            | Dtype _ -> "float32, float64 or both (default: float32,float64; with --quick float32)"
+            | Device _ -> "cpu (default), cuda or cuda:N"
+            | Rounds _ -> "rounds in which forms take turns (default: 15; fewer, 5 at least, where they take long)"
+            | Steps _ -> "rows of the whole steps, or off (default: 1000,2000,5000,10000; with --quick off)"
+            | Out _ -> "folder for bench.csv, steps.csv and bench.html (default: results/bench)"
+            | Force -> "replace a benchmark that is in the folder already"
+            | Quiet -> "print nothing but errors"
+
 type ReportArgument =
     | [<MainCommand; ExactlyOnce>] Results of FOLDER: string
 
@@ -208,6 +248,7 @@ type MethodsArgument =
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
+    | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
@@ -218,6 +259,7 @@ type Command =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
             | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
+            | Bench _ -> "time training with and without protection, beside what the machine can do"
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"

@@ -43,15 +43,20 @@ let private parseSplit (text: string) : Result<Split, Fault list> =
     | "validation" -> Ok Split.Validation
     | _ -> Error [ Fault.BadValue("--split", "test or validation", text) ]
 
-let private parseDevice (text: string) : Result<torch.Device, Fault list> =
+let parseDevice (text: string) : Result<torch.Device, Fault list> =
     let cuda index =
         if torch.cuda.is_available () && index < torch.cuda.device_count () then
             Ok(torch.device $"cuda:{index}")
         else
+            let why =
+                match Native.cuda () with
+                | Ok() -> $"libtorch sees {torch.cuda.device_count ()} CUDA device(s) here"
+                | Error reason -> $"this libtorch has no CUDA ({reason})"
+
             Error
                 [ Fault.Contradiction(
-                      $"--device {text}: this build sees no such CUDA device",
-                      "use --device cpu, or build with -p:Torch=cuda on a machine with a GPU"
+                      $"--device {text}: {why}",
+                      $"use --device cpu, or on a machine with a GPU build with -p:Torch=cuda or name a libtorch that has CUDA in {Native.FolderVariable}"
                   ) ]
 
     match text.Split ':' with
@@ -65,10 +70,10 @@ let private parseDevice (text: string) : Result<torch.Device, Fault list> =
 
 /// More threads than this no machine has a use for; libtorch can hang when it is asked for very many.
 [<Literal>]
-let private MostThreads = 256
+let MostThreads = 256
 
 /// An option that is given twice, an empty folder's name, and threads without sense.
-let private checkGiven
+let checkGiven
     (arguments: ParseResults<'argument>)
     (out: string option)
     (threads: int option)

@@ -10,9 +10,10 @@ let private options =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
-      "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases()) ]
+      "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
+      "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases()) ]
 
-let private commands = [ "run"; "verify"; "report"; "info"; "methods" ]
+let private commands = [ "run"; "verify"; "bench"; "report"; "info"; "methods" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -47,12 +48,14 @@ let main argv =
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
         let command = "cmcl " + String.Join(" ", quoted)
 
-        match results.TryGetSubCommand() with
-        | Some(Run arguments) -> Commands.run command arguments
-        | Some(Verify arguments) -> Commands.verify command arguments
-        | Some(Report arguments) -> Commands.report arguments
-        | Some(Info arguments) -> Commands.info arguments
-        | Some(Methods arguments) -> Commands.methods arguments
+        match results.TryGetSubCommand(), Native.libtorch () with
+        | Some(Report arguments), _ -> Commands.report arguments
+        | Some(Methods arguments), _ -> Commands.methods arguments
+        | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
+        | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Verify arguments), _ -> Commands.verify command arguments
+        | Some(Bench arguments), _ -> BenchCommand.bench command arguments
+        | Some(Info arguments), _ -> Commands.info arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0
@@ -64,7 +67,8 @@ let main argv =
         printfn "%s" e.Message
         0
     | :? ArguParseException as e ->
-        let help = if argv.Length > 0 && argv[0] = "verify" then "cmcl verify --help" else "cmcl run --help"
+        let command = options |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)
+        let help = $"""cmcl {Option.defaultValue "run" command} --help"""
         eprintfn "cmcl: %s (cmcl --help, %s)" (explain argv e.Message) help
         2
     | CmclException fault -> Commands.refuse [ fault ]

@@ -201,7 +201,7 @@ let private commands =
     let case (arguments: string list) words =
         testCase $"""cmcl {String.Join(' ', arguments)}""" (fun () -> expectRefused words (cmcl arguments))
 
-    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, verify, report, info, methods" ]
+    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, verify, bench, report, info, methods" ]
       case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
       case [ "--frob" ] [ "no option '--frob'" ]
       case [ "--force" ] [ "--force is an option of cmcl run and of cmcl verify"; "after 'run'" ]

@@ -199,7 +199,9 @@ module Frame =
                 use scope = torch.NewDisposeScope()
                 let weighted = importance * (at nu).square()
                 let slope = (importance * weighted / (importance * nu.ToScalar() + 1.0.ToScalar())).sum()
-                struct (Tensors.toFloat (weighted.sum ()), Tensors.toFloat slope)
+                // Both at once: each reading waits for the device.
+                let both = torch.stack([| weighted.sum (); slope |]).``to``(torch.float64).cpu().data<float>()
+                struct (both[0L], both[1L])
 
             match multiplier budget sums with
             | ValueNone -> change.clone ()

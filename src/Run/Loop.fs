@@ -159,18 +159,44 @@ module Loop =
 
             Ok trained
 
+    let private fast (settings: Settings) (session: Session) (owner: DisposeScope) : Stepper =
+        match session.Rule with
+        | Rule.Recipe recipe ->
+            let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
+            Stepper.inPlace session recipe true rows
+        | Rule.Chain _ -> Stepper.pure' session owner
+
     /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
     /// `Error epoch`. A recipe is followed in place; a chain of transforms as the pure functions that it is made of.
     let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
-        let stepper session owner =
-            match session.Rule with
-            | Rule.Recipe recipe ->
-                let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
-                Stepper.inPlace session recipe true rows
-            | Rule.Chain _ -> Stepper.pure' session owner
-
-        trainWith stepper settings seed watch session
+        trainWith (fast settings) settings seed watch session
 
     /// The same by pure functions alone, every update in new tensors: slower, and the measure of what `train` does in place.
     let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
         trainWith Stepper.pure' settings seed watch session
+
+    /// A session brought forward by hand, for those who measure: each call makes the next so many updates, epoch after epoch as `train`
+    /// (`purely`: as `trainPurely`) makes them, and returns the mean of their losses. `owner` is the caller's scope, to which weights and
+    /// state belong.
+    let advance (purely: bool) (settings: Settings) (seed: Seed) (owner: DisposeScope) (session: Session) : int -> float =
+        let stepper = (if purely then Stepper.pure' else fast settings) session owner
+        let counts = session.Data |> List.map _.Count
+        let mutable epoch = 0
+        let mutable waiting = []
+
+        let update () : torch.Tensor =
+            if waiting.IsEmpty then
+                epoch <- epoch + 1
+                waiting <- epochRows settings (Seed.split $"epoch {epoch}" seed) counts
+                owner.Attach [ for _, rows in waiting -> rows :> IDisposable ] |> ignore
+
+            use scope = torch.NewDisposeScope()
+            let task, rows = waiting.Head
+            waiting <- waiting.Tail
+            let loss = stepper.Update(gather session task rows)
+            rows.Dispose()
+            scope.MoveToOuter loss
+
+        fun count ->
+            use scope = torch.NewDisposeScope()
+            Tensors.toFloat ((torch.stack [| for _ in 1..count -> update () |]).mean())

@@ -1,0 +1,164 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// A way of training that is timed.
+type Form =
+    {
+        Name: string
+        Summary: string
+        Method: Method
+        /// Its settings at a size, from those that all forms share.
+        Set: Extent -> Settings -> Settings
+        /// Whether its cost depends on the rank.
+        Ranked: bool
+        /// Trained by pure functions alone (`Loop.trainPurely`).
+        Purely: bool
+        /// What one iteration has to do at least.
+        Work: Extent -> Work
+    }
+
+/// The forms by name.
+[<RequireQualifiedAccess>]
+module Form =
+    /// The published form: P and P̃ are made before the first update, and every gradient becomes G − P̃ G P by two d × d × d
+    /// products. All else is as fast as in the other forms: the optimizer in place, clipping within it.
+    let private publishedSession (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let settings = context.Settings
+        let frames = Dns.frames context memory heads (Training.moving tasks)
+
+        let projectors =
+            frames
+            |> Map.map (fun _ f ->
+                let struct (k, kPartner) = Frame.ranks settings.Threshold settings.PartnerThreshold f
+                let projector k s = Tensors.scoped (fun () -> (Spectrum.projector k s).``to`` settings.Dtype.Torch)
+                struct (projector kPartner f.Partners, projector k f.Inputs))
+
+        let project m (g: torch.Tensor) =
+            let struct (partner, input) = projectors[m]
+            Projection.localUpdate partner input g
+
+        let plain = Training.plainSession context heads tasks
+
+        { plain with
+            Direction =
+                Direction.Of(fun weights batch ->
+                    let raw = Direction.pass plain.Direction weights batch
+
+                    { raw with Gradients = Map.map project raw.Gradients }) }
+
+    let private published: Method =
+        { Dns.dns with
+            Name = "published"
+            Begin = publishedSession }
+
+    let private cut (e: Extent) (s: Settings) : Settings =
+        let rank = Threshold.rank (int e.Rank) |> Check.get
+
+        { s with Threshold = rank; PartnerThreshold = rank }
+
+    let private placed place (e: Extent) (s: Settings) = { cut e s with Place = place }
+
+    let private protecting protect (e: Extent) (s: Settings) =
+        let entries = float e.Width * float e.Width
+
+        { cut e s with
+            Protect = protect
+            // The importance of an entry where energy is spread evenly, so that about half of the entries are on either side.
+            Tau = 1.0 / entries
+            // So little that the first update already is too long for it.
+            Budget = 1e-3 }
+
+    let private form name summary m set work : Form =
+        { Name = name
+          Summary = summary
+          Method = m
+          Set = set
+          Ranked = false
+          Purely = false
+          Work = work }
+
+    let private d (e: Extent) = float e.Width
+    let private b (e: Extent) = float e.Pairs
+    let private k (e: Extent) = float e.Rank
+
+    /// Training in the eigenbasis: the bridge Q costs 2Bd² for each head, and its numbers are shared by both.
+    let private rotated (numbers: Extent -> float) (e: Extent) : Work =
+        Floor.beside e (2.0 * b e * d e * d e) (d e * d e / 2.0 + numbers e)
+
+    /// What a block saves: no gradient of its entries, and no moments.
+    let private block (rows: Extent -> float) (e: Extent) : Work =
+        let inside = rows e * k e
+        Floor.beside e (2.0 * b e * d e * d e - 2.0 * b e * inside) (d e * d e / 2.0 - 7.0 * inside)
+
+    let private none = form "none" "no projection: fine-tuning" Plain.vanilla (fun _ s -> s) Floor.plain
+
+    let private dual =
+        { form "block" "eigenbasis, a block is protected (dns)" Dns.dns cut (block k) with
+            Ranked = true }
+
+    let private purely (f: Form) : Form =
+        { f with
+            Name = $"{f.Name}-pure"
+            Summary = $"{f.Name} by pure functions, which every fast form is held against"
+            Purely = true }
+
+    /// Every form, in the order in which tables show them. What each has to do beside the plain iteration (`Floor.plain`), for each head:
+    /// published 4d³ and 6d² numbers (both projectors, P̃G and the result in and out); gradient 4Bdk + 2Bd² and dk + Bd numbers;
+    /// update 4d²k + 4dk², 2d² + 2dk numbers; the eigenbasis 2Bd² and ½d² numbers for Q, d² more for factors and 2d² more for an ellipsoid;
+    /// a block spares 2Bk² (one-sided 2Bdk) and seven numbers for each of its entries.
+    let all: Form list =
+        [ none
+          form
+              "published"
+              "gradient projected with two d × d projectors, then the optimizer"
+              published
+              (placed Place.Gradient)
+              (fun e -> Floor.beside e (4.0 * d e ** 3.0) (6.0 * d e * d e))
+          { form
+                "gradient"
+                "gradient projected through its low rank, then the optimizer"
+                Dns.dns
+                (placed Place.Gradient)
+                (fun e -> Floor.beside e (4.0 * b e * d e * k e + 2.0 * b e * d e * d e) (d e * k e + b e * d e)) with
+              Ranked = true }
+          { form "update" "the optimizer's update projected from bases of rank k" Dns.dns (placed Place.Update) (fun e ->
+                Floor.beside e (4.0 * d e * d e * k e + 4.0 * d e * k e * k e) (2.0 * d e * d e + 2.0 * d e * k e)) with
+              Ranked = true }
+          dual
+          form
+              "product"
+              "eigenbasis, entries masked by importance"
+              Dns.dns
+              (protecting Protect.Product)
+              (rotated (fun e -> d e * d e))
+          form "soft" "eigenbasis, entries damped by importance" Dns.dns (protecting Protect.Soft) (rotated (fun e -> d e * d e))
+          form
+              "trust"
+              "eigenbasis, the change kept within an ellipsoid that binds"
+              Dns.dns
+              (protecting Protect.Trust)
+              (rotated (fun e -> 2.0 * d e * d e))
+          form
+              "nothing"
+              "eigenbasis, no entry protected"
+              Dns.dns
+              (fun _ s -> { s with Protect = Protect.Nothing })
+              (rotated (fun _ -> 0.0))
+          { form
+                "one-sided"
+                "eigenbasis, all outputs on old inputs are protected"
+                Dns.dns
+                (fun e s -> { cut e s with Sides = Sides.Input })
+                (block d) with
+              Ranked = true }
+          purely none
+          purely dual ]
+
+    let names: string list = all |> List.map _.Name
+
+    /// The form of a name. Example: `Form.find "soft" |> Check.get`.
+    let find (name: string) : Result<Form, Fault list> =
+        match all |> List.tryFind (fun f -> f.Name = name) with
+        | Some f -> Ok f
+        | None -> Error [ Fault.Unknown("form", name, names) ]

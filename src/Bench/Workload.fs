@@ -1,0 +1,86 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// Generated data of one pair: an old step, of which second moments are kept, and a new one.
+type Workload =
+    {
+        Heads: Heads
+        Old: Task
+        New: Task
+        /// The moments of the old step, as `Dns` keeps them.
+        Kept: Memory
+    }
+
+/// Sessions on generated data, for timing.
+[<RequireQualifiedAccess>]
+module Workload =
+    let private pair = Pair.named "a" "b"
+
+    /// What all forms share: the defaults, but for a rate that never falls to 0 however many updates are made.
+    let private settings (dtype: Dtype) (pairs: int64) (epochs: int) : Settings =
+        { Settings.initial with
+            Batch = BatchSize.Rows(int pairs)
+            Epochs = epochs
+            Decay = Schedule.Constant
+            Dtype = dtype }
+
+    /// Unit rows with energies that fall by e⁻⁶ from the first direction to the last.
+    let private rows (device: torch.Device) (dtype: Dtype) (count: int64) (width: int64) (purpose: string) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let scales = torch.linspace(0.0, -3.0, width, dtype = torch.float64).exp()
+            let x = (Seed.normal [ count; width ] (Seed.ofInt 0 |> Seed.split purpose)).mul_ scales
+            x.div_(x.norm (1, true)).``to``(dtype.Torch).``to`` device)
+
+    let private task device dtype count width index : Task =
+        let side name = rows device dtype count width $"{name} {index}"
+
+        { Index = index
+          Name = $"step {index}"
+          Pair = pair
+          A = side "a"
+          B = side "b" }
+
+    let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
+        { Settings = settings
+          Device = device
+          Initial = heads
+          Updates = Loop.updates settings [ count ]
+          Old = []
+          Remaining = 1 }
+
+    /// Both steps with so many matched rows.
+    let make (device: torch.Device) (dtype: Dtype) (width: int64) (old: int64) (fresh: int64) : Workload =
+        let heads = Heads.identity dtype device width [ for m in Pair.members pair -> m, width ]
+        let oldTask = task device dtype old width 1
+
+        { Heads = heads
+          Old = oldTask
+          New = task device dtype fresh width 2
+          Kept = Dns.dns.End (context device heads (settings dtype 2L 1) old) Map.empty heads [ oldTask ] }
+
+    /// The context of a form's step over so many epochs.
+    let contextOf (form: Form) (extent: Extent) (epochs: int) (w: Workload) : Context =
+        context w.New.A.device w.Heads (settings extent.Dtype extent.Pairs epochs |> form.Set extent) w.New.Count
+
+    /// What a form's method kept of the old step.
+    let memoryOf (form: Form) (w: Workload) : Memory = if form.Method.Name = Plain.vanilla.Name then Map.empty else w.Kept
+
+    /// A form's session on the new step. Its tensors are the caller's.
+    let session (form: Form) (extent: Extent) (w: Workload) : Session =
+        form.Method.Begin (contextOf form extent 1 w) (memoryOf form w) w.Heads [ w.New ]
+
+    /// A session trained by one of the loops; raises `Fault.Diverged` where that leaves the finite numbers.
+    let train
+        (loop: Settings -> Seed -> Watch -> Session -> Result<Heads, int>)
+        (form: Form)
+        (context: Context)
+        (session: Session)
+        =
+        let silent: Watch =
+            { Epoch = fun _ _ _ -> ()
+              Update = None }
+
+        match loop context.Settings (Seed.ofInt 0) silent session with
+        | Ok trained -> trained
+        | Error epoch -> Check.fail (Fault.Diverged(form.Name, 0, session.Data.Head.Name, epoch))
