@@ -33,6 +33,7 @@ type RunArgument =
     | Exact
     | Partner of NAME: string
     | Threshold of CUT: string
+    | Free_Basis of NAME: string
     | Partner_Threshold of CUT: string
     | Tau of T: string
     | Budget of E: string
@@ -71,6 +72,7 @@ type RunArgument =
             | Exact -> "leave no second-order change of old scores"
             | Partner _ -> "old partner outputs under weights that are current or at-learning"
             | Threshold _ -> "cut of the input spectrum, KIND:VALUE: absolute, relative, trace, energy or rank"
+            | Free_Basis _ -> "basis of the output directions that nothing protects: own or shared"
             | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
             | Tau _ -> "scale of product and soft protection"
             | Budget _ -> "relative change of old scores that trust allows a step"
@@ -99,6 +101,7 @@ type RunArgument =
         | Exact -> Some("exact", "on")
         | Partner v -> Some("partner", v)
         | Threshold v -> Some("threshold", v)
+        | Free_Basis v -> Some("free-basis", v)
         | Partner_Threshold v -> Some("partner-threshold", v)
         | Tau v -> Some("tau", v)
         | Budget v -> Some("budget", v)
@@ -212,7 +215,7 @@ type BenchArgument =
                 "threads of libtorch, one number after another (default: 1, and one for each core; with --parity one for each core)"
             | Dtype _ -> "float32, float64 or both (default: float32,float64; with --quick float32)"
             | Device _ -> "cpu (default), cuda or cuda:N"
-            | Rounds _ -> "rounds in which forms take turns (default: 15; fewer, 5 at least, where they take long)"
+            | Rounds _ -> "rounds in which forms take turns (default: 9, with --quick 15; where they take long fewer, but 5)"
             | Steps _ -> "rows of the whole steps, or off (default: 1000,2000,5000,10000; with --quick off)"
             | Out _ -> "folder for bench.csv, steps.csv and bench.html (default: results/bench)"
             | Force -> "replace a benchmark that is in the folder already"

@@ -5,6 +5,7 @@ open System.IO
 open Expecto
 open TorchSharp
 open Cmcl
+open Cmcl.Tests.Checks
 
 let private message (name: string) =
     match Catalogue.locate name with
@@ -56,6 +57,29 @@ let private described =
 
               for dtype in [ torch.float16; torch.float32; torch.float64 ] do
                   Expect.equal (Describe.rank (full.``to`` dtype)) 30L (string dtype))
+          testCase "many rows are as few: rank and norms go block by block" (fun () ->
+              use scope = torch.NewDisposeScope()
+              let draw name shape = Seed.normal shape (Seed.ofInt 1 |> Seed.split name)
+              let features = (draw "latent" [ 20000L; 20L ]).mm(draw "basis" [ 20L; 120L ])
+              Expect.isGreaterThan (Tensors.rowBlocks features).Length 1 "blocks"
+              let norms = features.norm 1
+
+              let bank =
+                  Describe.bank
+                      { Name = "x"
+                        Modality = Modality.named "text"
+                        Features = features }
+
+              Expect.equal bank.Rank 20L "rank"
+              Expect.floatClose Accuracy.high bank.NormMean (Tensors.toFloat (norms.mean ())) "norm"
+              Expect.floatClose Accuracy.high bank.NormDeviation (Tensors.toFloat (norms.std (unbiased = false))) "deviation")
+          test "a bank that would take 128 MiB in float64 is described in less than half of it" (fun () ->
+              let bank =
+                  { Name = "x"
+                    Modality = Modality.named "text"
+                    Features = torch.ones(1L, dtype = Nullable torch.float16).expand(65536L, 256L) }
+
+              Expect.isLessThan (taken (fun () -> Describe.bank bank |> ignore)) (64L <<< 20) "bytes")
           testCase "text of at most 100 columns that holds the essentials" (fun () ->
               use scope = torch.NewDisposeScope()
               let stream = Check.get (Catalogue.find "synthetic")

@@ -2,6 +2,10 @@
 module Cmcl.Tests.Checks
 
 open System
+open System.IO
+open System.Text
+open System.Threading
+open System.Threading.Tasks
 open Cmcl
 open Expecto
 open FsCheck
@@ -129,6 +133,46 @@ let leaked (f: unit -> unit) : int64 =
     let before = live ()
     f ()
     live () - before
+
+/// Memory of this process that is no file's, in bytes.
+let private anonymous () : int64 =
+    let line = File.ReadLines "/proc/self/status" |> Seq.find _.StartsWith("RssAnon:")
+    1024L * int64 (line.Replace("RssAnon:", "").Replace("kB", ""))
+
+/// The most memory, in bytes, that `f` adds to what is this process's and no file's, until its tensors are freed; watched
+/// every few milliseconds. Skips the test where the system does not tell it.
+let taken (f: unit -> unit) : int64 =
+    if not (OperatingSystem.IsLinux()) then
+        skiptest "only Linux tells a process's memory apart from that of its files"
+
+    use scope = torch.NewDisposeScope()
+    use over = new ManualResetEventSlim()
+    let before = anonymous ()
+
+    let rec watch (most: int64) : int64 =
+        let ended = over.Wait 5
+        let most = max most (anonymous ())
+        if ended then most else watch most
+
+    let watching = Task.Run(fun () -> watch before)
+
+    try
+        f ()
+    finally
+        over.Set()
+
+    watching.Result - before
+
+/// Writes a float16 matrix of zeros as a `.npy` file that takes hardly any room: a header, and a length.
+let zeros (path: string) (rows: int64) (columns: int64) : unit =
+    let header = $"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
+    use stream = File.Create path
+
+    stream.Write(
+        ReadOnlySpan [| 0x93uy; yield! "NUMPY\x01\x00v\x00"B; yield! Encoding.ASCII.GetBytes(header.PadRight 117 + "\n") |]
+    )
+
+    stream.SetLength(128L + 2L * rows * columns)
 
 /// The fault that a call raises.
 let faultOf (f: unit -> 'a) : Fault =

@@ -153,7 +153,7 @@ let tests =
 
           test "protection in the limit of none is none" (fun () ->
               let nothing = after $"dns[protect=nothing;{common}]"
-              agree tight (after $"dns[protect=product;tau=1;{common}]") nothing
+              agree tight (after $"dns[protect=product;tau=1;free-basis=own;{common}]") nothing
               agree 1e-6 (after $"dns[protect=soft;tau=1e12;{common}]") nothing
               agree tight (after $"dns[protect=trust;budget=1e9;{common}]") nothing
               agree 0.0 (after $"eigenbasis-only[{common}]") nothing)

@@ -41,6 +41,32 @@ let private ellipsoid (c: Case) =
     let change = normal c "change" c.D c.Da
     struct (importance, change, size importance change * (0.01 + 0.9 * fraction c "budget"))
 
+/// Frames of both modalities of a pair, and how many output directions each protects.
+let private two (c: Case) : Map<Modality, Frame> * Map<Modality, int> =
+    let frame purpose columns =
+        let rank = max 1L (min c.Rank (c.D - 1L))
+        let moment purpose columns = Moment.ofRows (planted c purpose rank c.N columns)
+        Frame.ofMoments false (moment (purpose + " inputs") columns) (moment (purpose + " partners") c.D)
+
+    let frames = Map [ pair.A, frame "a" c.Da; pair.B, frame "b" c.Db ]
+    frames, frames |> Map.map (fun _ f -> f.Partners.NumericalRank)
+
+/// The block of zeros as a projection, in bases that keep all leading directions but some.
+let private maskIn (c: Case) (dropped: int) : unit =
+    let frames, leads = two c
+    let struct (bases, _) = Frame.sharedBases (leads |> Map.map (fun _ k -> k - dropped)) frames
+
+    for KeyValue(m, f) in frames do
+        let turned = Frame.turned bases[m] f
+        let d = normal c $"d {m}" c.D f.Inputs.Vectors.shape[0]
+
+        match Frame.shape (Protection.Block(zero, zero)) f (Frame.enter turned d) with
+        | Shape.Block(rows, columns) ->
+            let masked = Frame.enter turned d * Shape.mask rows columns d
+            let projector (s: Spectrum) = Spectrum.projector s.NumericalRank s
+            same "D − P̃ D P" 1e-9 (out turned masked) (Projection.localUpdate (projector f.Partners) (projector f.Inputs) d)
+        | other -> failtest $"expected a block, got {other}"
+
 let tests =
     testList
         "Frames"
@@ -73,6 +99,28 @@ let tests =
 
                   let masked = Frame.enter s.Frame d * factorOf (Protection.Block(zero, zero)) s
                   same "D − P̃ D P" close (out s.Frame masked) (Projection.localUpdate partner p d))
+
+          property "shared bases keep what leads, agree from there on, and are whole" (fun c ->
+              let frames, leads = two c
+              let struct (bases, apart) = Frame.sharedBases leads frames
+              Expect.isTrue (apart <= c.D) "apart"
+
+              for KeyValue(m, v) in bases do
+                  let lead = int64 leads[m]
+                  same "orthonormal" close (v.t().mm v) (torch.eye (c.D, dtype = torch.float64))
+                  same "leading" close (v.narrow (1L, 0L, lead)) (Spectrum.leading leads[m] frames[m].Partners)
+                  identical "common" (v.narrow (1L, apart, c.D - apart)) (bases[pair.A].narrow(1L, apart, c.D - apart))
+
+              let y, whole = normal c "y" c.N c.D, bases[pair.A].t().mm bases[pair.B]
+
+              match Bridge.between apart bases[pair.A] bases[pair.B] with
+              | Some q ->
+                  same "across" close (Bridge.cross q y) (y.mm whole)
+                  same "and back" close (Bridge.cross (q.t ()) (Bridge.cross q y)) y
+              | None -> same "one space" close whole (torch.eye (c.D, dtype = torch.float64)))
+
+          property "the mask is the projection in shared bases, as long as they keep what it protects" (fun c -> maskIn c 0)
+          mustFail "a basis that leaves out a protected direction will not do" (fun c -> maskIn c 1)
 
           property "a masked change leaves old scores alone; one-sided, old outputs" (fun c ->
               let d = normal c "d" c.D c.Da

@@ -51,6 +51,8 @@ let tests =
         "Guarantees"
         [ test "the exact variant keeps every old score to rounding" (fun () -> stable 1e-12 "dns[exact=on]")
 
+          test "in a free basis that modalities share too" (fun () -> stable 1e-12 "dns[exact=on;free-basis=shared]")
+
           test "and so it does where the update is projected" (fun () -> stable 1e-12 "dns[exact=on;place=update]")
 
           test "on rows that were not trained on too, being of the same span" (fun () ->

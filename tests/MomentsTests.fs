@@ -21,6 +21,12 @@ let tests =
                   for j in 0 .. int c.Da - 1 do
                       near "entry" tight (entry m.Matrix i j) (rows |> Array.averageBy (fun r -> r[i] * r[j])))
 
+          test "wide rows, of which half the product is computed, in several chunks" (fun () ->
+              let x = Seed.normal [ 5000L; 600L ] (Seed.ofInt 3)
+              let m = (Moment.ofRows x).Matrix
+              same "moment" tight m (x.t().mm(x) / number 5000.0)
+              identical "symmetric" (m.t().contiguous()) m)
+
           property "merging is concatenating, in any order" (fun c ->
               let x, y, z = normal c "x" c.N c.Da, normal c "y" (c.N + 3L) c.Da, normal c "z" 1L c.Da
               let mx, my, mz = Moment.ofRows x, Moment.ofRows y, Moment.ofRows z

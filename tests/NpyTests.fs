@@ -8,6 +8,7 @@ open FsCheck
 open FsCheck.FSharp
 open TorchSharp
 open Cmcl
+open Cmcl.Tests.Checks
 
 /// Runs `act` with the path of a file in a folder of its own, which is gone afterwards.
 let private withFile (act: string -> 'a) : 'a =
@@ -18,15 +19,30 @@ let private withFile (act: string -> 'a) : 'a =
     finally
         folder.Delete true
 
+let private same (a: torch.Tensor) (b: torch.Tensor) : bool =
+    use scope = torch.NewDisposeScope()
+    a.contiguous().bytes.ToArray() = b.contiguous().bytes.ToArray()
+
+/// What `Npy.read` makes of a file's bytes, after `Npy.map` made the same of them.
 let private readBytes (bytes: byte[]) : Result<torch.Tensor, Fault list> =
     withFile (fun path ->
         File.WriteAllBytes(path, bytes)
-        Npy.read path)
+        let read = Npy.read path
 
-/// A file of the given version whose header is padded as the format asks.
-let private file (version: int) (header: string) (body: byte[]) : byte[] =
+        match read, Npy.map path with
+        | Ok t, Ok mapped ->
+            use mapped = mapped
+            Expect.equal (mapped.dtype, List.ofArray mapped.shape) (t.dtype, List.ofArray t.shape) "type and shape when mapped"
+            Expect.isTrue (same mapped t) "values when mapped"
+        | Error faults, Error others -> Expect.equal others faults "faults when mapped"
+        | _, other -> failtest $"when mapped: %A{other}"
+
+        read)
+
+/// A file of the given version whose header is padded as the format asks, and by some bytes more.
+let private spacious (spare: int) (version: int) (header: string) (body: byte[]) : byte[] =
     let width = if version = 1 then 2 else 4
-    let room = 64 - (8 + width + Encoding.UTF8.GetByteCount header + 1) % 64
+    let room = 64 - (8 + width + Encoding.UTF8.GetByteCount header + 1) % 64 + spare
     let header = Encoding.UTF8.GetBytes(header + String(' ', room) + "\n")
 
     Array.concat
@@ -36,6 +52,8 @@ let private file (version: int) (header: string) (body: byte[]) : byte[] =
           Array.take width (BitConverter.GetBytes header.Length)
           header
           body ]
+
+let private file = spacious 0
 
 let private floats (values: float32 list) : byte[] = values |> List.map BitConverter.GetBytes |> Array.concat
 
@@ -85,9 +103,10 @@ let private reading =
               use t = Check.get (readBytes (file 1 (header "'<f8'" "False" "(0, 3)") [||]))
               Expect.equal t.shape [| 0L; 3L |] "shape")
           testCase "a file that is not there" (fun () ->
-              match withFile Npy.read with
-              | Error [ Fault.Missing _ ] -> ()
-              | other -> failtest $"%A{other}") ]
+              for read in [ Npy.read; Npy.map ] do
+                  match withFile read with
+                  | Error [ Fault.Missing _ ] -> ()
+                  | other -> failtest $"%A{other}") ]
 
 let private refusals =
     let withHeader descr shape = file 1 (header descr "False" shape) sixFloats
@@ -141,10 +160,6 @@ type Generators =
                   Seed = seed }
         }
         |> Arb.fromGen
-
-let private same (a: torch.Tensor) (b: torch.Tensor) : bool =
-    use scope = torch.NewDisposeScope()
-    a.contiguous().bytes.ToArray() = b.contiguous().bytes.ToArray()
 
 let private config =
     { FsCheckConfig.defaultConfig with
@@ -260,4 +275,99 @@ let private writing =
                   Expect.throwsT<CmclException> (fun () -> Npy.write path cube |> ignore) "rank"
                   Expect.isFalse (File.Exists path) "nothing written")) ]
 
-let tests = testList "Npy" [ reading; refusals; properties; writing ]
+/// How often this process has a file mapped, by Linux's account.
+let private mappings (path: string) : int = File.ReadLines "/proc/self/maps" |> Seq.filter _.EndsWith(path) |> Seq.length
+
+let private onLinux name (body: string -> unit) =
+    testCase name (fun () ->
+        if OperatingSystem.IsLinux() then
+            withFile body
+        else
+            skiptest "only Linux tells what a process has mapped")
+
+/// A file of any bytes as numbers, its header longer by `spare` bytes than it need be.
+let private anyNumbers (sample: Sample) (spare: int) (fortran: bool) : byte[] =
+    let descr = [ "'<f2'"; "'<f4'"; "'<f8'"; "'<i4'"; "'<i8'" ][sample.Type]
+    let body = Array.zeroCreate<byte>(types[sample.Type].ElementSize() * int (List.reduce (*) sample.Shape))
+    Random(sample.Seed).NextBytes body
+    spacious spare 1 (header descr (string fortran) $"""({String.Join(", ", sample.Shape)},)""") body
+
+let private mapping =
+    let writeSome (path: string) =
+        use t = torch.arange 1000L
+        Check.get (Npy.write path t)
+
+    testList
+        "mapping"
+        [ testPropertyWithConfig
+              config
+              "any type, shape, order and place of the numbers gives the tensor that is read"
+              (fun (sample: Sample) (spare: byte) (fortran: bool) ->
+                  use read = Check.get (readBytes (anyNumbers sample (int spare) fortran))
+                  Expect.equal read.dtype types[sample.Type] "type"
+                  Expect.equal read.shape (Array.ofList sample.Shape) "shape"
+                  Expect.isTrue (read.is_contiguous ()) "rows lie one after another")
+          onLinux "what lies as a tensor lies is mapped, the rest is copied" (fun path ->
+              let expectMapped (expected: bool) (what: string) (bytes: byte[]) =
+                  File.WriteAllBytes(path, bytes)
+                  use t = Check.get (Npy.map path)
+                  Expect.equal (mappings path) (if expected then 1 else 0) what
+
+              for dtype in 0 .. types.Length - 1 do
+                  let matrix = { Type = dtype; Shape = [ 3L; 5L ]; Seed = 1 }
+                  expectMapped true "a matrix" (anyNumbers matrix 0 false)
+                  expectMapped true "a vector in either order" (anyNumbers { matrix with Shape = [ 7L ] } 0 true)
+
+                  expectMapped
+                      true
+                      "a header that is longer by one number"
+                      (anyNumbers matrix (types[dtype].ElementSize()) false)
+
+                  expectMapped false "a header that is longer by a byte" (anyNumbers matrix 1 false)
+                  expectMapped false "a matrix in Fortran order" (anyNumbers matrix 0 true)
+                  expectMapped false "no numbers" (anyNumbers { matrix with Shape = [ 0L; 5L ] } 0 false))
+          onLinux "the mapping ends with the last view of the tensor" (fun path ->
+              writeSome path
+              let t = Check.get (Npy.map path)
+              let view = t.narrow (0L, 990L, 10L)
+              t.Dispose()
+              Expect.equal (mappings path) 1 "a view is left"
+              Expect.equal (view.data<int64>().ToArray()) [| 990L .. 999L |] "which is as it was"
+              view.Dispose()
+              Expect.equal (mappings path) 0 "nothing is left")
+          testCase "one tensor is the caller's, mapped or copied" (fun () ->
+              for fortran in [ false; true ] do
+                  withFile (fun path ->
+                      File.WriteAllBytes(path, anyNumbers { Type = 1; Shape = [ 3L; 5L ]; Seed = 1 } 0 fortran)
+                      let mutable kept = Unchecked.defaultof<torch.Tensor>
+                      Expect.equal (leaked (fun () -> kept <- Check.get (Npy.map path))) 1L "tensors"
+                      kept.Dispose()))
+          testCase "a change in place stays with the tensor" (fun () ->
+              withFile (fun path ->
+                  writeSome path
+                  let before = File.ReadAllBytes path
+                  use t = Check.get (Npy.map path)
+                  use other = Check.get (Npy.map path)
+                  t.zero_().Dispose()
+                  Expect.equal (t.data<int64>().ToArray()) (Array.zeroCreate 1000) "the tensor"
+                  Expect.equal (other.data<int64>().ToArray()) [| 0L .. 999L |] "another tensor of the file"
+                  Expect.equal (File.ReadAllBytes path) before "the file"))
+          onLinux "a file that is replaced or deleted leaves the tensor as it is" (fun path ->
+              writeSome path
+              use t = Check.get (Npy.map path)
+              use shorter = torch.zeros 3L
+              Check.get (Npy.write path shorter)
+              Expect.equal (t.data<int64>().ToArray()) [| 0L .. 999L |] "replaced"
+              File.Delete path
+              Expect.equal (t.data<int64>().ToArray()) [| 0L .. 999L |] "deleted")
+          onLinux "128 MiB that are mapped take no memory, and are seen to when they are read" (fun path ->
+              zeros path 65536L 1024L
+
+              let passed (read: string -> Result<torch.Tensor, Fault list>) () =
+                  let t = Check.get (read path)
+                  Expect.isNone (Tensors.nonFiniteRow t) "zeros"
+
+              Expect.isLessThan (taken (passed Npy.map)) (16L <<< 20) "mapped"
+              Expect.isGreaterThan (taken (passed Npy.read)) (112L <<< 20) "read") ]
+
+let tests = testList "Npy" [ reading; refusals; properties; writing; mapping ]

@@ -35,6 +35,7 @@ let private table =
       "protect", [ "block"; "product"; "soft"; "trust"; "nothing" ], [ "hard" ]
       "exact", [ "on"; "off" ], [ "yes" ]
       "partner", [ "current"; "at-learning" ], [ "stale" ]
+      "free-basis", [ "own"; "shared" ], [ "mine" ]
       "threshold", [ "trace:0.003"; "rank:4" ], [ "0.003"; "trace:2" ]
       "partner-threshold", [ "absolute:0.01"; "energy:0.1" ], [ "all" ]
       "tau", [ "3e-05"; "1" ], [ "0"; "-1" ]

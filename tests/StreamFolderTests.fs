@@ -7,6 +7,7 @@ open System.Text.Json.Nodes
 open Expecto
 open TorchSharp
 open Cmcl
+open Cmcl.Tests.Checks
 
 let private docs = Path.Combine(__SOURCE_DIRECTORY__, "..", "docs")
 
@@ -171,6 +172,21 @@ let private valid =
               Expect.notEqual (digest (set [] "name" "\"other\"") asIs) same "another description"
               Expect.notEqual (digest asIs (spoilt audio 3L 0.25)) same "another feature"
               Expect.equal (digest asIs (features "features/unused.npy" 3L 4L)) same "a file that nothing names") ]
+
+let private memory =
+    testList
+        "memory"
+        [ testCase "a bank of 128 MiB is loaded without a copy, and none is made on the way" (fun () ->
+              inFolder asIs (fun folder -> zeros (Path.Combine(folder, vision)) 40L 1677721L) (fun folder ->
+                  let load () = StreamFolder.load folder |> Check.get |> ignore
+                  Expect.isLessThan (taken load) (16L <<< 20) "bytes"))
+          testCase "a copy on the way would be seen" (fun () ->
+              inFolder asIs (fun folder -> zeros (Path.Combine(folder, vision)) 40L 1677721L) (fun folder ->
+                  let pass () =
+                      let features = Check.get (Npy.map (Path.Combine(folder, vision)))
+                      (features.isfinite ()).Dispose()
+
+                  Expect.isGreaterThan (taken pass) (48L <<< 20) "bytes")) ]
 
 let private files =
     testList
@@ -470,4 +486,4 @@ let private schema =
 
             Expect.equal (List.sort required) (List.sort needed) $"needed by {kind}")
 
-let tests = testList "StreamFolder" [ valid; files; json; content; damage; schema ]
+let tests = testList "StreamFolder" [ valid; memory; files; json; content; damage; schema ]

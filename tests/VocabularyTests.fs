@@ -102,4 +102,26 @@ let tests =
 
               match faultOf (fun () -> Tensors.requireFinite "x" (torch.cat ([| a; b / number 0.0 |], 0L))) with
               | Fault.NonFinite("x", row) -> Expect.equal row c.N "the first row that is not"
-              | other -> failtest other.Message) ]
+              | other -> failtest other.Message)
+
+          property "blocks of rows are all rows in order, each of 2²⁰ numbers at most or one row" (fun c ->
+              let rows, columns = c.N * c.N * c.N, 1L <<< (3 * int c.D)
+              let blocks = Tensors.rowBlocks (torch.zeros(1L).expand(rows, columns))
+
+              Expect.equal
+                  (blocks |> List.collect (fun (first, count) -> [ first .. first + count - 1L ]))
+                  [ 0L .. rows - 1L ]
+                  "rows"
+
+              for _, count in blocks do
+                  Expect.isTrue (count = 1L || count > 1L && count * columns <= (1L <<< 20)) "size")
+
+          test "the first row that is not finite is found in whatever block it is" (fun () ->
+              for dtype in [ torch.float16; torch.float32; torch.float64 ] do
+                  let x = torch.ones (5000L, 600L, dtype = System.Nullable dtype)
+                  Expect.isNone (Tensors.nonFiniteRow x) "finite"
+                  let last = (Tensors.rowBlocks x)[1] |> fst
+
+                  for value, row in [ nan, 4999L; infinity, last; -infinity, last - 1L; nan, 0L ] do
+                      x[row, 599L] <- torch.tensor value
+                      Expect.equal (Tensors.nonFiniteRow x) (Some row) $"{value} in row {row}, {dtype}") ]

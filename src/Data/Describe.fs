@@ -25,12 +25,31 @@ type BankSummary =
 [<RequireQualifiedAccess>]
 module Describe =
 
+    /// Calls `act` with each block of a bank's rows, in float64, after the number of the first of them. Nothing that outlives
+    /// a block should be made between two, or the heap keeps a hole for each.
+    let private overBlocks (features: torch.Tensor) (act: int64 -> torch.Tensor -> unit) : unit =
+        for first, count in Tensors.rowBlocks features do
+            use scope = torch.NewDisposeScope()
+            act first (features.narrow(0L, first, count).``to`` torch.float64)
+
+    /// XᵀX in float64.
+    let private gram (features: torch.Tensor) : torch.Tensor =
+        let d = features.shape[1]
+        let sum = torch.zeros (d, d, dtype = Nullable torch.float64)
+        overBlocks features (fun _ x -> sum.add_ (Tensors.product x.mT x) |> ignore)
+        sum
+
+    /// The Euclidean norm of each row, in float64.
+    let private norms (features: torch.Tensor) : torch.Tensor =
+        let all = torch.empty (features.shape[0], dtype = Nullable torch.float64)
+        overBlocks features (fun first x -> all.narrow(0L, first, x.shape[0]).copy_(x.norm 1) |> ignore)
+        all
+
     /// The number of eigenvalues of XᵀX above what rounding the features to their stored type leaves behind,
     /// max(ε² tr(XᵀX) / min(n, d), d ε₆₄ λ_max): every direction that the features really take.
     let rank (features: torch.Tensor) : int64 =
         use scope = torch.NewDisposeScope()
-        let x = features.``to`` torch.float64
-        let energies = torch.linalg.eigvalsh (Tensors.product x.mT x)
+        let energies = torch.linalg.eigvalsh (gram features)
 
         let epsilon =
             if features.dtype = torch.float16 then 9.765625e-4
@@ -49,7 +68,7 @@ module Describe =
     /// One bank.
     let bank (bank: Bank) : BankSummary =
         use scope = torch.NewDisposeScope()
-        let norms = bank.Features.``to``(torch.float64).norm 1
+        let norms = norms bank.Features
 
         { Name = bank.Name
           Modality = bank.Modality

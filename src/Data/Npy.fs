@@ -105,7 +105,7 @@ module Npy =
             |> Result.bind (fun dtype ->
                 shapeOf shape
                 |> Result.bind (fun shape ->
-                    sizeOf (torch.empty(0L, dtype = Nullable dtype).element_size() |> int) shape
+                    sizeOf (dtype.ElementSize()) shape
                     |> Result.map (fun size ->
                         { Type = dtype
                           Fortran = fortran = "True"
@@ -170,10 +170,25 @@ module Npy =
             else
                 flat.reshape header.Shape)
 
-    /// Reads a vector or a matrix into a new tensor on the CPU, of the type that the file has. Both orders are read right.
-    /// Faults: `Missing`; `Unreadable` for anything that is not a whole, little-endian array of a type named above. The
-    /// sizes are checked against the file's length before any memory is asked for.
-    let read (path: string) : Result<torch.Tensor, Fault list> =
+    /// The numbers of a whole file as a tensor over its pages, where the file lets itself be mapped as it lies: with numbers,
+    /// in C order, the first of them at a multiple of their size (a mapping of numbers begins with the file).
+    let private mapBody (path: string) (header: Header) : torch.Tensor option =
+        let item = int64 (header.Type.ElementSize())
+
+        if header.Size = 0L || header.Offset % item <> 0L || header.Fortran && header.Shape.Length = 2 then
+            None
+        else
+            try
+                Tensors.scoped (fun () ->
+                    let before, count = header.Offset / item, header.Size / item
+                    let file = torch.from_file (path, Nullable false, Nullable(before + count), Nullable header.Type)
+                    file.narrow(0L, before, count).view header.Shape)
+                |> Some
+            with :? ExternalException ->
+                None
+
+    /// Checks a file and hands it to `body`, its header read.
+    let private opened (body: Stream -> Header -> torch.Tensor) (path: string) : Result<torch.Tensor, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
         if not (File.Exists path) then
@@ -192,11 +207,28 @@ module Npy =
                     elif held > header.Size then
                         fault $"its header promises {header.Size} bytes of numbers, but {held} follow"
                     else
-                        Ok(readBody stream header)
+                        Ok(body stream header)
             with
             | :? IOException as e -> fault (e.Message.TrimEnd '.')
             | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
             | :? ExternalException -> fault "there is not enough memory for it"
+
+    /// Reads a vector or a matrix into a new tensor on the CPU, of the type that the file has. Both orders are read right.
+    /// Faults: `Missing`; `Unreadable` for anything that is not a whole, little-endian array of a type named above. The
+    /// sizes are checked against the file's length before any memory is asked for.
+    let read (path: string) : Result<torch.Tensor, Fault list> = opened readBody path
+
+    /// The tensor of `read`, and its faults, without a copy where the file allows it: the numbers are pages of the file,
+    /// which the system fetches when they are touched and drops when it needs the memory. A change of the tensor in place
+    /// stays with the tensor; the file is never written. Freeing the tensor and its views ends the mapping.
+    ///
+    /// Copied all the same: a matrix in Fortran order, an array without numbers, a file whose header is no multiple of a
+    /// number's size (NumPy's are), a file that the system does not map.
+    ///
+    /// While the tensor lives, the file may be deleted, or replaced by another under its name as `write` does. To cut it
+    /// short in place ends the process (SIGBUS) once a number that is gone is touched; to write into it may change the tensor.
+    let map (path: string) : Result<torch.Tensor, Fault list> =
+        opened (fun stream header -> mapBody path header |> Option.defaultWith (fun () -> readBody stream header)) path
 
     // ---- writing -------------------------------------------------------------------------------------------------
 

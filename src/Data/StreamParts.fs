@@ -28,7 +28,7 @@ module internal StreamParts =
 
     let private readArray (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
         locate folder owner file
-        |> Result.bind Npy.read
+        |> Result.bind Npy.map
         |> Result.mapError (
             List.map (function
                 | Fault.Unreadable(path, reason) -> Fault.Unreadable(path, $"{reason} ({owner})")
@@ -41,13 +41,6 @@ module internal StreamParts =
 
     let private typeName (t: torch.Tensor) = (string t.dtype).ToLowerInvariant()
 
-    /// The first row with a value that is not finite.
-    let private firstBadRow (t: torch.Tensor) : int64 option =
-        use scope = torch.NewDisposeScope()
-        let fine = t.isfinite().all(dim = 1L)
-
-        if fine.all().item<bool>() then None else Some(fine.``to``(torch.int32).argmin().item<int64>())
-
     /// A matrix of finite numbers with at least one row and one column.
     let private readMatrix (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
         readArray folder owner file
@@ -57,7 +50,7 @@ module internal StreamParts =
             elif t.dim () <> 2L || t.NumberOfElements = 0L then
                 Error [ Fault.Shape($"{owner} ('{file}')", "rows × d, at least one of each", Tensors.shapeText t) ]
             else
-                match firstBadRow t with
+                match Tensors.nonFiniteRow t with
                 | Some row -> Error [ Fault.NonFinite(owner, row) ]
                 | None -> Ok t)
 

@@ -79,6 +79,52 @@ module Frame =
             let back = Tensors.product (Tensors.product frame.Partners.Vectors change) (frame.Inputs.Vectors.t ())
             (w + back).``to`` w.dtype)
 
+    /// The same coordinates for inputs, another basis for outputs.
+    /// Example: `Frame.turned (Spectrum.flat torch.CPU 8L).Vectors frameA`.
+    let turned (basis: torch.Tensor) (frame: Frame) : Frame =
+        { frame with
+            Partners = { frame.Partners with Vectors = basis } }
+
+    /// The output bases V of the frames as they are, and from which direction on they agree: d, never.
+    /// Example: `Frame.ownBases (Map [ pair.A, frameA ])`.
+    let ownBases (frames: Map<Modality, Frame>) : struct (Map<Modality, torch.Tensor> * int64) =
+        let bases = frames |> Map.map (fun _ f -> f.Partners.Vectors)
+        struct (bases, bases.Values |> Seq.map (fun v -> v.shape[0]) |> Seq.max)
+
+    /// Output bases that keep the leading directions of each frame, as many as `leads` says, and are otherwise as much alike as can be: one
+    /// basis of the space that no leading direction reaches into, which are their last ones, by falling energy of all partners together;
+    /// and from which direction on they agree, at most Σ leads. Energies belong to leading directions alone then.
+    /// Example: `Frame.sharedBases (Map [ pair.A, 2 ]) (Map [ pair.A, frameA ])`.
+    let sharedBases (leads: Map<Modality, int>) (frames: Map<Modality, Frame>) : struct (Map<Modality, torch.Tensor> * int64) =
+        let d = (Seq.head frames.Values).Partners.Vectors.shape[0]
+        let apart = leads.Values |> Seq.sumBy int64
+
+        if apart >= d then
+            ownBases frames
+        else
+            use scope = torch.NewDisposeScope()
+            let leading = frames |> Map.map (fun m f -> Spectrum.leading leads[m] f.Partners)
+            let struct (q, _) = torch.linalg.qr (torch.cat ([| for v in leading.Values -> v |], 1L), torch.linalg.QRMode.Complete)
+            let within, beyond = q.narrow (1L, 0L, apart), q.narrow (1L, apart, d - apart)
+
+            let energy =
+                frames.Values
+                |> Seq.map (fun f ->
+                    let reached = Tensors.product (beyond.t ()) f.Partners.Vectors
+                    let shares = torch.tensor(f.Partners.Shares, dtype = torch.float64).``to`` reached.device
+                    Tensors.product (reached * shares) (reached.t ()))
+                |> Seq.reduce (+)
+
+            let common = Tensors.product beyond (Spectrum.decompose energy).Vectors
+
+            let bases =
+                leading
+                |> Map.map (fun _ v ->
+                    let own = Tensors.product within (Spectrum.complete (Tensors.product (within.t ()) v))
+                    scope.MoveToOuter(torch.cat ([| own; common |], 1L)))
+
+            struct (bases, apart)
+
     /// The mean energies μ_i of the partner side: flat where the modality is protected one-sidedly.
     let private partnerShares (frame: Frame) =
         if frame.OneSided then
@@ -122,25 +168,25 @@ module Frame =
             let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
-    /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are then to be scaled by
-    /// to put right what rounding leaves outside; None for a change that is inside already. `sums ν` gives that sum, and
-    /// Σ p_ij² D_ij²/(1 + νp_ij)³, its slope over −2. A budget of 0 clears every entry with p > 0.
+    /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are to be multiplied by
+    /// after that: 1, or 0 for a budget of 0. None for a change that is inside already. `sums ν` gives that sum, and
+    /// Σ p_ij² D_ij²/(1 + νp_ij)³, its slope over −2.
     /// Example: `Frame.multiplier 1.0 (fun nu -> struct (4.0 / (1.0 + nu) ** 2.0, 4.0 / (1.0 + nu) ** 3.0))`.
     let multiplier (budget: float) (sums: float -> struct (float * float)) : struct (float * float) voption =
-        // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots.
-        let rec solve (nu: float) (rounds: int) struct (now, slope) =
-            if now <= budget * (1.0 + 1e-9) || rounds = 0 then
-                struct (nu, now)
+        // Newton on 1/√(size) as in Moré and Sorensen: increasing and concave in ν, so it never overshoots, and the step from
+        // an excess of 1e-7 ends at rounding.
+        let rec solve (nu: float) (rounds: int) struct (now: float, slope: float) =
+            let next = nu + now / slope * (sqrt (now / budget) - 1.0)
+
+            if now <= budget * (1.0 + 1e-7) || rounds = 0 then
+                max nu next
             else
-                let next = nu + now / slope * (sqrt (now / budget) - 1.0)
                 solve next (rounds - 1) (sums next)
 
         match sums 0.0 with
         | struct (size, _) when size <= budget -> ValueNone
         | _ when budget <= 0.0 -> ValueSome(struct (0.0, 0.0))
-        | whole ->
-            let struct (nu, now) = solve 0.0 60 whole
-            ValueSome(struct (nu, (if now <= budget then 1.0 else sqrt (budget / now) * (1.0 - 1e-7))))
+        | whole -> ValueSome(struct (solve 0.0 60 whole, 1.0))
 
     /// The point of the ellipsoid nearest to the change (Frobenius norm): D_ij/(1 + ν p_ij), with the smallest ν ≥ 0 for which
     /// Σ p_ij D_ij² is within the budget; a new tensor. A budget of 0 clears every entry with p > 0 (this project's, theory.md,
@@ -161,6 +207,31 @@ module Frame =
             | ValueSome(struct (nu, shrink)) ->
                 let near = at nu
                 torch.where (importance.gt (0.0.ToScalar()), near * shrink.ToScalar(), near))
+
+/// From one joint space into another that is rotated differently: Q = V_aᵀ V_b (d × d). Where the two have their last directions in
+/// common, only the leading c × c part of Q is kept; the rest is the identity.
+[<RequireQualifiedAccess>]
+module Bridge =
+    /// Q between two bases that agree from direction `apart` on; None where they agree altogether. Example:
+    /// `Bridge.between 8L frameA.Partners.Vectors (Spectrum.flat torch.CPU 8L).Vectors`.
+    let between (apart: int64) (va: torch.Tensor) (vb: torch.Tensor) : torch.Tensor option =
+        use scope = torch.NewDisposeScope()
+
+        if apart = 0L || (va.eq vb).all().cpu().item<bool>() then
+            None
+        else
+            let leading (v: torch.Tensor) = v.narrow (1L, 0L, apart)
+            Some(scope.MoveToOuter(Tensors.product ((leading va).t()) (leading vb)))
+
+    /// Y Q (n × d) of outputs Y (n × d); its transpose leads back.
+    /// Example: `Bridge.cross (frameA.Partners.Vectors.t ()) ya`.
+    let cross (q: torch.Tensor) (y: torch.Tensor) : torch.Tensor =
+        let c, d = q.shape[0], y.shape[1]
+
+        if c = d then
+            Tensors.product y q
+        else
+            Tensors.scoped (fun () -> torch.cat ([| Tensors.product (y.narrow (1L, 0L, c)) q; y.narrow (1L, c, d - c) |], 1L))
 
 /// Members of a pair graph to protect one-sidedly, so that no old pair has two sides that move freely.
 [<RequireQualifiedAccess>]

@@ -13,6 +13,28 @@ type Moment =
 
 [<RequireQualifiedAccess>]
 module Moment =
+    /// Columns that are multiplied with those to their right at once, and rows that are held in float64 at once.
+    let private panel, private chunk = 256L, 4096L
+
+    /// XᵀX of wide rows: what is above the diagonal is computed, the rest is the same numbers.
+    let private halfProduct (x: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let n, d = x.shape[0], x.shape[1]
+            let sum = torch.zeros (d, d, dtype = torch.float64, device = x.device)
+
+            for start in 0L .. chunk .. n - 1L do
+                use scope = torch.NewDisposeScope()
+                let rows = x.narrow(0L, start, min chunk (n - start)).``to`` torch.float64
+
+                for first in 0L .. panel .. d - 1L do
+                    let own = rows.narrow (1L, first, min panel (d - first))
+                    let right = rows.narrow (1L, first, d - first)
+
+                    sum.narrow(0L, first, own.shape[1]).narrow(1L, first, d - first).addmm_(own.t (), right, 1.0f, 1.0f)
+                    |> ignore
+
+            sum.triu () + sum.triu(1L).t())
+
     /// XᵀX/n of the rows of X (n × d), accumulated in float64 whatever X is stored as (theory.md, section 1).
     /// Example: `Moment.ofRows xa`.
     let ofRows (x: torch.Tensor) : Moment =
@@ -21,8 +43,14 @@ module Moment =
         { Count = x.shape[0]
           Matrix =
             Tensors.scoped (fun () ->
-                let x64 = x.``to`` torch.float64
-                x64.t().mm(x64).div_((float (max 1L x.shape[0])).ToScalar())) }
+                let sum =
+                    if x.shape[1] < 2L * panel then
+                        let x64 = x.``to`` torch.float64
+                        x64.t().mm x64
+                    else
+                        halfProduct x
+
+                sum.div_ ((float (max 1L x.shape[0])).ToScalar())) }
 
     /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
     /// associative to rounding, so that shards may be accumulated apart. Example: `Moment.merge ma ma`.

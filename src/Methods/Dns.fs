@@ -131,10 +131,28 @@ module Dns =
         | Protect.Trust, Some total -> Budget.allowances total context.Remaining heads context.Old
         | _ -> []
 
+    /// How many leading output directions of a modality have an entry that is protected; the others may be turned at will.
+    let private leading (settings: Settings) (f: Frame) : int =
+        match Settings.protection settings with
+        | _ when f.Inputs.Total = 0.0 -> 0
+        | Protection.Block(inputs, partners) ->
+            let struct (_, k) = Frame.ranks inputs partners f
+            if f.OneSided then 0 else k
+        | Protection.Product tau when not f.OneSided ->
+            f.Partners.Shares |> Array.filter (fun share -> share * f.Inputs.Shares[0] > tau) |> Array.length
+        | _ -> f.Partners.Values.Length
+
     /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid. Joint spaces are
     /// rotated differently, so scores need Q = V_aᵀ V_b: S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
     let private eigenbasisSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
         let settings = context.Settings
+
+        let struct (bases, apart) =
+            match settings.FreeBasis with
+            | FreeBasis.Own -> Frame.ownBases frames
+            | FreeBasis.Shared -> Frame.sharedBases (frames |> Map.map (fun _ f -> leading settings f)) frames
+
+        let own, frames = frames, frames |> Map.map (fun m f -> Frame.turned bases[m] f)
         let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
         let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x (frames[m].Inputs.Vectors.``to`` x.dtype)
         let allowances = allowances context heads
@@ -147,10 +165,10 @@ module Dns =
                 |> Option.defaultValue Protection.Nothing
             | given, _ -> given
 
-        let shapes = frames |> Map.map (fun m f -> Frame.shape (protection m) f start[m])
+        let shapes = own |> Map.map (fun m f -> Frame.shape (protection m) f start[m])
 
         let bridge (pair: Pair) =
-            (Tensors.product (frames[pair.A].Partners.Vectors.t()) frames[pair.B].Partners.Vectors).``to`` settings.Dtype.Torch
+            Bridge.between apart bases[pair.A] bases[pair.B] |> Option.map (fun q -> pair, q.``to`` settings.Dtype.Torch)
 
         let ellipsoids =
             shapes
@@ -169,7 +187,7 @@ module Dns =
           Direction =
             Direction.Closed
                 { Contrast = Settings.contrast settings
-                  Bridges = Map [ for t in tasks -> t.Pair, bridge t.Pair ] }
+                  Bridges = tasks |> List.choose (fun t -> bridge t.Pair) |> Map }
           Rule = Rule.Recipe(Training.recipe context shapes)
           Finish =
             if allowances.IsEmpty then
@@ -233,7 +251,7 @@ module Dns =
     /// DNS with all its options.
     let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
 
-    let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold" ]
+    let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
 
     /// DNS with soft protection (theory.md, section 7a).
     let soft: Method =

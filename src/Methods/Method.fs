@@ -51,7 +51,7 @@ type SpectrumNote =
 type Closed =
     {
         Contrast: Contrast
-        /// Q (d × d) by pair; a pair without one has one joint space.
+        /// Q by pair (`Bridge`); a pair without one has one joint space.
         Bridges: Map<Pair, torch.Tensor>
     }
 
@@ -64,25 +64,31 @@ type Direction =
 
 [<RequireQualifiedAccess>]
 module Direction =
-    /// ∂L/∂W_a = (∂L/∂Z Qᵀ)ᵀ X_a and ∂L/∂W_b = (∂L/∂Y_b)ᵀ X_b for Z = Y_a Q (theory.md, sections 2 and 7).
+    /// The loss of a batch, ∂L/∂Y_a = ∂L/∂Z Qᵀ and ∂L/∂Y_b, from its outputs, Z = Y_a Q (theory.md, sections 2 and 7).
+    let outputGradients
+        (c: Closed)
+        (pair: Pair)
+        (ya: torch.Tensor)
+        (yb: torch.Tensor)
+        : struct (torch.Tensor * torch.Tensor * torch.Tensor) =
+        match Map.tryFind pair c.Bridges with
+        | None ->
+            let g = Contrastive.gradients c.Contrast ya yb
+            struct (g.Loss, g.A, g.B)
+        | Some q ->
+            let g = Contrastive.gradients c.Contrast (Bridge.cross q ya) yb
+            struct (g.Loss, Bridge.cross (q.t ()) g.A, g.B)
+
     let private closed (c: Closed) (weights: Heads) (batch: Batch) : Pass =
         let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
-        let ya, yb = Heads.outputs wa batch.A, Heads.outputs wb batch.B
 
-        let g, a =
-            match Map.tryFind batch.Pair c.Bridges with
-            | None ->
-                let g = Contrastive.gradients c.Contrast ya yb
-                g, g.A
-            | Some q ->
-                let g = Contrastive.gradients c.Contrast (ya.mm q) yb
-                g, g.A.mm (q.t ())
+        let struct (loss, a, b) = outputGradients c batch.Pair (Heads.outputs wa batch.A) (Heads.outputs wb batch.B)
 
-        { Loss = g.Loss
+        { Loss = loss
           Gradients =
             Map
                 [ batch.Pair.A, Contrastive.weightGradient a (Heads.inputs wa batch.A)
-                  batch.Pair.B, Contrastive.weightGradient g.B (Heads.inputs wb batch.B) ] }
+                  batch.Pair.B, Contrastive.weightGradient b (Heads.inputs wb batch.B) ] }
 
     /// Loss and gradients of a batch under these weights: pure, whatever the direction is made of.
     let pass (direction: Direction) (weights: Heads) (batch: Batch) : Pass =

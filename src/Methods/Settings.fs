@@ -26,6 +26,12 @@ type Protect =
     | Soft
     | Trust
 
+/// The basis of the output directions that protection leaves alone: of each modality its own, or one for all that move.
+[<RequireQualifiedAccess>]
+type FreeBasis =
+    | Own
+    | Shared
+
 /// Which weights old partner outputs are taken under: those of the time (the paper's), or those at the start of the step.
 [<RequireQualifiedAccess>]
 type PartnerOutputs =
@@ -57,6 +63,7 @@ type Settings =
       Protect: Protect
       Exact: bool
       Partner: PartnerOutputs
+      FreeBasis: FreeBasis
       Threshold: Threshold
       PartnerThreshold: Threshold
       Tau: float
@@ -84,6 +91,7 @@ module Settings =
           Protect = Protect.Block
           Exact = false
           Partner = PartnerOutputs.Current
+          FreeBasis = FreeBasis.Shared
           Threshold = Threshold.trace 3e-3 |> Check.get
           PartnerThreshold = Threshold.trace 3e-3 |> Check.get
           Tau = 3e-5
@@ -261,6 +269,12 @@ module Field =
               [ "current", PartnerOutputs.Current; "at-learning", PartnerOutputs.AtLearning ]
               _.Partner
               (fun v s -> { s with Partner = v })
+          choice
+              "free-basis"
+              "basis of the output directions that nothing protects: each modality's own, or one shared by all that move"
+              [ "own", FreeBasis.Own; "shared", FreeBasis.Shared ]
+              _.FreeBasis
+              (fun v s -> { s with FreeBasis = v })
           threshold "threshold" "cut of the input spectrum" _.Threshold (fun v s -> { s with Threshold = v })
           threshold "partner-threshold" "cut of the partner-output spectrum" _.PartnerThreshold (fun v s ->
               { s with PartnerThreshold = v })
@@ -298,7 +312,8 @@ module Field =
         | None -> Error [ Fault.Unknown("hyperparameter", name, names all) ]
 
     /// Whether a hyperparameter changes anything under these settings: a threshold does for `block`, τ for `product` and
-    /// `soft`, a budget for `trust` (a total one takes the place of that for each step), partner outputs for `dual`.
+    /// `soft`, a budget for `trust` (a total one takes the place of that for each step), partner outputs for `dual`, a free basis
+    /// where whole output directions are free in the eigenbasis.
     let matters (settings: Settings) (name: string) : bool =
         match name with
         | "threshold" -> settings.Protect = Protect.Block
@@ -307,4 +322,8 @@ module Field =
         | "budget" -> settings.Protect = Protect.Trust && settings.TotalBudget.IsNone
         | "total-budget" -> settings.Protect = Protect.Trust
         | "partner" -> settings.Sides = Sides.Dual
+        | "free-basis" ->
+            settings.Place = Place.Eigenbasis
+            && settings.Sides = Sides.Dual
+            && (settings.Protect = Protect.Block || settings.Protect = Protect.Product)
         | _ -> true

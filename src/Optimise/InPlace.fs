@@ -120,8 +120,9 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
     /// A buffer of the weight's shape for its gradient.
     member _.Gradient(m: Modality) : torch.Tensor = buffers[m].Gradient
 
-    /// The next update, of the modalities that have a gradient.
-    member _.Apply(gradients: Heads) : unit =
+    /// The next update, of the modalities that have a gradient. `rest` is the square of what was left out of the gradients because no
+    /// weight moves by it, but the clipping counts.
+    member _.Apply(gradients: Heads, rest: float) : unit =
         use scope = torch.NewDisposeScope()
         let rate = recipe.Rate updates
         let gradients = [ for KeyValue(m, g) in gradients -> buffers[m], g.contiguous () ]
@@ -136,7 +137,8 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
                 match recipe.Clip with
                 | None -> 1.0
                 | Some limit ->
-                    gradients |> List.sumBy (fun (b, g) -> kernels.Squares(area b, g)) |> sqrt |> Optim.clipFactor limit
+                    let squares = gradients |> List.sumBy (fun (b, g) -> kernels.Squares(area b, g))
+                    Optim.clipFactor limit (sqrt (rest + squares))
 
             for b, g in gradients do
                 inOnePass kernels b g clip rate
@@ -145,7 +147,8 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
             let clip =
                 recipe.Clip
                 |> Option.map (fun limit ->
-                    let norm = torch.stack([| for _, g in gradients -> g.norm () |]).norm()
+                    let norms = torch.stack [| for _, g in gradients -> g.norm () |]
+                    let norm = norms.square().sum().add_(rest.ToScalar()).sqrt()
                     ((norm + (1e-6).ToScalar()).reciprocal() * limit.ToScalar()).clamp_max((1.0).ToScalar()))
 
             for b, g in gradients do

@@ -293,9 +293,10 @@ type internal Kernels<'T
 
 [<RequireQualifiedAccess>]
 module internal Kernels =
-    /// The kernels for a tensor, where there are some: on the CPU, float32 or float64.
+    /// The kernels for matrices like this one, where there are some: on the CPU, float32 or float64, below 2 GiB, which is what a
+    /// span reaches.
     let forTensor (t: torch.Tensor) : IKernels voption =
-        if t.device_type <> DeviceType.CPU then ValueNone
+        if t.device_type <> DeviceType.CPU || Tensors.bytes t > 2147483647L then ValueNone
         elif t.dtype = torch.float32 then ValueSome(Kernels<float32>())
         elif t.dtype = torch.float64 then ValueSome(Kernels<float>())
         else ValueNone

@@ -10,6 +10,7 @@ type Optimiser =
 /// The usual way from gradients to updates, as data: clipping, the optimizer, decoupled decay, the rate, and last what protects old
 /// scores. Being data it can be run as a chain of pure transforms (`Rule.transform`) or in place in one pass over memory
 /// (`InPlace`).
+[<RequireQualifiedAccess>]
 type Recipe =
     {
         /// Largest global norm of a gradient.

@@ -76,7 +76,8 @@ module Loop =
           A = data.A.index_select (0L, rows)
           B = data.B.index_select (0L, rows) }
 
-    /// Epochs of updates: how many losses are not finite is known where it costs nothing, at once on the CPU, after an epoch elsewhere.
+    /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
+    /// every loss would be to wait for every update.
     let private trainWith
         (stepper: Session -> DisposeScope -> Stepper)
         (settings: Settings)
@@ -158,15 +159,17 @@ module Loop =
 
             Ok trained
 
-    let private fast (session: Session) (owner: DisposeScope) : Stepper =
+    let private fast (settings: Settings) (session: Session) (owner: DisposeScope) : Stepper =
         match session.Rule with
-        | Rule.Recipe recipe -> Stepper.inPlace session recipe true
+        | Rule.Recipe recipe ->
+            let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
+            Stepper.inPlace session recipe true rows
         | Rule.Chain _ -> Stepper.pure' session owner
 
     /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
     /// `Error epoch`. A recipe is followed in place; a chain of transforms as the pure functions that it is made of.
     let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
-        trainWith fast settings seed watch session
+        trainWith (fast settings) settings seed watch session
 
     /// The same by pure functions alone, every update in new tensors: slower, and the measure of what `train` does in place.
     let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
@@ -176,7 +179,7 @@ module Loop =
     /// (`purely`: as `trainPurely`) makes them, and returns the mean of their losses. `owner` is the caller's scope, to which weights and
     /// state belong.
     let advance (purely: bool) (settings: Settings) (seed: Seed) (owner: DisposeScope) (session: Session) : int -> float =
-        let stepper = (if purely then Stepper.pure' else fast) session owner
+        let stepper = (if purely then Stepper.pure' else fast settings) session owner
         let counts = session.Data |> List.map _.Count
         let mutable epoch = 0
         let mutable waiting = []

@@ -45,42 +45,102 @@ module internal Stepper =
         { Weights = fun () -> weights
           Update = update }
 
-    /// A recipe in place: weights, moments and gradients in buffers that are written over.
-    let inPlace (session: Session) (recipe: Recipe) (fused: bool) : Stepper =
+    /// A block that stays as it is for the whole step: what it adds to outputs is worked out once, and its gradient never.
+    type private Still =
+        {
+            Rows: int64
+            Columns: int64
+            /// X[:, :k] W[:k̃, :k]ᵀ of all rows of each task, n × k̃.
+            Outputs: torch.Tensor list
+        }
+
+    /// Whether leaving a block out saves more than it costs, on the CPU: an eighth of the matrix, and well over what its part in the
+    /// gradient's norm takes to find from B × B products.
+    let pays (batch: int64) (w: torch.Tensor) (rows: int64) (columns: int64) : bool =
+        w.device_type = DeviceType.CPU
+        && 8L * rows * columns >= w.NumberOfElements
+        && rows * columns >= 4L * batch * (rows + columns)
+
+    /// ‖gᵀX‖² as Σ (g gᵀ) ∘ (X Xᵀ), without the product.
+    let private squaredOfProduct (g: torch.Tensor) (x: torch.Tensor) : float =
+        use scope = torch.NewDisposeScope()
+        Tensors.toFloat ((g.mm (g.t ())).mul_(x.mm (x.t ())).sum())
+
+    /// A recipe in place: weights, moments and gradients in buffers that are written over. `fused` as in `InPlace`.
+    let inPlace (session: Session) (recipe: Recipe) (fused: bool) (batch: int64) : Stepper =
         let descent = InPlace(recipe, session.Start, fused)
 
-        /// ∂L/∂W into the modality's buffer.
-        let weightGradient (m: Modality) (outputs: torch.Tensor) (inputs: torch.Tensor) =
-            m, descent.Gradient(m).addmm_(outputs.t (), inputs, 0.0f, 1.0f)
+        let still =
+            Map
+                [ for KeyValue(m, w) in session.Start do
+                      match recipe.Shape m with
+                      | Shape.Block(rows, columns) when pays batch w rows columns ->
+                          let block = w.narrow(0L, 0L, rows).narrow(1L, 0L, columns)
 
-        let closed (c: Closed) (batch: Batch) : Pass =
+                          m,
+                          { Rows = rows
+                            Columns = columns
+                            Outputs =
+                              [ for t in session.Data ->
+                                    if List.contains m (Pair.members t.Pair) then
+                                        Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ())
+                                    else
+                                        torch.empty 0L ] }
+                      | _ -> () ]
+
+        /// Y = X Wᵀ.
+        let outputs (batch: Batch) (m: Modality) (x: torch.Tensor) (w: torch.Tensor) : torch.Tensor =
+            match Map.tryFind m still with
+            | None -> x.mm (w.t ())
+            | Some s ->
+                let upper = w.narrow(0L, 0L, s.Rows).narrow(1L, s.Columns, w.shape[1] - s.Columns)
+                let y = torch.empty (x.shape[0], w.shape[0], dtype = x.dtype, device = x.device)
+                let above = y.narrow (1L, 0L, s.Rows)
+                above.copy_ (s.Outputs[batch.Task].index_select(0L, batch.Rows)) |> ignore
+                above.addmm_ (x.narrow (1L, s.Columns, w.shape[1] - s.Columns), upper.t (), 1.0f, 1.0f) |> ignore
+                let below = w.shape[0] - s.Rows
+                y.narrow(1L, s.Rows, below).addmm_(x, w.narrow(0L, s.Rows, below).t(), 0.0f, 1.0f) |> ignore
+                y
+
+        /// ∂L/∂W = gᵀX into the modality's buffer, and the square of what was left out.
+        let weightGradient (m: Modality) (g: torch.Tensor) (x: torch.Tensor) : torch.Tensor * float =
+            let buffer = descent.Gradient m
+
+            match Map.tryFind m still with
+            | None -> buffer.addmm_ (g.t (), x, 0.0f, 1.0f), 0.0
+            | Some s ->
+                let beside, below = x.shape[1] - s.Columns, g.shape[1] - s.Rows
+                let above = g.narrow (1L, 0L, s.Rows)
+
+                buffer
+                    .narrow(0L, 0L, s.Rows)
+                    .narrow(1L, s.Columns, beside)
+                    .addmm_(above.t (), x.narrow (1L, s.Columns, beside), 0.0f, 1.0f)
+                |> ignore
+
+                buffer.narrow(0L, s.Rows, below).addmm_(g.narrow(1L, s.Rows, below).t(), x, 0.0f, 1.0f) |> ignore
+                buffer, (if recipe.Clip.IsSome then squaredOfProduct above (x.narrow (1L, 0L, s.Columns)) else 0.0)
+
+        let closed (c: Closed) (batch: Batch) : torch.Tensor =
             let weights = descent.Weights
             let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
             let xa, xb = Heads.inputs wa batch.A, Heads.inputs wb batch.B
-            let ya, yb = xa.mm (wa.t ()), xb.mm (wb.t ())
-
-            let g, a =
-                match Map.tryFind batch.Pair c.Bridges with
-                | None ->
-                    let g = Contrastive.gradients c.Contrast ya yb
-                    g, g.A
-                | Some q ->
-                    let g = Contrastive.gradients c.Contrast (ya.mm q) yb
-                    g, g.A.mm (q.t ())
-
-            { Loss = g.Loss
-              Gradients = Map [ weightGradient batch.Pair.A a xa; weightGradient batch.Pair.B g.B xb ] }
+            let ya, yb = outputs batch batch.Pair.A xa wa, outputs batch batch.Pair.B xb wb
+            let struct (loss, a, b) = Direction.outputGradients c batch.Pair ya yb
+            let (ga, restA), (gb, restB) = weightGradient batch.Pair.A a xa, weightGradient batch.Pair.B b xb
+            descent.Apply(Map [ batch.Pair.A, ga; batch.Pair.B, gb ], restA + restB)
+            loss
 
         let update (batch: Batch) =
             use scope = torch.NewDisposeScope()
 
-            let pass =
-                match session.Direction with
-                | Direction.Closed c -> closed c batch
-                | Direction.Of f -> f descent.Weights batch
-
-            descent.Apply pass.Gradients
-            scope.MoveToOuter pass.Loss
+            match session.Direction with
+            | Direction.Closed c -> closed c batch
+            | Direction.Of f ->
+                let pass = f descent.Weights batch
+                descent.Apply(pass.Gradients, 0.0)
+                pass.Loss
+            |> scope.MoveToOuter
 
         { Weights = fun () -> descent.Weights
           Update = update }

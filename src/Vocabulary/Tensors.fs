@@ -95,12 +95,31 @@ module Tensors =
         use scope = torch.NewDisposeScope()
         t.isfinite().all().cpu().item<bool>()
 
+    /// The rows of a matrix in blocks of at most 2²⁰ numbers, or of one row: the first row of each block and how many it has.
+    /// A pass block by block needs little memory beside the matrix. Example: `Tensors.rowBlocks pa`.
+    let rowBlocks (matrix: torch.Tensor) : (int64 * int64) list =
+        let count, columns = matrix.shape[0], matrix.shape[1]
+        let rows = max 1L ((1L <<< 20) / max 1L columns)
+        [ for first in 0L .. rows .. count - 1L -> first, min rows (count - first) ]
+
+    /// The first row of a matrix with a NaN or an infinity, sought block by block. Example: `Tensors.nonFiniteRow pa`.
+    let nonFiniteRow (matrix: torch.Tensor) : int64 option =
+        let within (first, count) =
+            use scope = torch.NewDisposeScope()
+            let block = matrix.narrow (0L, first, count)
+            // Both are NaN where any number is; unlike `isfinite` they take no memory.
+            let struct (least, most) = block.aminmax ()
+
+            if isFinite least && isFinite most then
+                None
+            else
+                Some(first + block.isfinite().all(1L).to_type(torch.int32).argmin().cpu().item<int64>())
+
+        if matrix.NumberOfElements = 0L then None else rowBlocks matrix |> List.tryPick within
+
     /// Raises `Fault.NonFinite`, with the first such row, if a matrix has a NaN or an infinity.
     let requireFinite (what: string) (matrix: torch.Tensor) : unit =
-        if not (isFinite matrix) then
-            use scope = torch.NewDisposeScope()
-            let row = matrix.isfinite().all(1L).logical_not().to_type(torch.int64).argmax().cpu()
-            Check.fail (Fault.NonFinite(what, row.item<int64>()))
+        nonFiniteRow matrix |> Option.iter (fun row -> Check.fail (Fault.NonFinite(what, row)))
 
     /// Bytes that the tensor's elements take.
     let bytes (t: torch.Tensor) : int64 = t.NumberOfElements * int64 (t.element_size ())
