@@ -215,7 +215,7 @@ type BenchArgument =
                 "threads of libtorch, one number after another (default: 1, and one for each core; with --parity one for each core)"
             | Dtype _ -> "float32, float64 or both (default: float32,float64; with --quick float32)"
             | Device _ -> "cpu (default), cuda or cuda:N"
-            | Rounds _ -> "rounds in which forms take turns (default: 15; fewer, 5 at least, where they take long)"
+            | Rounds _ -> "rounds in which forms take turns (default: 9, with --quick 15; where they take long fewer, but 5)"
             | Steps _ -> "rows of the whole steps, or off (default: 1000,2000,5000,10000; with --quick off)"
             | Out _ -> "folder for bench.csv, steps.csv and bench.html (default: results/bench)"
             | Force -> "replace a benchmark that is in the folder already"

@@ -146,7 +146,7 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
             | text -> list "--steps" $"off, or whole numbers from 2 to {mostRows}" (within 2L mostRows) text
 
         and! rounds =
-            match defaultArg rounds 15 with
+            match defaultArg rounds (if quick then 15 else 9) with
             | n when n >= 1 -> Ok n
             | n -> Error [ Fault.BadValue("--rounds", "a whole number ≥ 1", string n) ]
 

@@ -156,11 +156,10 @@ let parity (found: Parity list) : Table =
     let number (x: float) = x.ToString("0.0e0", CultureInfo.InvariantCulture)
 
     table
-        [ "form"; "dtype"; "differs by"; "moved by"; "tolerance"; "holds" ]
+        [ "form"; "dtype"; "d"; "batch"; "rank"; "differs by"; "moved by"; "tolerance"; "holds" ]
         [ for p in found ->
-              [ p.Form
-                string p.Dtype
-                number p.Difference
-                number p.Moved
-                number p.Tolerance
-                (if p.Holds then "✓" else "✗") ] ]
+              let e = p.Extent
+
+              [ p.Form; string e.Dtype; string e.Width; string e.Pairs; string e.Rank ]
+              @ List.map number [ p.Difference; p.Moved; p.Tolerance ]
+              @ [ (if p.Holds then "✓" else "✗") ] ]

@@ -89,12 +89,17 @@ module BenchPage =
                       optional (at rank |> Option.bind _.DnsOverNone)
                   optional (at (ranks width).Head |> Option.bind _.PublishedOverDns) ]
 
-        let name (share: float) = $"dns/none, k = {share:G3} d"
+        let name (share: float) = if round (1.0 / share) = 1.0 / share then $"d/{1.0 / share}" else $"{share:G3} d"
 
         [ yield! ReportText.heading "Ratios" "dns is the block in the eigenbasis, with k protected directions on either side."
           Page.table
               1
-              (heads [ "place"; "d"; "batch"; yield! List.map name r.Shares; $"published/dns, k = {r.Shares.Head:G3} d" ])
+              (heads
+                  [ "place"
+                    "d"
+                    "batch"
+                    yield! r.Shares |> List.map (fun share -> $"dns/none, k = {name share}")
+                    $"published/dns, k = {name r.Shares.Head}" ])
               [ for group in
                     Scaling.ratios found |> List.groupBy (fun x -> x.Extent.Pairs, x.Extent.Width, x.Extent.Dtype, x.Threads) ->
                     row group ] ],

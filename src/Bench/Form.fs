@@ -82,19 +82,23 @@ module Form =
     let private b (e: Extent) = float e.Pairs
     let private k (e: Extent) = float e.Rank
 
-    /// Training in the eigenbasis: the bridge Q costs 2Bd² for each head, and its numbers are shared by both.
-    let private rotated (numbers: Extent -> float) (e: Extent) : Work =
-        Floor.beside e (2.0 * b e * d e * d e) (d e * d e / 2.0 + numbers e)
+    /// Training in the eigenbasis, the bridge's leading c × c part crossed once there and once back.
+    let private bridged (c: float) (operations: float) (numbers: float) (e: Extent) : Work =
+        Floor.beside e (2.0 * b e * c * c + operations) (c * c / 2.0 + numbers)
 
-    /// What a block saves: no gradient of its entries, and no moments.
-    let private block (rows: Extent -> float) (e: Extent) : Work =
-        let inside = rows e * k e
-        Floor.beside e (2.0 * b e * d e * d e - 2.0 * b e * inside) (d e * d e / 2.0 - 7.0 * inside)
+    let private rotated (numbers: float) (e: Extent) : Work = bridged (d e) 0.0 (numbers * d e * d e) e
+
+    /// What a block spares: its outputs, which are worked out once for all rows, its gradient and its moments; what remains is its part in
+    /// the gradient's norm.
+    let private block (rows: Extent -> float) (c: Extent -> float) (e: Extent) : Work =
+        let rows = rows e
+        let norm = 2.0 * b e * b e * (rows + k e)
+        bridged (c e) (norm - 4.0 * b e * rows * k e) (b e * rows - 8.0 * rows * k e) e
 
     let private none = form "none" "no projection: fine-tuning" Plain.vanilla (fun _ s -> s) Floor.plain
 
     let private dual =
-        { form "block" "eigenbasis, a block is protected (dns)" Dns.dns cut (block k) with
+        { form "block" "eigenbasis, a block is protected (dns)" Dns.dns cut (block k (fun e -> min (d e) (2.0 * k e))) with
             Ranked = true }
 
     let private purely (f: Form) : Form =
@@ -104,9 +108,10 @@ module Form =
             Purely = true }
 
     /// Every form, in the order in which tables show them. What each has to do beside the plain iteration (`Floor.plain`), for each head:
-    /// published 4d³ and 6d² numbers (both projectors, P̃G and the result in and out); gradient 4Bdk + 2Bd² and dk + Bd numbers;
-    /// update 4d²k + 4dk², 2d² + 2dk numbers; the eigenbasis 2Bd² and ½d² numbers for Q, d² more for factors and 2d² more for an ellipsoid;
-    /// a block spares 2Bk² (one-sided 2Bdk) and seven numbers for each of its entries.
+    /// published 4d³ operations and 6d² numbers (both projectors, P̃G and the result in and out); gradient 4Bdk + 2Bd², dk + Bd
+    /// numbers; update 4d²k + 4dk², 2d² + 2dk numbers; the eigenbasis 2Bc² and ½c² numbers for the bridge, c = d unless whole
+    /// directions are free (block: at most 2k; one-sided: 0), d² more for factors and 2d² more for an ellipsoid; a block of k̃ × k entries
+    /// spares 4Bk̃k operations and 8k̃k numbers and adds 2B²(k̃ + k) and Bk̃.
     let all: Form list =
         [ none
           form
@@ -126,31 +131,21 @@ module Form =
                 Floor.beside e (4.0 * d e * d e * k e + 4.0 * d e * k e * k e) (2.0 * d e * d e + 2.0 * d e * k e)) with
               Ranked = true }
           dual
-          form
-              "product"
-              "eigenbasis, entries masked by importance"
-              Dns.dns
-              (protecting Protect.Product)
-              (rotated (fun e -> d e * d e))
-          form "soft" "eigenbasis, entries damped by importance" Dns.dns (protecting Protect.Soft) (rotated (fun e -> d e * d e))
+          form "product" "eigenbasis, entries masked by importance" Dns.dns (protecting Protect.Product) (rotated 1.0)
+          form "soft" "eigenbasis, entries damped by importance" Dns.dns (protecting Protect.Soft) (rotated 1.0)
           form
               "trust"
               "eigenbasis, the change kept within an ellipsoid that binds"
               Dns.dns
               (protecting Protect.Trust)
-              (rotated (fun e -> 2.0 * d e * d e))
-          form
-              "nothing"
-              "eigenbasis, no entry protected"
-              Dns.dns
-              (fun _ s -> { s with Protect = Protect.Nothing })
-              (rotated (fun _ -> 0.0))
+              (rotated 2.0)
+          form "nothing" "eigenbasis, no entry protected" Dns.dns (fun _ s -> { s with Protect = Protect.Nothing }) (rotated 0.0)
           { form
                 "one-sided"
                 "eigenbasis, all outputs on old inputs are protected"
                 Dns.dns
                 (fun e s -> { cut e s with Sides = Sides.Input })
-                (block d) with
+                (block d (fun _ -> 0.0)) with
               Ranked = true }
           purely none
           purely dual ]

@@ -6,7 +6,7 @@ open TorchSharp
 type Parity =
     {
         Form: string
-        Dtype: Dtype
+        Extent: Extent
         /// ‖W − W_pure‖/‖W_pure‖ after training, the larger of both heads.
         Difference: float
         /// How far training took the weights: ‖W_pure − W_start‖/‖W_start‖, the smaller of both heads.
@@ -19,11 +19,9 @@ type Parity =
 [<RequireQualifiedAccess>]
 module Parity =
     /// What both may differ by: 1e-6 in float32 and 1e-12 in float64 on the CPU; 1e-4 and 1e-9 on another device, which sums in
-    /// another order, decompositions included. With `trust` 1e-8 in float64: what rounding leaves outside the ellipsoid is put right by
-    /// a factor of 1 − 1e-7 (`Frame.multiplier`), and rounding decides when.
-    let tolerance (device: torch.Device) (form: Form) (dtype: Dtype) : float =
+    /// another order, decompositions included.
+    let tolerance (device: torch.Device) (dtype: Dtype) : float =
         match device.``type``, dtype with
-        | _, Dtype.Float64 when form.Name = "trust" -> 1e-8
         | DeviceType.CPU, Dtype.Float32 -> 1e-6
         | DeviceType.CPU, Dtype.Float64 -> 1e-12
         | _, Dtype.Float32 -> 1e-4
@@ -55,7 +53,7 @@ module Parity =
             [ for m in references.Keys -> Tensors.relativeDifference heads[m] references[m] ]
 
         { Form = form.Name
-          Dtype = extent.Dtype
+          Extent = extent
           Difference = List.max (differences fast slow)
           Moved = List.min (differences slow here.Heads)
-          Tolerance = tolerance device form extent.Dtype }
+          Tolerance = tolerance device extent.Dtype }
