@@ -54,12 +54,6 @@ type Outcome =
 /// One method with one seed over one stream: train, measure, step after step.
 [<RequireQualifiedAccess>]
 module Train =
-    /// Seconds that something took, and what it gave.
-    let private timed (f: unit -> 'a) : struct (float * 'a) =
-        let watch = Stopwatch.StartNew()
-        let result = f ()
-        struct (watch.Elapsed.TotalSeconds, result)
-
     /// Hands heads and memory over to the caller's scope.
     let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
         for t in Seq.append heads.Values memory.Values do
@@ -117,7 +111,7 @@ module Train =
                   Old = old
                   Remaining = stream.Steps |> List.filter (fun s -> s.Index >= at.Index) |> List.length }
 
-            let struct (preparing, session) = timed (fun () -> m.Begin context memory heads tasks)
+            let struct (preparing, session) = Clock.timed device (fun () -> m.Begin context memory heads tasks)
 
             for text in session.Remarks do
                 observer.Tell(Event.Remark(at, text))
@@ -140,13 +134,13 @@ module Train =
                           Session = session } }
 
             let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
-            let struct (training, trained) = timed (fun () -> Loop.train settings order watch session)
+            let struct (training, trained) = Clock.timed device (fun () -> Loop.train settings order watch session)
 
             match trained with
             | Error epoch -> diverged at epoch
             | Ok trained ->
                 let struct (finishing, (heads, memory)) =
-                    timed (fun () ->
+                    Clock.timed device (fun () ->
                         let heads = session.Finish trained
                         heads, m.End context memory heads tasks)
 
