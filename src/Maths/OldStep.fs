@@ -69,15 +69,20 @@ module OldStep =
 
     let private scores (ya: torch.Tensor) (yb: torch.Tensor) = Tensors.product ya (yb.t ())
 
-    /// Whether a triangle's leading block says that no singular value is zero to rounding, in the sense of `Spectrum.NumericalRank`:
-    /// ‖R‖ ‖R₁⁻¹‖ < 1/√(d ε).
+    /// Whether no singular value of a triangle R is zero to rounding, σ > √(d ε) ‖R‖ (the sense of `Spectrum.NumericalRank`), by two
+    /// steps of inverse iteration on its leading square. An estimate: where it misses, more rows are kept than the rank, and all holds.
     let private fullRank (r: torch.Tensor) : bool =
         use scope = torch.NewDisposeScope()
-        let leading = r.narrow (1L, 0L, r.shape[0])
-        let one = torch.eye (r.shape[0], dtype = torch.float64, device = r.device)
-        let inverse = torch.linalg.solve_triangular (leading, one, true)
-        let floor = float r.shape[1] * Tolerance.epsilon Dtype.Float64
-        Tensors.toFloat (r.norm () * inverse.norm ()) * sqrt floor < 1.0
+        let square = r.narrow (1L, 0L, r.shape[0])
+
+        let step (x: torch.Tensor) =
+            torch.linalg.solve_triangular (square, torch.linalg.solve_triangular (square.t (), x, false), true)
+
+        let once = step (torch.ones (r.shape[0], 1L, dtype = torch.float64, device = r.device))
+        let twice = step (once / once.norm ())
+
+        let inverse = Tensors.toFloat (twice.norm () * r.norm().square())
+        inverse * float r.shape[1] * Tolerance.epsilon Dtype.Float64 < 1.0
 
     /// Rows that have the second moment of a head's inputs X (n × d_m, a column of ones with them for a bias) and are no samples: R of
     /// X = QR (min(n, d_m) × d_m), or, where X may lack rank, as many rows as its rank by `Spectrum.rows`; float64.

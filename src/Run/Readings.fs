@@ -84,18 +84,23 @@ module internal Readings =
     /// Recall, accuracy and loss of a step's measured rows.
     let private figures (bench: Bench) (round: Round) (classes: Accuracy -> torch.Tensor) (step: Step) : (string * float) list =
         use scope = torch.NewDisposeScope()
-        let contrast = Settings.contrast bench.Settings
+        let scoring = bench.Settings.Scoring
         let struct (ya, yb) = pairOutputs bench round bench.Split step
+        let a, b = Alignment.prepare scoring ya, Alignment.prepare scoring yb
 
         let accuracy =
             match step.Accuracy with
             | None -> []
-            | Some a ->
-                let items = if a.Items = step.A.Name then ya else yb
-                let labels = Stream.rows bench.Split step |> Array.map (fun row -> a.Labels[int row])
-                [ "acc", Retrieval.accuracy (Alignment.prepare contrast.Scoring items) (classes a) labels ]
+            | Some accuracy ->
+                let items = if accuracy.Items = step.A.Name then a else b
+                let labels = Stream.rows bench.Split step |> Array.map (fun row -> accuracy.Labels[int row])
+                [ "acc", Retrieval.accuracy items (classes accuracy) labels ]
 
-        accuracy @ Retrieval.figures contrast ya yb |> List.filter (snd >> Double.IsFinite)
+        let prepared =
+            { Settings.contrast bench.Settings with
+                Scoring = Scoring.Raw }
+
+        accuracy @ Retrieval.figures prepared a b |> List.filter (snd >> Double.IsFinite)
 
     /// The modalities that a step's figures depend on.
     let private seenBy (step: Step) : Modality list =
@@ -258,12 +263,4 @@ module internal Readings =
         use scope = torch.NewDisposeScope()
         let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
         let size = Loop.batchRows bench.Settings.Batch task.Count
-
-        let losses =
-            [ for b in 0L .. task.Count / size - 1L ->
-                  Retrieval.loss
-                      (Settings.contrast bench.Settings)
-                      (ya.narrow (0L, b * size, size))
-                      (yb.narrow (0L, b * size, size)) ]
-
-        List.average losses
+        Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb
