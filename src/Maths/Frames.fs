@@ -115,7 +115,11 @@ module Frame =
                     Tensors.product (reached * shares) (reached.t ()))
                 |> Seq.reduce (+)
 
-            let common = Tensors.product beyond (Spectrum.decompose energy).Vectors
+            // What is zero beside all energies has eigenvectors of rounding, which differ from machine to machine.
+            let found = Spectrum.decompose energy
+            let floor = float d * Tolerance.epsilon Dtype.Float64 * float frames.Count
+            let reached = found.Values |> Array.filter (fun v -> v > floor) |> Array.length
+            let common = Tensors.product beyond (Spectrum.complete (Spectrum.leading reached found))
 
             let bases =
                 leading
