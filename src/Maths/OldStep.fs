@@ -108,21 +108,22 @@ module OldStep =
     /// An old step of n matched rows at its end, from what `rows` made of them (theory.md, section 8).
     /// Example: `OldStep.atEnd 1 pair ma.Count heads (OldStep.rows heads[pair.A] xa) (OldStep.rows heads[pair.B] xb)`.
     let atEnd (index: int) (pair: Pair) (n: int64) (heads: Heads) (a: torch.Tensor) (b: torch.Tensor) : Standing =
-        let ya, yb = outputs pair.A heads a, outputs pair.B heads b
-        let then' = scores ya yb
+        Tensors.scopedWith (fun s -> tensors s.Old @ held s) (fun () ->
+            let ya, yb = outputs pair.A heads a, outputs pair.B heads b
+            let then' = scores ya yb
 
-        { Old =
-            { Index = index
-              Pair = pair
-              Count = n
-              A = a
-              B = b
-              Scores = then'
-              Size = Tensors.norm then' }
-          A = ya
-          B = yb
-          Moved = torch.zeros_like then'
-          Drift = { Frobenius = 0.0; Rms = 0.0; Relative = 0.0 } }
+            { Old =
+                { Index = index
+                  Pair = pair
+                  Count = n
+                  A = a
+                  B = b
+                  Scores = then'
+                  Size = Tensors.norm then' }
+              A = ya
+              B = yb
+              Moved = torch.zeros_like then'
+              Drift = { Frobenius = 0.0; Rms = 0.0; Relative = 0.0 } })
 
     /// What to keep of a step of matched rows X_a (n × d_a), X_b (n × d_b), with the heads at its end (theory.md, section 8).
     /// Example: `OldStep.ofRows 1 pair heads xa xb`.
@@ -167,7 +168,7 @@ module OldStep =
 
     /// X Dᵀ of kept rows, where their head moved. Example: `OldStep.shift (OldStep.changes heads after) pair.A old.A`.
     let shift (changes: Heads) (m: Modality) (rows: torch.Tensor) : torch.Tensor option =
-        Map.tryFind m changes |> Option.map (fun d -> Tensors.product rows (d.t ()))
+        Map.tryFind m changes |> Option.map (fun d -> Tensors.scoped (fun () -> Tensors.product rows (d.t ())))
 
     /// The terms of a change of scores in the certificate's order, none where a head did not move; the outputs before it are asked for
     /// only where they are needed.

@@ -129,7 +129,7 @@ module internal Readings =
             struct (evaluation bench round after, round))
 
     /// A step's scores at its end: held, or to be made of the outputs then.
-    let private earlier (bench: Bench) (round: Round) (p: Past) (split: Split) (held: Held -> torch.Tensor) : EarlierScores =
+    let private earlier (bench: Bench) (p: Past) (split: Split) (held: Held -> torch.Tensor) : EarlierScores =
         match p.Held with
         | Some h -> EarlierScores.Whole(held h)
         | None ->
@@ -141,7 +141,7 @@ module internal Readings =
         let since split held =
             use scope = torch.NewDisposeScope()
             let struct (ya, yb) = pairOutputs bench round split p.Step
-            Stability.since (earlier bench round p split held) ya yb
+            Stability.since (earlier bench p split held) ya yb
 
         if p.Deviations.IsSome && not (Round.moved round (Pair.members p.Step.Pair)) then
             p
