@@ -24,10 +24,10 @@ let tests =
           property "and so have those of QR, or of the spectrum where rank is missing" (fun c ->
               let w = torch.eye (c.D, c.Da, dtype = torch.float64)
 
-              for rank in [ c.Rank; 9L ] do
-                  let x = planted c "x" rank c.N c.Da
+              for rank, n in [ c.Rank, c.N; 9L, c.N; 9L, 80L ] do
+                  let x = planted c "x" rank n c.Da
                   let rows = OldStep.rows w x
-                  Expect.equal rows.shape[0] (min (min rank c.N) c.Da) "as many as the rank"
+                  Expect.equal rows.shape[0] (min (min rank n) c.Da) "as many as the rank"
                   same "moment" close (rows.t().mm rows) (x.t().mm x)
 
               let biased = torch.ones (c.D, c.Da + 1L, dtype = torch.float64)

@@ -84,20 +84,26 @@ module OldStep =
         let inverse = Tensors.toFloat (twice.norm () * r.norm().square())
         inverse * float r.shape[1] * Tolerance.epsilon Dtype.Float64 < 1.0
 
+    /// Rows for each column from which on a moment, in bounded memory, is cheaper than a QR.
+    let private longest = 8L
+
     /// Rows that have the second moment of a head's inputs X (n × d_m, a column of ones with them for a bias) and are no samples: R of
-    /// X = QR (min(n, d_m) × d_m), or, where X may lack rank, as many rows as its rank by `Spectrum.rows`; float64.
+    /// X = QR (min(n, d_m) × d_m), or, where X may lack rank or is long, as many rows as its rank by `Spectrum.rows`; float64.
     /// Example: `OldStep.rows heads[pair.A] xa`.
     let rows (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let x = (Heads.inputs w x).``to`` torch.float64
-            let struct (_, r) = torch.linalg.qr (x, torch.linalg.QRMode.R)
+            let x = Heads.inputs w x
 
-            if fullRank r then
-                // It comes by columns, and products with it would take half as long again.
-                r.contiguous ()
-            else
+            let bySpectrum () =
                 let moment = Moment.ofRows x
-                Spectrum.rows moment.Count (Spectrum.decompose moment.Matrix))
+                Spectrum.rows moment.Count (Spectrum.decompose moment.Matrix)
+
+            if x.shape[0] > longest * x.shape[1] then
+                bySpectrum ()
+            else
+                let struct (_, r) = torch.linalg.qr (x.``to`` torch.float64, torch.linalg.QRMode.R)
+                // It comes by columns, and products with it would take half as long again.
+                if fullRank r then r.contiguous () else bySpectrum ())
 
     /// The tensors of what is kept, for scopes and byte counts. Example: `OldStep.tensors old |> List.sumBy Tensors.bytes`.
     let tensors (s: OldStep) : torch.Tensor list = [ s.A; s.B; s.Scores ]

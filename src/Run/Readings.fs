@@ -27,8 +27,7 @@ module internal Readings =
 
     let private outputsOf (bench: Bench) (heads: Heads) (rows: Rows) : torch.Tensor =
         Tensors.scoped (fun () ->
-            Stream.gather bench.Settings.Dtype bench.Device bench.Stream.Banks[rows.Bank] rows.Numbers
-            |> outputs heads rows.Modality)
+            Stream.gather bench.Settings.Dtype bench.Device (Round.bank bench rows) rows.Numbers |> outputs heads rows.Modality)
 
     /// Outputs of both sides of a step's rows: those that the round holds, or made for the caller.
     let private pairOutputs (bench: Bench) (round: Round) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
@@ -206,7 +205,7 @@ module internal Readings =
         |> List.tryPick ofPast
         |> Option.defaultWith (fun () ->
             Tensors.scoped (fun () ->
-                Stream.gather Dtype.Float64 bench.Device bench.Stream.Banks[wanted.Bank] wanted.Numbers
+                Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers
                 |> OldStep.rows (Heads.weight wanted.Modality round.Heads)))
 
     /// All n × n scores of a step's rows, float64.

@@ -59,6 +59,10 @@ module internal Round =
 
         of' step.A, of' step.B
 
+    /// The bank that the rows are of.
+    let bank (bench: Bench) (rows: Rows) : Bank =
+        bench.Stream.Steps |> Seq.collect (fun s -> [ s.A; s.B ]) |> Seq.find (fun bank -> bank.Name = rows.Bank)
+
     let kept (round: Round) : OldStep list = round.Past |> List.map _.Kept
 
     /// Whether any of the heads moved in this round.
