@@ -64,8 +64,8 @@ module Form =
 
         { cut e s with
             Protect = protect
-            // The importance of an entry where energy is spread evenly, so that about half of the entries are on either side.
-            Tau = 1.0 / entries
+            // About half of the entries of `Workload`'s data are on either side.
+            Tau = 0.1 / entries
             // So little that the first update already is too long for it.
             Budget = 1e-3 }
 
