@@ -46,8 +46,8 @@ module Iterations =
 
         go 0.0 1
 
-    /// Seconds an update of every contender, a sample a round. Rounds take turns in who is first; five of them (or as many as are
-    /// asked for) go before, uncounted. `limit` is for the seconds of all rounds together: slow contenders have fewer, but five at least.
+    /// Seconds an update of every contender, a sample a round. Rounds take turns in who is first; each contender has run for as
+    /// long as five of them (or as many as are asked for) before. `limit` is for the seconds of all rounds together: slow contenders have fewer, but five at least.
     let rounds (device: torch.Device) (rounds: int) (limit: float) (contenders: (int -> float) list) : Timing list =
         let contenders =
             [| for advance in contenders do
