@@ -203,7 +203,7 @@ type BenchArgument =
         member a.Usage =
             match a with
             | Quick ->
-                "under a minute: none, published, block and soft at d = 1024 and a batch of 64, with the ratios; nothing is written unless --out is given"
+                "under a minute: none, published, block, block-own and soft at d = 1024 and a batch of 64, with the ratios; nothing is written unless --out is given"
             | Parity ->
                 "time nothing: train every form on the device and by pure functions on the CPU, and tell how far the weights are apart"
             | Forms _ -> $"""forms, separated by commas (default: all): {System.String.Join(", ", Cmcl.Form.names)}"""

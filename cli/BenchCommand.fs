@@ -72,7 +72,7 @@ let private defaults (quick: bool) (parity: bool) : Defaults =
           Ranks = "1/4"
           Steps = "off" }
     elif quick then
-        { Forms = "none,published,block,soft"
+        { Forms = "none,published,block,block-own,soft"
           Sizes = "1024"
           Batches = "64"
           Threads = threads

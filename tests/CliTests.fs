@@ -204,7 +204,7 @@ let private commands =
     [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, verify, bench, report, info, methods" ]
       case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
       case [ "--frob" ] [ "no option '--frob'" ]
-      case [ "--force" ] [ "--force is an option of cmcl run and of cmcl verify"; "after 'run'" ]
+      case [ "--force" ] [ "--force is an option of cmcl run and of cmcl verify and of cmcl bench"; "after 'run'" ]
       case [ "--seeds"; "1" ] [ "--seeds is an option of cmcl run; write it after 'run'" ]
       case [ "report" ] [ "missing argument" ]
       case [ "info" ] [ "missing argument" ]
@@ -262,7 +262,7 @@ let private folders =
 let private help =
     testList
         "help"
-        [ for command in [ []; [ "run" ]; [ "verify" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
+        [ for command in [ []; [ "run" ]; [ "verify" ]; [ "bench" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
               testCase $"""cmcl {String.Join(' ', command)} --help""" (fun () ->
                   let told = cmcl (command @ [ "--help" ])
                   Expect.equal (told.Code, told.Error) (0, "") "help is no fault"
@@ -271,7 +271,7 @@ let private help =
               let told = cmcl []
               Expect.equal told.Code 0 "exit code"
 
-              for name in [ "run"; "verify"; "report"; "info"; "methods"; "--version" ] do
+              for name in [ "run"; "verify"; "bench"; "report"; "info"; "methods"; "--version" ] do
                   Expect.stringContains told.Out name "the command")
           testCase "run --help has every hyperparameter and every other option" (fun () ->
               let text = (cmcl [ "run"; "--help" ]).Out
@@ -293,6 +293,28 @@ let private help =
 
               for name in options do
                   Expect.stringContains text $"--{name}" "an option")
+          testCase "bench --help has every option and every form" (fun () ->
+              let text = (cmcl [ "bench"; "--help" ]).Out
+
+              for name in
+                  [ "quick"
+                    "parity"
+                    "forms"
+                    "sizes"
+                    "batches"
+                    "ranks"
+                    "threads"
+                    "dtype"
+                    "device"
+                    "rounds"
+                    "steps"
+                    "out"
+                    "force"
+                    "quiet" ] do
+                  Expect.stringContains text $"--{name}" "an option"
+
+              for name in Form.names do
+                  Expect.stringContains text name "a form")
           testCase "methods lists each, and one with its options" (fun () ->
               let all = (cmcl [ "methods" ]).Out
 
@@ -482,6 +504,81 @@ let private verify =
                 [ "more" ], [ "cmcl verify does not take 'more'" ] ] do
               refused (String.Join(' ', arguments)) ("verify" :: arguments) words ]
 
+// ---- bench -------------------------------------------------------------------------------------------------------
+
+let private tiny out more =
+    cmcl (
+        [ "bench"; "--sizes"; "8,16"; "--batches"; "4"; "--ranks"; "1/4,0.5"; "--threads"; "1"; "--rounds"; "1" ]
+        @ [ "--forms"; "none,published,block"; "--dtype"; "float32"; "--steps"; "20,40"; "--out"; out ]
+        @ more
+    )
+
+let private bench =
+    testList
+        "bench"
+        [ testCase "tables on standard output, ratios, two tables as files and a page; twice only by --force" (fun () ->
+              inFolder (fun folder ->
+                  let out = Path.Combine(folder, "out")
+                  let told = tiny out []
+                  Expect.equal told.Code 0 told.Error
+                  Expect.stringContains told.Error "float32, d = 16, B = 4, rank 4, 1 thread" "progress"
+
+                  for words in
+                      [ "times floor"
+                        "\ndns_over_none: "
+                        "\npublished_over_dns: "
+                        "at rank 8: dns_over_none"
+                        "\ndns_step_over_none: "
+                        "exponent of d, batch 4"
+                        "exponent of a step's rows"
+                        "bench.html" ] do
+                      Expect.stringContains told.Out words "tables and sentences"
+
+                  for name in [ "bench.csv"; "steps.csv"; "bench.html" ] do
+                      Expect.isGreaterThan (FileInfo(Path.Combine(out, name)).Length) 300L name
+
+                  // d = 8 and 16, ranks d/4 and d/2, three forms each.
+                  Expect.hasLength (BenchFiles.readIterations out |> Check.get) 12 "bench.csv"
+                  Expect.hasLength (BenchFiles.readSteps out |> Check.get) 4 "steps.csv"
+                  tiny out [] |> expectRefused [ "already holds results"; "--force" ]
+                  Expect.equal (tiny out [ "--force"; "--quiet" ]) { Code = 0; Out = ""; Error = "" } "--quiet"))
+          testCase "parity times nothing and writes nothing" (fun () ->
+              inFolder (fun folder ->
+                  let arguments = [ "bench"; "--parity"; "--sizes"; "16"; "--batches"; "8"; "--threads"; "1" ]
+                  let told = cmcl arguments
+                  Expect.equal told.Code 0 told.Error
+
+                  for name in Form.names |> List.filter (fun name -> not (name.EndsWith "-pure")) do
+                      Expect.stringContains told.Out name "a form"
+
+                  Expect.stringContains told.Out "tolerance" "what is allowed"
+                  Expect.stringContains told.Out "1.0e-12" "how much"
+                  Expect.equal (cmcl (arguments @ [ "-q" ])) { Code = 0; Out = ""; Error = "" } "--quiet"
+                  Expect.isEmpty (Directory.GetFileSystemEntries folder) "nothing was written"))
+          for arguments, words in
+              [ [ "--sizes"; "0" ], [ "--sizes takes whole numbers from 2"; "'0'" ]
+                [ "--sizes"; "256,256" ], [ "--sizes takes"; "each once"; "'256,256'" ]
+                [ "--sizes"; "100000" ], [ "--sizes takes"; "'100000'" ]
+                [ "--batches"; "1" ], [ "--batches takes whole numbers from 2"; "'1'" ]
+                [ "--ranks"; "2" ], [ "--ranks takes shares of d"; "'2'" ]
+                [ "--ranks"; "1/0" ], [ "--ranks takes shares of d"; "'1/0'" ]
+                [ "--threads"; "0" ], [ "--threads takes whole numbers from 1 to 256"; "'0'" ]
+                [ "--threads"; "1,x" ], [ "--threads takes"; "'1,x'" ]
+                [ "--dtype"; "float16" ], [ "--dtype takes float32 or float64"; "float16" ]
+                [ "--device"; "tpu" ], [ "--device takes cpu, cuda or cuda:N" ]
+                [ "--rounds"; "0" ], [ "--rounds takes a whole number ≥ 1"; "'0'" ]
+                [ "--steps"; "none" ], [ "--steps takes off, or whole numbers"; "'none'" ]
+                [ "--forms"; "none,blok" ], [ "no form 'blok'"; "did you mean 'block'" ]
+                [ "--forms"; "" ], [ "no form ''" ]
+                [ "--quick"; "--sizes"; "256"; "--forms"; "none" ],
+                [ "--quick does not go with --forms and --sizes"; "leave out" ]
+                [ "--quick"; "--parity" ], [ "--quick does not go with --parity" ]
+                [ "--parity"; "--rounds"; "3" ], [ "--parity does not go with --rounds and --out" ]
+                [ "--quick"; "--quick" ], [ "--quick is given twice" ]
+                [ "--size"; "256" ], [ "no option '--size'"; "did you mean '--sizes'"; "cmcl bench --help" ]
+                [ "more" ], [ "cmcl bench does not take 'more'" ] ] do
+              refused (String.Join(' ', arguments)) ("bench" :: arguments) words ]
+
 let tests =
     testSequenced (
         testList
@@ -495,5 +592,6 @@ let tests =
               folders
               help
               runs
-              verify ]
+              verify
+              bench ]
     )

@@ -64,8 +64,8 @@ module Form =
 
         { cut e s with
             Protect = protect
-            // The importance of an entry where energy is spread evenly, so that about half of the entries are on either side.
-            Tau = 1.0 / entries
+            // About half of the entries of `Workload`'s data are on either side.
+            Tau = 0.1 / entries
             // So little that the first update already is too long for it.
             Budget = 1e-3 }
 
@@ -101,6 +101,15 @@ module Form =
         { form "block" "eigenbasis, a block is protected (dns)" Dns.dns cut (block k (fun e -> min (d e) (2.0 * k e))) with
             Ranked = true }
 
+    let private own =
+        { form
+              "block-own"
+              "the same where each head has a free basis of its own (dns[free-basis=own])"
+              Dns.dns
+              (fun e s -> { cut e s with FreeBasis = FreeBasis.Own })
+              (block k d) with
+            Ranked = true }
+
     let private purely (f: Form) : Form =
         { f with
             Name = $"{f.Name}-pure"
@@ -131,6 +140,7 @@ module Form =
                 Floor.beside e (4.0 * d e * d e * k e + 4.0 * d e * k e * k e) (2.0 * d e * d e + 2.0 * d e * k e)) with
               Ranked = true }
           dual
+          own
           form "product" "eigenbasis, entries masked by importance" Dns.dns (protecting Protect.Product) (rotated 1.0)
           form "soft" "eigenbasis, entries damped by importance" Dns.dns (protecting Protect.Soft) (rotated 1.0)
           form

@@ -26,15 +26,16 @@ type Iteration =
 /// Times whole iterations of several forms in rounds, so that what the machine does beside falls on all of them alike.
 [<RequireQualifiedAccess>]
 module Iterations =
-    /// Seconds that a form is to be at work within one round, and before the first.
-    let private visit, warmUp = 0.06, 0.3
+    /// Seconds that a form is to be at work within one round.
+    [<Literal>]
+    let private Visit = 0.06
 
     /// A round has at most so many updates of a form.
     [<Literal>]
     let private MostUpdates = 20
 
-    /// Updates of a session until it has run long enough for compilers and caches to have settled; seconds an update, of the last of them.
-    let private settle (device: torch.Device) (advance: int -> float) : float =
+    /// Updates of a session for so many seconds, in which compilers and caches settle; seconds an update, of the last of them.
+    let private settle (device: torch.Device) (warmUp: float) (advance: int -> float) : float =
         let rec go spent count =
             let seconds = Clock.seconds device (fun () -> advance count |> ignore)
 
@@ -45,13 +46,13 @@ module Iterations =
 
         go 0.0 1
 
-    /// Seconds an update of every contender, a sample a round. Rounds take turns in who is first. `limit` is for the seconds of all rounds
-    /// together: slow contenders have fewer of them, but five at least (or as many as were asked for).
+    /// Seconds an update of every contender, a sample a round. Rounds take turns in who is first; each contender has run for as
+    /// long as five of them (or as many as are asked for) before. `limit` is for the seconds of all rounds together: slow contenders have fewer, but five at least.
     let rounds (device: torch.Device) (rounds: int) (limit: float) (contenders: (int -> float) list) : Timing list =
         let contenders =
             [| for advance in contenders do
-                   let seconds = settle device advance
-                   let count = int (visit / seconds) |> max 1 |> min MostUpdates
+                   let seconds = settle device (Visit * float (min 5 rounds)) advance
+                   let count = int (Visit / seconds) |> max 1 |> min MostUpdates
                    struct (advance, count, seconds * float count) |]
 
         let whole = contenders |> Array.sumBy (fun struct (_, _, seconds) -> seconds)
