@@ -48,10 +48,15 @@ let parseDevice (text: string) : Result<torch.Device, Fault list> =
         if torch.cuda.is_available () && index < torch.cuda.device_count () then
             Ok(torch.device $"cuda:{index}")
         else
+            let why =
+                match Native.cuda () with
+                | Ok() -> $"libtorch sees {torch.cuda.device_count ()} CUDA device(s) here"
+                | Error reason -> $"this libtorch has no CUDA ({reason})"
+
             Error
                 [ Fault.Contradiction(
-                      $"--device {text}: this build sees no such CUDA device",
-                      "use --device cpu, or build with -p:Torch=cuda on a machine with a GPU"
+                      $"--device {text}: {why}",
+                      $"use --device cpu, or on a machine with a GPU build with -p:Torch=cuda or name a libtorch that has CUDA in {Native.FolderVariable}"
                   ) ]
 
     match text.Split ':' with

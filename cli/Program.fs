@@ -48,13 +48,14 @@ let main argv =
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
         let command = "cmcl " + String.Join(" ", quoted)
 
-        match results.TryGetSubCommand() with
-        | Some(Run arguments) -> Commands.run command arguments
-        | Some(Verify arguments) -> Commands.verify command arguments
-        | Some(Bench arguments) -> BenchCommand.bench command arguments
-        | Some(Report arguments) -> Commands.report arguments
-        | Some(Info arguments) -> Commands.info arguments
-        | Some(Methods arguments) -> Commands.methods arguments
+        match results.TryGetSubCommand(), Native.libtorch () with
+        | Some(Report arguments), _ -> Commands.report arguments
+        | Some(Methods arguments), _ -> Commands.methods arguments
+        | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
+        | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Verify arguments), _ -> Commands.verify command arguments
+        | Some(Bench arguments), _ -> BenchCommand.bench command arguments
+        | Some(Info arguments), _ -> Commands.info arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0

@@ -21,6 +21,18 @@ let tests =
               Expect.equal rows.shape[0] (min (min c.Rank c.N) c.Da) "as many as the rank"
               same "moment" close (rows.t().mm rows) (x.t().mm x))
 
+          property "and so have those of QR, or of the spectrum where rank is missing" (fun c ->
+              let w = torch.eye (c.D, c.Da, dtype = torch.float64)
+
+              for rank, n in [ c.Rank, c.N; 9L, c.N; 9L, 80L ] do
+                  let x = planted c "x" rank n c.Da
+                  let rows = OldStep.rows w x
+                  Expect.equal rows.shape[0] (min (min rank n) c.Da) "as many as the rank"
+                  same "moment" close (rows.t().mm rows) (x.t().mm x)
+
+              let biased = torch.ones (c.D, c.Da + 1L, dtype = torch.float64)
+              Expect.equal (OldStep.rows biased (normal c "x" 20L c.Da)).shape[1] (c.Da + 1L) "a column for the bias")
+
           property "the drift is the measured deviation, in float64" (fun c ->
               let learned, xa, xb, old = kept c
               let now = heads c "now"
@@ -61,6 +73,37 @@ let tests =
               near "a" close certificate.FirstA (part da before[pair.B])
               near "b" close certificate.FirstB (part before[pair.A] db)
               near "second" close certificate.Second (part da db))
+
+          property "following changes one after the other is standing under the last of them" (fun c ->
+              let learned, xa, xb, _ = kept c
+              let rows m x = OldStep.rows (Heads.weight m learned) x
+              let first = OldStep.atEnd 1 pair c.N learned (rows pair.A xa) (rows pair.B xb)
+              Expect.equal first.Drift.Frobenius (OldStep.under learned first.Old).Drift.Frobenius "no drift at the end"
+
+              let step (standing, before: Heads) (i, moving) =
+                  let after = before |> Map.map (fun m w -> if List.contains m moving then (heads c $"change {i}").[m] else w)
+                  let changes = OldStep.changes before after
+                  Expect.equal (List.ofSeq changes.Keys) moving "what moved"
+                  let old = standing.Old
+                  let da, db = OldStep.shift changes pair.A old.A, OldStep.shift changes pair.B old.B
+                  let struct (now, certificate) = OldStep.follow da db standing
+                  let struct (earlier, drift, across) = OldStep.across before after old
+                  near "before" close standing.Drift.Relative earlier.Relative
+                  near "after" close now.Drift.Relative drift.Relative
+                  near "norm" close now.Drift.Frobenius (OldStep.drift after old).Frobenius
+                  Expect.equal (OldStep.certificate before after old) across "the certificate alone"
+                  near "first order of a" close certificate.FirstA across.FirstA
+                  near "first order of b" close certificate.FirstB across.FirstB
+                  near "second order" close certificate.Second across.Second
+
+                  if moving.Length < 2 then
+                      Expect.equal certificate.Second 0.0 "no second order of one head"
+
+                  now, after
+
+              [ 1, [ pair.A ]; 2, []; 3, [ pair.B ]; 4, [ pair.B; pair.A ]; 5, [ pair.A ] ]
+              |> List.fold step (first, learned)
+              |> ignore)
 
           testPropertyWithConfig { config with maxTest = 1000 } "the certificate is never below the truth" (fun (c: Case) ->
               use scope = torch.NewDisposeScope()
@@ -115,7 +158,17 @@ let tests =
 
               untouched "OldStep" given (fun () ->
                   OldStep.drift now old |> ignore
+                  OldStep.certificate learned now old |> ignore
                   OldStep.across learned now old |> ignore)
 
               Expect.equal (leaked (fun () -> OldStep.across learned now old |> ignore)) 0L "leaked"
+              Expect.equal (leaked (fun () -> OldStep.certificate learned now old |> ignore)) 0L "leaked"
+              let changes = OldStep.changes learned now
+              let da, db = OldStep.shift changes pair.A old.A, OldStep.shift changes pair.B old.B
+              let standing = OldStep.under learned old
+
+              untouched "OldStep.follow" (given @ OldStep.held standing @ Option.toList da) (fun () ->
+                  Expect.equal (leaked (fun () -> OldStep.follow da db standing |> ignore)) 3L "the next standing"
+                  Expect.equal (leaked (fun () -> OldStep.follow None None standing |> ignore)) 0L "the same")
+
               Expect.equal (leaked (fun () -> OldStep.ofRows 1 pair learned xa xb |> ignore)) 3L "what is kept") ]

@@ -82,7 +82,65 @@ let tests =
               for k in contrasts do
                   near "loss" tight (Retrieval.loss k ya yb) (item (Contrastive.loss k ya yb)))
 
-          test "more rows than fit a block: recall, loss, accuracy as in one piece" (fun () ->
+          property "blocks cover all rows, in order, within the budget or a row at a time" (fun c ->
+              for budget in [ 0L; 1L; 40L; 100L * c.Rank; Blocks.budget ] do
+                  let spans = Blocks.spans budget 8L c.Da c.N
+
+                  Expect.equal
+                      [ for first, count in spans do
+                            yield! [ first .. first + count - 1L ] ]
+                      [ 0L .. c.N - 1L ]
+                      "rows"
+
+                  Expect.isTrue (spans |> List.forall (fun (_, count) -> count = 1L || count * c.Da * 8L <= budget)) "budget")
+
+          property "in blocks of any size, ties across their borders too: as in one piece" (fun c ->
+              // Whole numbers: scores are exact, so that ties are ties wherever a block ends.
+              let ya, yb, prototypes = coarse c "ya" c.N, coarse c "yb" c.N, coarse c "classes" 4L
+              let labels = [| for i in 0 .. int c.N - 1 -> int64 (i % 5) - 1L |]
+              let raw = contrasts |> List.filter (fun k -> k.Scoring = Scoring.Raw)
+
+              for budget in [ 1L; 8L * c.N; 8L * c.N * (1L + c.N / 2L) ] do
+                  let ks = [ 1; 3; 10 ]
+
+                  for k, inBlocks, whole in List.zip3 ks (Retrieval.recallWithin budget ks ya yb) (Retrieval.recall ks ya yb) do
+                      near $"recall@{k}" tight inBlocks whole
+
+                  let accuracy = Retrieval.accuracyWithin budget ya prototypes labels
+                  let whole = Retrieval.accuracy ya prototypes labels
+                  near "accuracy" tight accuracy whole
+
+                  for k in raw do
+                      near "loss" tight (Retrieval.lossWithin budget c.N k ya yb) (Retrieval.loss k ya yb)
+
+                      for (metric, inBlocks), (_, whole) in
+                          List.zip (Retrieval.figuresWithin budget k ya yb) (Retrieval.figures k ya yb) do
+                          near metric tight inBlocks whole)
+
+          property "both directions by hand, ties shared" (fun c ->
+              let ya, yb = coarse c "ya" c.N, coarse c "yb" c.N
+              let scores = values (ya.mm (yb.t ()))
+              let figures = Map(Retrieval.figures contrasts.Head ya yb)
+
+              for k in [ 1; 5; 10 ] do
+                  near $"r{k}_ab" tight figures[$"r{k}_ab"] (sorted k scores id)
+                  near $"r{k}_ba" tight figures[$"r{k}_ba"] (sorted k (Array.transpose scores) id))
+
+          property "the loss in batches is the mean of theirs" (fun c ->
+              let ya, yb = normal c "ya" c.N c.D, normal c "yb" c.N c.D
+
+              for k in contrasts do
+                  for size in 1L .. c.N do
+                      let batch (y: torch.Tensor) i = y.narrow (0L, i * size, size)
+                      let losses = [ for i in 0L .. c.N / size - 1L -> Retrieval.loss k (batch ya i) (batch yb i) ]
+                      near $"batches of {size}" tight (Retrieval.lossInBatches size k ya yb) (List.average losses))
+
+          test "no rows, no figures" (fun () ->
+              let none = torch.ones (0L, 3L)
+              Expect.all (Retrieval.figures contrasts.Head none none) (snd >> Double.IsNaN) "NaN"
+              Expect.isTrue (Double.IsNaN(Retrieval.loss contrasts.Head none none)) "NaN")
+
+          test "more rows than the budget holds: recall and loss as in one piece" (fun () ->
               let n = 4200L
               let make purpose = (Seed.normal [ n; 3L ] (Seed.ofInt 1 |> Seed.split purpose)).``to`` torch.float32
               let q, k = make "q", make "k"
@@ -105,11 +163,15 @@ let tests =
               near "mean" tight figures["r5"] (0.5 * (figures["r5_ab"] + figures["r5_ba"]))
               near "loss" tight figures["loss"] (Retrieval.loss k ya yb))
 
-          property "leaves its inputs as they are" (fun c ->
+          property "leaves its inputs as they are, and no tensor" (fun c ->
               let ya, yb = normal c "ya" c.N c.D, normal c "yb" c.N c.D
 
-              untouched "Retrieval" [ ya; yb ] (fun () ->
+              let all () =
                   for k in contrasts do
                       Retrieval.figures k ya yb |> ignore
+                      Retrieval.figuresWithin 1L k ya yb |> ignore
 
-                  Retrieval.accuracy ya yb [| 0L .. c.N - 1L |])) ]
+                  Retrieval.accuracy ya yb [| 0L .. c.N - 1L |] |> ignore
+
+              untouched "Retrieval" [ ya; yb ] all
+              Expect.equal (leaked all) 0L "leaked") ]

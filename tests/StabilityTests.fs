@@ -56,6 +56,24 @@ let tests =
               let rounded = Stability.deviation pair (Heads.map f32 h) (Heads.map f32 now) (f32 xa) (f32 xb)
               near "in single" single rounded.Relative d.Relative)
 
+          property "in blocks of any size as in one piece, from outputs as from scores" (fun c ->
+              let before, now = heads c "before", heads c "now"
+              let xa, xb = normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
+              let whole = Stability.deviation pair before now xa xb
+              let outputs (h: Heads) = Heads.outputs h[pair.A] xa, Heads.outputs h[pair.B] xb
+              let ya, yb = outputs now
+
+              let earlier = [ EarlierScores.Outputs(outputs before); EarlierScores.Whole(Alignment.between pair before xa xb) ]
+
+              for budget in [ 1L; 16L * c.N; 16L * c.N * (1L + c.N / 2L); Blocks.budget ] do
+                  for d in
+                      Stability.deviationWithin budget pair before now xa xb
+                      :: [ for e in earlier -> Stability.sinceWithin budget e ya yb ] do
+                      near "mean" tight d.Mean whole.Mean
+                      near "max" tight d.Max whole.Max
+                      near "rms" tight d.Rms whole.Rms
+                      near "relative" tight d.Relative whole.Relative)
+
           test "no block outlives the next" (fun () ->
               let x = torch.ones (8L * 1024L, 2L, dtype = torch.float64)
               let h: Heads = Map [ pair.A, torch.eye (2L, dtype = torch.float64); pair.B, torch.eye (2L, dtype = torch.float64) ]
@@ -65,9 +83,15 @@ let tests =
               Stability.deviation pair h h x x |> ignore
               Expect.isLessThan (torch.Tensor.PeakCount - peak) 50L $"tensors beside {ballast.Length}")
 
-          property "leaves its inputs as they are" (fun c ->
+          property "leaves its inputs as they are, and no tensor" (fun c ->
               let h, now = heads c "h", heads c "now"
               let xa, xb = normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
 
-              untouched "Stability" (xa :: xb :: Heads.tensors h @ Heads.tensors now) (fun () ->
-                  Stability.deviation pair h now xa xb)) ]
+              let old = Alignment.between pair h xa xb
+
+              let all () =
+                  Stability.deviation pair h now xa xb |> ignore
+                  Stability.sinceWithin 1L (EarlierScores.Whole old) xa xa |> ignore
+
+              untouched "Stability" (xa :: xb :: old :: Heads.tensors h @ Heads.tensors now) all
+              Expect.equal (leaked all) 0L "leaked") ]

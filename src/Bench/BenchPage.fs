@@ -73,7 +73,9 @@ module BenchPage =
             [ for i in shown ->
                   cells (
                       [ i.Form; place i ]
-                      @ List.map (fun seconds -> number "0.00" (1e3 * seconds)) [ i.Timing.Median; i.Timing.Minimum; i.Timing.Spread ]
+                      @ List.map
+                          (fun seconds -> number "0.00" (1e3 * seconds))
+                          [ i.Timing.Median; i.Timing.Minimum; i.Timing.Spread ]
                       @ [ optional i.OverNone; number "0.00" (i.Work.Operations / 1e9); number "0" (i.Work.Bytes / 1e6) ]
                       @ [ number "0.00" (1e3 * i.Floor); number "0.00" i.TimesFloor ]
                   ) ]

@@ -34,22 +34,6 @@ type Ceilings =
         Copy: float
     }
 
-/// Waiting for a device, and clocks.
-[<RequireQualifiedAccess>]
-module Clock =
-    /// Waits until the device has done what it was given; a CPU has.
-    let settle (device: torch.Device) : unit =
-        if device.``type`` = DeviceType.CUDA then
-            torch.cuda.synchronize device
-
-    /// Seconds that `act` takes, from a device at rest to a device at rest.
-    let seconds (device: torch.Device) (act: unit -> unit) : float =
-        settle device
-        let watch = Stopwatch.StartNew()
-        act ()
-        settle device
-        watch.Elapsed.TotalSeconds
-
 [<RequireQualifiedAccess>]
 module Ceilings =
     let private best (device: torch.Device) (act: unit -> unit) : float =

@@ -115,7 +115,11 @@ module Frame =
                     Tensors.product (reached * shares) (reached.t ()))
                 |> Seq.reduce (+)
 
-            let common = Tensors.product beyond (Spectrum.decompose energy).Vectors
+            // What is zero beside all energies has eigenvectors of rounding, which differ from machine to machine.
+            let found = Spectrum.decompose energy
+            let floor = float d * Tolerance.epsilon Dtype.Float64 * float frames.Count
+            let reached = found.Values |> Array.filter (fun v -> v > floor) |> Array.length
+            let common = Tensors.product beyond (Spectrum.complete (Spectrum.leading reached found))
 
             let bases =
                 leading
@@ -199,7 +203,9 @@ module Frame =
                 use scope = torch.NewDisposeScope()
                 let weighted = importance * (at nu).square()
                 let slope = (importance * weighted / (importance * nu.ToScalar() + 1.0.ToScalar())).sum()
-                struct (Tensors.toFloat (weighted.sum ()), Tensors.toFloat slope)
+                // Both at once: each reading waits for the device.
+                let both = torch.stack([| weighted.sum (); slope |]).``to``(torch.float64).cpu().data<float>()
+                struct (both[0L], both[1L])
 
             match multiplier budget sums with
             | ValueNone -> change.clone ()

@@ -41,6 +41,18 @@ module Heads =
     let globalParameter (pair: Pair) (heads: Heads) : torch.Tensor =
         Tensors.scoped (fun () -> Tensors.product ((weight pair.A heads).t()) (weight pair.B heads))
 
+    /// The modalities whose weight is another than before, or was not there before. Example: `Heads.moved heads after`.
+    let moved (before: Heads) (after: Heads) : Set<Modality> =
+        let stayed m (w: torch.Tensor) =
+            match Map.tryFind m before with
+            | Some v -> obj.ReferenceEquals(v, w) || v.Equals w
+            | None -> false
+
+        set
+            [ for KeyValue(m, w) in after do
+                  if not (stayed m w) then
+                      m ]
+
     /// Every weight by a function of it, in a map of the same modalities. Example: `heads |> Heads.map (fun w -> w.neg ())`.
     let map (f: torch.Tensor -> torch.Tensor) (heads: Heads) : Heads = Map.map (fun _ w -> f w) heads
 

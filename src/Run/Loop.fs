@@ -45,9 +45,15 @@ module Loop =
     let updates (settings: Settings) (counts: int64 list) : int64 =
         int64 settings.Epochs * List.sumBy (batches settings.Batch) counts
 
-    let private ordered (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
+    let private ordered
+        (settings: Settings)
+        (seed: Seed)
+        (device: torch.Device)
+        (counts: int64 list)
+        : (int * torch.Tensor) list =
         let ofTask i n =
             let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
+            let order = order.``to`` device
 
             let size = batchRows settings.Batch n
 
@@ -62,13 +68,12 @@ module Loop =
             List.ofArray all
 
     /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
-    let private epochRows (settings: Settings) (seed: Seed) (counts: int64 list) : (int * torch.Tensor) list =
-        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed counts)
+    let private epochRows (settings: Settings) (seed: Seed) (data: Task list) : (int * torch.Tensor) list =
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.A.device (data |> List.map _.Count))
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) : Batch =
         let data = session.Data[task]
-        let rows = rows.``to`` data.A.device
 
         { Task = task
           Pair = data.Pair
@@ -120,7 +125,7 @@ module Loop =
         /// The mean loss of an epoch's batches, if all are finite.
         let epoch (number: int) : float option =
             use scope = torch.NewDisposeScope()
-            let batches = epochRows settings (Seed.split $"epoch {number}" seed) counts
+            let batches = epochRows settings (Seed.split $"epoch {number}" seed) session.Data
 
             let rec onCpu sum batches' =
                 match batches' with
@@ -180,14 +185,13 @@ module Loop =
     /// state belong.
     let advance (purely: bool) (settings: Settings) (seed: Seed) (owner: DisposeScope) (session: Session) : int -> float =
         let stepper = (if purely then Stepper.pure' else fast settings) session owner
-        let counts = session.Data |> List.map _.Count
         let mutable epoch = 0
         let mutable waiting = []
 
         let update () : torch.Tensor =
             if waiting.IsEmpty then
                 epoch <- epoch + 1
-                waiting <- epochRows settings (Seed.split $"epoch {epoch}" seed) counts
+                waiting <- epochRows settings (Seed.split $"epoch {epoch}" seed) session.Data
                 owner.Attach [ for _, rows in waiting -> rows :> IDisposable ] |> ignore
 
             use scope = torch.NewDisposeScope()

@@ -1,21 +1,18 @@
 namespace Cmcl
 
 open System
+open System.Collections.Generic
 open TorchSharp
 
 /// One figure that a run measured: after which step (0 is before training), of which step's data, what.
 type Reading = { Step: int; Task: int; Metric: string; Value: float }
 
-/// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
-type internal Bench =
-    { Stream: Stream
-      Device: torch.Device
-      Split: Split
-      Settings: Settings }
-
 /// What a run measures after every step.
 [<RequireQualifiedAccess>]
 module internal Readings =
+    /// Bytes held from one round to the next: 256 MiB.
+    let budget: int64 = 256L <<< 20
+
     /// A step's training rows, in the type and where it is trained.
     let task (bench: Bench) (step: Step) : Task =
         let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
@@ -28,83 +25,236 @@ module internal Readings =
 
     let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
 
-    /// Retrieval, accuracy and loss of every step's data under these heads, steps to come included.
-    let evaluate (bench: Bench) (heads: Heads) (after: int) : Reading list =
-        [ for step in bench.Stream.Steps do
-              use scope = torch.NewDisposeScope()
-              let contrast = Settings.contrast bench.Settings
-              let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device bench.Split step
-              let ya, yb = outputs heads step.Pair.A xa, outputs heads step.Pair.B xb
+    let private outputsOf (bench: Bench) (heads: Heads) (rows: Rows) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            Stream.gather bench.Settings.Dtype bench.Device (Round.bank bench rows) rows.Numbers |> outputs heads rows.Modality)
 
-              let accuracy =
-                  match step.Accuracy with
-                  | None -> []
-                  | Some a ->
-                      let items = if a.Items = step.A.Name then ya else yb
-                      let prototypes = a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
-                      let prepare = Alignment.prepare contrast.Scoring
-                      let labels = Stream.rows bench.Split step |> Array.map (fun row -> a.Labels[int row])
-                      [ "acc", Retrieval.accuracy (prepare items) (prepare (outputs heads a.Modality prototypes)) labels ]
+    /// Outputs of both sides of a step's rows: those that the round holds, or made for the caller.
+    let private pairOutputs (bench: Bench) (round: Round) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
+        let of' rows = Map.tryFind rows round.Outputs |> Option.defaultWith (fun () -> outputsOf bench round.Heads rows)
 
-              for metric, value in accuracy @ Retrieval.figures contrast ya yb do
-                  if Double.IsFinite value then
-                      { Step = after
-                        Task = step.Index
-                        Metric = metric
-                        Value = value } ]
+        let a, b = Round.rows split step
+        struct (of' a, of' b)
 
-    /// How far the scores of every earlier step moved since its own end: of its training rows, and of the measured rows.
-    let deviations (bench: Bench) (atEnd: Map<int, Heads>) (heads: Heads) (after: int) : Reading list =
-        [ for step in bench.Stream.Steps do
-              match Map.tryFind step.Index atEnd with
-              | Some before when step.Index < after ->
-                  use scope = torch.NewDisposeScope()
+    /// The next round, with outputs of whatever it holds; those of heads that did not move are the same tensors.
+    let private next (bench: Bench) (previous: Round) (heads: Heads) (over: Step list) : Round =
+        let moved = Heads.moved previous.Heads heads
 
-                  let measure split =
-                      let struct (xa, xb) = Stream.features bench.Settings.Dtype bench.Device split step
-                      Stability.deviation step.Pair before heads xa xb
+        let wanted =
+            [ for split, steps in [ bench.Split, bench.Stream.Steps; Split.Train, over ] do
+                  for step in steps do
+                      if previous.Holds.Contains step.Index then
+                          let a, b = Round.rows split step
+                          yield! [ a; b ] ]
+            |> List.distinct
 
-                  let trained, held = measure Split.Train, measure bench.Split
+        let outputs rows =
+            match Map.tryFind rows previous.Outputs with
+            | Some y when not (moved.Contains rows.Modality) -> y
+            | _ -> outputsOf bench heads rows
 
-                  for metric, value in
-                      [ "deviation_mean", trained.Mean
-                        "deviation_rms", trained.Rms
-                        "deviation_max", trained.Max
-                        "deviation_rel", trained.Relative
-                        "deviation_test_rel", held.Relative ] do
-                      { Step = after
-                        Task = step.Index
-                        Metric = metric
-                        Value = value }
-              | _ -> () ]
+        { previous with
+            Heads = heads
+            Moved = moved
+            Outputs = Map [ for rows in wanted -> rows, outputs rows ] }
 
-    /// What is kept of a step, for `certified` at later ones.
-    let remember (bench: Bench) (heads: Heads) (step: Step) : OldStep =
+    let private readings (after: int) (step: Step) (found: (string * float) list) : Reading list =
+        [ for metric, value in found do
+              { Step = after
+                Task = step.Index
+                Metric = metric
+                Value = value } ]
+
+    /// Outputs of all classes' prototypes, as scores want them, once for all steps that share them.
+    let private classes (bench: Bench) (heads: Heads) : Accuracy -> torch.Tensor =
+        let same (a: Accuracy) (b: Accuracy) = obj.ReferenceEquals(a.Prototypes, b.Prototypes) && a.Modality = b.Modality
+        let scoring = bench.Settings.Scoring
+
+        let prepare (a: Accuracy) =
+            Tensors.scoped (fun () ->
+                a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
+                |> outputs heads a.Modality
+                |> Alignment.prepare scoring)
+
+        let add known (a: Accuracy) = if List.exists (fst >> same a) known then known else (a, prepare a) :: known
+        let known = bench.Stream.Steps |> List.choose _.Accuracy |> List.fold add []
+        fun a -> known |> List.find (fst >> same a) |> snd
+
+    /// Recall, accuracy and loss of a step's measured rows.
+    let private figures (bench: Bench) (round: Round) (classes: Accuracy -> torch.Tensor) (step: Step) : (string * float) list =
         use scope = torch.NewDisposeScope()
-        let struct (xa, xb) = Stream.features Dtype.Float64 bench.Device Split.Train step
-        let kept = OldStep.ofRows step.Index step.Pair heads xa xb
+        let scoring = bench.Settings.Scoring
+        let struct (ya, yb) = pairOutputs bench round bench.Split step
+        let a, b = Alignment.prepare scoring ya, Alignment.prepare scoring yb
 
-        for t in OldStep.tensors kept do
-            scope.MoveToOuter t |> ignore
+        let accuracy =
+            match step.Accuracy with
+            | None -> []
+            | Some accuracy ->
+                let items = if accuracy.Items = step.A.Name then a else b
+                let labels = Stream.rows bench.Split step |> Array.map (fun row -> accuracy.Labels[int row])
+                [ "acc", Retrieval.accuracy items (classes accuracy) labels ]
 
-        kept
+        let prepared =
+            { Settings.contrast bench.Settings with
+                Scoring = Scoring.Raw }
 
-    /// Of every earlier step, without its rows: how far all its training scores have moved since its end, and the bounds that
-    /// its certificate gives on the last step's part in that and on the whole.
-    let certified (bench: Bench) (before: Heads) (heads: Heads) (old: OldStep list) (after: int) : Reading list =
-        [ for s in old do
-              let struct (earlier, now, certificate) = OldStep.across before heads s
-              let step = OldStep.relative s certificate.Bound + OldStep.rounding bench.Settings.Dtype s
+        accuracy @ Retrieval.figures prepared a b |> List.filter (snd >> Double.IsFinite)
 
-              for metric, value in
-                  [ "monitor_rms", now.Rms
-                    "monitor_rel", now.Relative
-                    "bound_step_rel", step
-                    "bound_rel", earlier.Relative + step ] do
-                  { Step = after
-                    Task = s.Index
-                    Metric = metric
-                    Value = value } ]
+    /// The modalities that a step's figures depend on.
+    let private seenBy (step: Step) : Modality list =
+        Pair.members step.Pair @ (step.Accuracy |> Option.map _.Modality |> Option.toList)
+
+    /// Retrieval, accuracy and loss of every step's data under the round's heads, steps to come included.
+    let private evaluated (bench: Bench) (round: Round) : Round =
+        use scope = torch.NewDisposeScope()
+        let classes = classes bench round.Heads
+
+        let found (step: Step) =
+            match Map.tryFind step.Index round.Figures with
+            | Some found when not (Round.moved round (seenBy step)) -> found
+            | _ -> figures bench round classes step
+
+        { round with
+            Figures = Map [ for step in bench.Stream.Steps -> step.Index, found step ] }
+
+    let private evaluation (bench: Bench) (round: Round) (after: int) : Reading list =
+        bench.Stream.Steps |> List.collect (fun step -> readings after step round.Figures[step.Index])
+
+    /// A round without steps that are over.
+    let evaluate (bench: Bench) (previous: Round) (heads: Heads) (after: int) : struct (Reading list * Round) =
+        Tensors.scopedWith (fun struct (_, round) -> Round.tensors round) (fun () ->
+            let round = next bench previous heads [] |> evaluated bench
+            struct (evaluation bench round after, round))
+
+    /// A step's scores at its end: held, or to be made of the outputs then.
+    let private earlier (bench: Bench) (p: Past) (split: Split) (held: Held -> torch.Tensor) : EarlierScores =
+        match p.Held with
+        | Some h -> EarlierScores.Whole(held h)
+        | None ->
+            let a, b = Round.rows split p.Step
+            EarlierScores.Outputs(outputsOf bench p.AtEnd a, outputsOf bench p.AtEnd b)
+
+    /// How far the scores of a step that is over moved since its end: of its training rows, and of the measured rows.
+    let private deviated (bench: Bench) (round: Round) (p: Past) : Past =
+        let since split held =
+            use scope = torch.NewDisposeScope()
+            let struct (ya, yb) = pairOutputs bench round split p.Step
+            Stability.since (earlier bench p split held) ya yb
+
+        if p.Deviations.IsSome && not (Round.moved round (Pair.members p.Step.Pair)) then
+            p
+        else
+            let trained, measured = since Split.Train _.TrainedThen, since bench.Split _.MeasuredThen
+
+            { p with
+                Deviations =
+                    Some
+                        [ "deviation_mean", trained.Mean
+                          "deviation_rms", trained.Rms
+                          "deviation_max", trained.Max
+                          "deviation_rel", trained.Relative
+                          "deviation_test_rel", measured.Relative ] }
+
+    /// What a change of heads makes of every kept row, once for all steps that share them.
+    let private shifts (changes: Heads) (past: Past list) : torch.Tensor -> torch.Tensor option =
+        let made = Dictionary(HashIdentity.Reference)
+
+        for p in past do
+            if p.Held.IsSome then
+                for m, rows in [ p.Step.Pair.A, p.Kept.A; p.Step.Pair.B, p.Kept.B ] do
+                    if not (made.ContainsKey rows) then
+                        made[rows] <- OldStep.shift changes m rows
+
+        fun rows -> made[rows]
+
+    /// Of a step that is over, without its rows: how far all its training scores have moved since its end, and the bounds that its
+    /// certificate gives on the last step's part in that and on the whole.
+    let private certified
+        (bench: Bench)
+        (before: Heads)
+        (heads: Heads)
+        (shift: torch.Tensor -> torch.Tensor option)
+        (p: Past)
+        : Past * (string * float) list =
+        let p, struct (earlier, now, certificate) =
+            match p.Held with
+            | Some h ->
+                let struct (standing, certificate) = OldStep.follow (shift p.Kept.A) (shift p.Kept.B) h.Standing
+                { p with Held = Some { h with Standing = standing } }, struct (h.Standing.Drift, standing.Drift, certificate)
+            | None -> p, OldStep.across before heads p.Kept
+
+        let step = OldStep.relative p.Kept certificate.Bound + OldStep.rounding bench.Settings.Dtype p.Kept
+
+        p,
+        [ "monitor_rms", now.Rms
+          "monitor_rel", now.Relative
+          "bound_step_rel", step
+          "bound_rel", earlier.Relative + step ]
+
+    /// The rows to keep of some training rows: those of a step that had the same ones, or made of them.
+    let private keptRows (bench: Bench) (round: Round) (wanted: Rows) : torch.Tensor =
+        let ofPast (p: Past) =
+            let a, b = Round.rows Split.Train p.Step
+
+            if a = wanted then Some p.Kept.A
+            elif b = wanted then Some p.Kept.B
+            else None
+
+        round.Past
+        |> List.tryPick ofPast
+        |> Option.defaultWith (fun () ->
+            Tensors.scoped (fun () ->
+                Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers
+                |> OldStep.rows (Heads.weight wanted.Modality round.Heads)))
+
+    /// All n × n scores of a step's rows, float64.
+    let private scores (bench: Bench) (round: Round) (split: Split) (step: Step) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let struct (ya, yb) = pairOutputs bench round split step
+            Tensors.product (ya.``to`` torch.float64) (yb.``to``(torch.float64).t()))
+
+    /// What is kept of a step that is over, and what is held of it where the budget has room.
+    let private finish (bench: Bench) (round: Round) (step: Step) : Past =
+        let a, b = Round.rows Split.Train step
+
+        let standing =
+            OldStep.atEnd step.Index step.Pair step.Train.LongLength round.Heads (keptRows bench round a) (keptRows bench round b)
+
+        { Step = step
+          AtEnd = round.Heads
+          Kept = standing.Old
+          Held =
+            if round.Holds.Contains step.Index then
+                Some
+                    { TrainedThen = scores bench round Split.Train step
+                      MeasuredThen = scores bench round bench.Split step
+                      Standing = standing }
+            else
+                None
+          Deviations = None }
+
+    /// All that is measured when a step is over, and what the next round goes on from.
+    let after (bench: Bench) (previous: Round) (heads: Heads) (step: Step) : struct (Reading list * Round) =
+        Tensors.scopedWith (fun struct (_, round) -> Round.tensors round) (fun () ->
+            let over = [ for p in previous.Past -> p.Step ] @ [ step ]
+            let round = next bench previous heads over |> evaluated bench
+            let past = round.Past |> List.map (deviated bench round)
+            let shift = shifts (OldStep.changes previous.Heads heads) past
+            let certified = past |> List.map (certified bench previous.Heads heads shift)
+            let ofPast (p: Past, found) = readings step.Index p.Step found
+
+            let round =
+                { round with
+                    Past = List.map fst certified @ [ finish bench round step ] }
+
+            let kept = Round.kept round |> List.collect OldStep.tensors |> List.sumBy Tensors.bytes
+
+            struct (evaluation bench round step.Index
+                    @ (past |> List.collect (fun p -> ofPast (p, Option.defaultValue [] p.Deviations)))
+                    @ List.collect ofPast certified
+                    @ readings step.Index step [ "bytes_monitor", float kept ],
+                    round))
 
     /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
@@ -112,12 +262,4 @@ module internal Readings =
         use scope = torch.NewDisposeScope()
         let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
         let size = Loop.batchRows bench.Settings.Batch task.Count
-
-        let losses =
-            [ for b in 0L .. task.Count / size - 1L ->
-                  Retrieval.loss
-                      (Settings.contrast bench.Settings)
-                      (ya.narrow (0L, b * size, size))
-                      (yb.narrow (0L, b * size, size)) ]
-
-        List.average losses
+        Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb

@@ -54,12 +54,6 @@ type Outcome =
 /// One method with one seed over one stream: train, measure, step after step.
 [<RequireQualifiedAccess>]
 module Train =
-    /// Seconds that something took, and what it gave.
-    let private timed (f: unit -> 'a) : struct (float * 'a) =
-        let watch = Stopwatch.StartNew()
-        let result = f ()
-        struct (watch.Elapsed.TotalSeconds, result)
-
     /// Hands heads and memory over to the caller's scope.
     let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
         for t in Seq.append heads.Values memory.Values do
@@ -72,9 +66,9 @@ module Train =
             | Some kept when obj.ReferenceEquals(kept, t) -> ()
             | _ -> t.Dispose()
 
-    /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
-    /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
-    let run
+    /// `run`, with another budget than `Readings.budget` of bytes to hold for measuring; the figures are the same to rounding.
+    let runHolding
+        (budget: int64)
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
@@ -117,7 +111,7 @@ module Train =
                   Old = old
                   Remaining = stream.Steps |> List.filter (fun s -> s.Index >= at.Index) |> List.length }
 
-            let struct (preparing, session) = timed (fun () -> m.Begin context memory heads tasks)
+            let struct (preparing, session) = Clock.timed device (fun () -> m.Begin context memory heads tasks)
 
             for text in session.Remarks do
                 observer.Tell(Event.Remark(at, text))
@@ -140,13 +134,13 @@ module Train =
                           Session = session } }
 
             let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
-            let struct (training, trained) = timed (fun () -> Loop.train settings order watch session)
+            let struct (training, trained) = Clock.timed device (fun () -> Loop.train settings order watch session)
 
             match trained with
             | Error epoch -> diverged at epoch
             | Ok trained ->
                 let struct (finishing, (heads, memory)) =
-                    timed (fun () ->
+                    Clock.timed device (fun () ->
                         let heads = session.Finish trained
                         heads, m.End context memory heads tasks)
 
@@ -194,37 +188,43 @@ module Train =
 
         let only readings = { Readings = readings; Losses = []; Spectra = [] }
 
-        let start = only (Readings.evaluate bench initial 0)
+        let struct (readings, round) = Readings.evaluate bench (Round.start budget bench initial) initial 0
+        let start = only readings
 
-        let rec stepByStep steps before memory old atEnd sofar outcome =
+        let rec stepByStep steps before memory round sofar outcome =
             match steps with
             | [] -> Ok outcome
             | step :: rest ->
-                match session [ step ] memory old before sofar with
+                match session [ step ] memory (Round.kept round) before sofar with
                 | Error faults -> Error faults
                 | Ok(heads, next, outcomeOfStep, sofar) ->
                     forget memory next
                     observer.Save step heads
 
-                    let kept = old @ [ Readings.remember bench heads step ]
-
-                    let measured =
-                        Readings.evaluate bench heads step.Index
-                        @ Readings.deviations bench atEnd heads step.Index
-                        @ Readings.certified bench before heads old step.Index
-                        @ [ { Step = step.Index
-                              Task = step.Index
-                              Metric = "bytes_monitor"
-                              Value = kept |> List.collect OldStep.tensors |> List.sumBy Tensors.bytes |> float } ]
+                    let struct (measured, nextRound) = Readings.after bench round heads step
+                    Round.forget round nextRound
 
                     let outcome = join (join outcome outcomeOfStep) (only measured)
-                    stepByStep rest heads next kept (Map.add step.Index heads atEnd) sofar outcome
+                    stepByStep rest heads next nextRound sofar outcome
 
         match m.Curriculum with
         | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
-        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty [] Map.empty 0L start
+        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty round 0L start
         | Curriculum.AllAtOnce ->
             session stream.Steps Map.empty [] initial 0L
             |> Result.map (fun (heads, _, outcome, _) ->
                 observer.Save last heads
-                join (join start outcome) (only (Readings.evaluate bench heads last.Index)))
+                let struct (readings, _) = Readings.evaluate bench round heads last.Index
+                join (join start outcome) (only readings))
+
+    /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
+    /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
+    let run
+        (stream: Stream)
+        (device: torch.Device)
+        (split: Split)
+        (seed: int)
+        (observer: Observer)
+        (plan: Plan)
+        : Result<Outcome, Fault list> =
+        runHolding Readings.budget stream device split seed observer plan

@@ -36,6 +36,8 @@ type Fault =
     | UnknownKey of where: string * key: string * known: string list
     /// A key of a description that has to be there: where, the key.
     | MissingKey of where: string * key: string
+    /// No libtorch to compute with, and what the loader said.
+    | NoLibtorch of reason: string
 
     /// One sentence or two: what was expected, what came, what to do.
     member fault.Message: string =
@@ -68,6 +70,8 @@ type Fault =
             | Some name -> $"{where} has an unknown key '{key}'; did you mean '{name}'? Known: {names}."
             | None -> $"{where} has an unknown key '{key}'. Known: {names}."
         | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
+        | NoLibtorch reason ->
+            $"libtorch cannot be loaded: {reason}. Set {Native.FolderVariable} to the folder of a libtorch 2.10, such as Python's torch/lib, or build with -p:Torch=cpu."
 
     /// The known name that is close enough to be a slip of the keyboard.
     static member private Nearest (given: string) (known: string list) : string option =

@@ -71,9 +71,18 @@ module Native =
 
         changed
 
-    let private tryLoad (path: string) =
-        let mutable handle = 0n
-        NativeLibrary.TryLoad(path, &handle)
+    /// What the loader says, without .NET's advice around it.
+    let private said (message: string) : string =
+        message.Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries) |> Array.last
+
+    /// The library's handle goes nowhere: it stays loaded, and those that need it find it by its own name.
+    let private tryLoad (path: string) : Result<unit, string> =
+        try
+            NativeLibrary.Load path |> ignore
+            Ok()
+        with
+        | :? DllNotFoundException
+        | :? BadImageFormatException as e -> Error(said e.Message)
 
     let private cacheFolder () =
         let root =
@@ -91,10 +100,7 @@ module Native =
     let private patchedCopy (shim: string) =
         let bytes = File.ReadAllBytes shim
 
-        if weakenVersion "GLIBCXX_3.4.32" bytes then
-            let digest = Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
-
-            let folder = Path.Combine(cacheFolder (), digest)
+        let write (folder: string) =
             let target = Path.Combine(folder, shimName)
 
             if not (File.Exists target) then
@@ -103,7 +109,16 @@ module Native =
                 File.WriteAllBytes(temp, bytes)
                 File.Move(temp, target, true)
 
-            Some target
+            target
+
+        if weakenVersion "GLIBCXX_3.4.32" bytes then
+            let digest = Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
+
+            try
+                Some(write (Path.Combine(cacheFolder (), digest)))
+            with
+            | :? IOException
+            | :? UnauthorizedAccessException -> Some(write (Directory.CreateTempSubdirectory "cmcl").FullName)
         else
             None
 
@@ -112,52 +127,89 @@ module Native =
         | null -> AppContext.BaseDirectory
         | dir -> dir
 
+    let private chosen: string option =
+        match Environment.GetEnvironmentVariable FolderVariable with
+        | null
+        | "" -> None
+        | folder -> Some folder
+
     let private nativeFolders () =
         let managed = folderOf typeof<torch>
 
         let under dir = Path.Combine(dir, "runtimes", "linux-x64", "native")
 
-        let chosen =
-            match Environment.GetEnvironmentVariable FolderVariable with
-            | null
-            | "" -> []
-            | dir -> [ dir ]
-
         // The last two are for scripts that reference packages: PACKAGES/torchsharp/VERSION/lib/net8.0/TorchSharp.dll.
         let package = Path.GetFullPath(Path.Combine(managed, "..", ".."))
         let packages = Path.GetFullPath(Path.Combine(package, "..", ".."))
 
-        chosen
-        @ [ managed
-            under managed
-            under AppContext.BaseDirectory
-            under package
-            under (Path.Combine(packages, "libtorch-cpu-linux-x64", "2.10.0")) ]
+        [ match chosen with
+          | Some folder ->
+              folder
+              Path.Combine(folder, "lib")
+          | None -> ()
+          managed
+          under managed
+          under AppContext.BaseDirectory
+          under package
+          under (Path.Combine(packages, "libtorch-cpu-linux-x64", "2.10.0")) ]
         |> List.distinct
 
-    let private load () =
-        if OperatingSystem.IsLinux() then
+    /// What was loaded: why libtorch was not, and why its part for CUDA was not.
+    type private Loaded =
+        { Libtorch: Result<unit, string>
+          Cuda: Result<unit, string> }
+
+    let private load () : Loaded =
+        if not (OperatingSystem.IsLinux()) then
+            { Libtorch = Ok(); Cuda = Ok() }
+        else
             // libgomp spins at its barriers unless told otherwise, which on a busy machine costs a time slice per
             // operation. It reads the environment when it is loaded, and .NET's own setter does not reach it.
             setenv ("OMP_WAIT_POLICY", "passive", 0) |> ignore
             let folders = nativeFolders ()
+            let has name folder = File.Exists(Path.Combine(folder, name))
+            let home = folders |> List.tryFind (has "libtorch_cpu.so")
 
-            let find name = folders |> List.map (fun d -> Path.Combine(d, name)) |> List.tryFind File.Exists
-            // By full path where we know it, or else by name (LD_LIBRARY_PATH); dependencies first.
-            for name in [ "libc10.so"; "libtorch_cpu.so"; "libc10_cuda.so"; "libtorch_cuda.so"; "libtorch.so" ] do
-                match find name with
-                | Some path -> tryLoad path |> ignore
-                | None ->
-                    if not (name.Contains "cuda") then
-                        tryLoad name |> ignore
+            // All of one libtorch, by full path, from where each part finds its own dependencies; by name (LD_LIBRARY_PATH) only
+            // where none is known.
+            let part name =
+                match home with
+                | Some folder when has name folder -> tryLoad (Path.Combine(folder, name))
+                | Some folder -> Error $"'{folder}' has no {name}"
+                | None -> tryLoad name
 
-            match find shimName with
-            | Some shim ->
-                if not (tryLoad shim) then
-                    patchedCopy shim |> Option.iter (tryLoad >> ignore)
-            | None -> ()
+            // Dependencies first. What registers CUDA has to be there before libtorch is first asked for it.
+            let parts =
+                Map
+                    [ for name in [ "libc10.so"; "libtorch_cpu.so"; "libc10_cuda.so"; "libtorch_cuda.so"; "libtorch.so" ] ->
+                          name, part name ]
+
+            let shim =
+                match List.tryFind (has shimName) folders with
+                | None -> tryLoad shimName
+                | Some folder ->
+                    let path = Path.Combine(folder, shimName)
+
+                    match tryLoad path with
+                    | Ok() -> Ok()
+                    | refused -> patchedCopy path |> Option.map tryLoad |> Option.defaultValue refused
+
+            let asked =
+                match chosen with
+                | Some folder when home <> Some folder && home <> Some(Path.Combine(folder, "lib")) ->
+                    Error $"{FolderVariable} names '{folder}', which has no libtorch_cpu.so"
+                | _ -> Ok()
+
+            { Libtorch = asked |> Result.bind (fun () -> parts["libtorch_cpu.so"]) |> Result.bind (fun () -> shim)
+              Cuda = parts["libtorch_cuda.so"] }
 
     let private once = lazy (load ())
 
     /// Loads the native libraries; does nothing the second time. Call it before the first use of TorchSharp.
-    let init () : unit = once.Force()
+    let init () : unit = once.Force() |> ignore
+
+    /// Whether tensors are to be had, or what the loader said.
+    let libtorch () : Result<unit, string> = once.Force().Libtorch
+
+    /// Whether libtorch's part for CUDA was loaded, with a device or without, or what the loader said.
+    let cuda () : Result<unit, string> = once.Force().Cuda

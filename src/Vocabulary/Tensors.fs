@@ -78,6 +78,11 @@ module Tensors =
         use cpu = t.``to``(torch.float64).cpu()
         cpu.item<float>()
 
+    /// Numbers out of tensors with one element each, on one device, fetched at once.
+    let toFloats (ts: torch.Tensor list) : float list =
+        use scope = torch.NewDisposeScope()
+        torch.stack([ for t in ts -> t.``to``(torch.float64).reshape [||] ]).cpu().data<float>().ToArray() |> List.ofArray
+
     /// Frobenius norm.
     let norm (t: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()

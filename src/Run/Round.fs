@@ -1,0 +1,111 @@
+namespace Cmcl
+
+open System.Collections.Generic
+open TorchSharp
+
+/// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
+type internal Bench =
+    { Stream: Stream
+      Device: torch.Device
+      Split: Split
+      Settings: Settings }
+
+/// Some rows of a bank, in order. Steps that take the same ones share what is made of them.
+type internal Rows = { Bank: string; Modality: Modality; Numbers: int64[] }
+
+/// What is held of a step that is over: the scores at its end (float64) of its training rows and of its measured rows, and how it
+/// stands without rows.
+type internal Held =
+    { TrainedThen: torch.Tensor
+      MeasuredThen: torch.Tensor
+      Standing: Standing }
+
+/// A step that is over.
+type internal Past =
+    {
+        Step: Step
+        AtEnd: Heads
+        Kept: OldStep
+        /// None where the budget has no room for it.
+        Held: Held option
+        /// (metric, value) of the last round; none yet in that of its own end.
+        Deviations: (string * float) list option
+    }
+
+/// A round of measuring, and what it leaves to the next so that only what moved is made again. Its tensors belong to the run.
+type internal Round =
+    {
+        Heads: Heads
+        /// The modalities whose head moved since the round before.
+        Moved: Set<Modality>
+        /// Steps that the budget has room for.
+        Holds: Set<int>
+        /// Outputs under these heads: of what these steps measure, and where they are over, of what they trained on.
+        Outputs: Map<Rows, torch.Tensor>
+        /// (metric, value) of every step.
+        Figures: Map<int, (string * float) list>
+        Past: Past list
+    }
+
+[<RequireQualifiedAccess>]
+module internal Round =
+    let rows (split: Split) (step: Step) : Rows * Rows =
+        let numbers = Stream.rows split step
+
+        let of' (bank: Bank) =
+            { Bank = bank.Name
+              Modality = bank.Modality
+              Numbers = numbers }
+
+        of' step.A, of' step.B
+
+    /// The bank that the rows are of.
+    let bank (bench: Bench) (rows: Rows) : Bank =
+        bench.Stream.Steps |> Seq.collect (fun s -> [ s.A; s.B ]) |> Seq.find (fun bank -> bank.Name = rows.Bank)
+
+    let kept (round: Round) : OldStep list = round.Past |> List.map _.Kept
+
+    /// Whether any of the heads moved in this round.
+    let moved (round: Round) (ms: Modality list) : bool = List.exists round.Moved.Contains ms
+
+    let tensors (round: Round) : torch.Tensor list =
+        [ yield! round.Outputs.Values
+          for p in round.Past do
+              yield! OldStep.tensors p.Kept
+
+              match p.Held with
+              | Some h -> yield! h.TrainedThen :: h.MeasuredThen :: OldStep.held h.Standing
+              | None -> () ]
+
+    /// Frees what the next round no longer holds.
+    let forget (round: Round) (next: Round) : unit =
+        let held = HashSet(tensors next, HashIdentity.Reference)
+
+        for t in tensors round do
+            if not (held.Contains t) then
+                t.Dispose()
+
+    /// Bytes that are held of a step at most: outputs, scores and standing.
+    let private bytes (bench: Bench) (heads: Heads) (step: Step) : int64 =
+        let a, b = Heads.weight step.Pair.A heads, Heads.weight step.Pair.B heads
+        let d = a.shape[0]
+        let trained, measured = step.Train.LongLength, (Stream.rows bench.Split step).LongLength
+        let ra, rb = min trained a.shape[1], min trained b.shape[1]
+
+        2L * (trained + measured) * d * a.element_size ()
+        + 8L * (trained * trained + measured * measured + (ra + rb) * d + ra * rb)
+
+    /// Before the first round: the steps, in order, that `budget` bytes have room for.
+    let start (budget: int64) (bench: Bench) (heads: Heads) : Round =
+        let add struct (holds, sofar) (step: Step) =
+            let sum = sofar + bytes bench heads step
+            if sum <= budget then struct (Set.add step.Index holds, sum) else struct (holds, sofar)
+
+        let struct (holds, _) = List.fold add (struct (Set.empty, 0L)) bench.Stream.Steps
+
+        { Heads = Map.empty
+          Moved = Set.empty
+          Holds = holds
+          Outputs = Map.empty
+          Figures = Map.empty
+          Past = [] }
