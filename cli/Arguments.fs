@@ -12,6 +12,7 @@ type RunArgument =
     | Split of NAME: string
     | Device of NAME: string
     | Threads of N: int
+    | Jobs of N: int
     | Save_Weights
     | Force
     | [<AltCommandLine("-q")>] Quiet
@@ -50,6 +51,8 @@ type RunArgument =
             | Out _ -> "folder for the results (default: results/STREAM)"
             | Split _ -> "rows that figures are taken of: test (default) or validation"
             | Device _ -> "cpu (default), cuda or cuda:N"
+            | Jobs _ ->
+                "methods and seeds that run side by side (default: as many as the threads of each leave cores for; 1 on a GPU). Results are the same, times are not"
             | Threads _ -> "threads of libtorch (default: 1 for features of up to 512 columns, else one for each core)"
             | Save_Weights -> "write every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
             | Force -> "replace results that are in the folder already"
@@ -113,6 +116,7 @@ type RunArgument =
         | Split _
         | Device _
         | Threads _
+        | Jobs _
         | Save_Weights
         | Force
         | Quiet

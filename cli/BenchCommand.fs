@@ -105,7 +105,7 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
     let out = arguments.TryGetResult BenchArgument.Out
 
     validated {
-        let! () = checkGiven arguments out None None
+        let! () = checkGiven arguments out None None None
 
         and! () =
             checkMode

@@ -77,6 +77,7 @@ let checkGiven
     (arguments: ParseResults<'argument>)
     (out: string option)
     (threads: int option)
+    (jobs: int option)
     (monitor: int option)
     : Result<unit, Fault list> =
     let repeated =
@@ -95,6 +96,10 @@ let checkGiven
           match threads with
           | Some n when n < 1 || n > MostThreads ->
               Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
+          | _ -> ()
+          match jobs with
+          | Some n when n < 1 || n > MostThreads ->
+              Fault.BadValue("--jobs", $"a whole number from 1 to {MostThreads}", string n)
           | _ -> ()
           match monitor with
           | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
@@ -115,6 +120,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                 arguments
                 (arguments.TryGetResult Out)
                 (arguments.TryGetResult Threads)
+                (arguments.TryGetResult Jobs)
                 (arguments.TryGetResult RunArgument.Monitor)
 
         return seeds, split, device, stream
@@ -146,6 +152,7 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                       Split = split
                       SaveWeights = arguments.Contains Save_Weights
                       Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
+                      Jobs = 1
                       Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
                       Command = command }
             | faults -> Error faults))
@@ -155,6 +162,10 @@ let private setThreads (stream: Cmcl.Stream) (given: int option) : unit =
     let widest = Stream.modalities stream |> List.map snd |> List.max
     let fitting = if widest <= 512L then 1 else min MostThreads Environment.ProcessorCount
     torch.set_num_threads (Option.defaultValue fitting given)
+
+/// Cells side by side: as many as the threads of each leave cores for.
+let private fittingJobs (device: torch.Device) : int =
+    if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / torch.get_num_threads ()) else 1
 
 let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     let quiet = arguments.Contains Quiet
@@ -166,6 +177,10 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     | Error faults -> refuse faults
     | Ok r ->
         setThreads r.Stream (arguments.TryGetResult Threads)
+
+        let r =
+            { r with
+                Jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> fittingJobs r.Device) }
 
         if not quiet then
             printfn "%s\n" (Display.settings r)
@@ -203,7 +218,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
         and! stream = Catalogue.find source
 
         and! () =
-            checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads) None
+            checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads) None None
 
         return seed, device, stream
     }
@@ -220,6 +235,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               Split = Split.Train
               SaveWeights = false
               Monitor = None
+              Jobs = 1
               Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
               Command = command }))
 

@@ -47,6 +47,7 @@ let request =
       Split = Split.Test
       SaveWeights = false
       Monitor = None
+      Jobs = 1
       Out = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "method")
       Command = "dotnet fsi scripts/method.fsx" }
 

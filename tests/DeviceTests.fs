@@ -169,6 +169,7 @@ let tests =
                             Split = Split.Train
                             SaveWeights = false
                             Monitor = None
+                            Jobs = 1
                             Out = ""
                             Command = "" }
                       |> Check.get

@@ -30,6 +30,7 @@ let private request folder methods : Request =
       Split = Split.Test
       SaveWeights = true
       Monitor = None
+      Jobs = 1
       Out = folder
       Command = "cmcl run" }
 

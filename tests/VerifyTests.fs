@@ -17,6 +17,7 @@ let private request (plans: Plan list) : Request =
       Split = Split.Train
       SaveWeights = false
       Monitor = None
+      Jobs = 1
       Out = "nowhere"
       Command = "cmcl verify --stream synthetic" }
 

@@ -41,6 +41,7 @@ module BenchCharts =
             |> List.sort
 
         let axis = Theme.axis across StyleParam.AxisType.Log (Some(List.map int places))
+        axis.SetProperty("ticktext", List.map string places)
 
         [ for form, points, fitted in series ->
               let style = styles[form]

@@ -50,6 +50,36 @@ module BenchPage =
 
     let private place (i: Iteration) = $"{i.Extent.Dtype}, {threads i.Threads}"
 
+    /// Every form where the ratios are told that the method is judged by.
+    let private table (r: BenchRequest) (found: Iteration list) : XmlNode =
+        let shown =
+            found
+            |> List.filter (fun i -> i.Extent.Width = Benchmark.stepWidth r && i.Extent.Pairs = r.Batches.Head)
+            |> List.sortBy (fun i -> List.findIndex ((=) i.Extent.Dtype) r.Dtypes, List.findIndex ((=) i.Threads) r.ThreadCounts)
+
+        Page.table
+            2
+            (heads
+                [ "form"
+                  $"d = {Benchmark.stepWidth r}, batch {r.Batches.Head}"
+                  "milliseconds"
+                  "minimum"
+                  "spread"
+                  "over none"
+                  "GFLOP"
+                  "MB"
+                  "floor"
+                  "times floor" ])
+            [ for i in shown ->
+                  cells (
+                      [ i.Form; place i ]
+                      @ List.map
+                          (fun seconds -> number "0.00" (1e3 * seconds))
+                          [ i.Timing.Median; i.Timing.Minimum; i.Timing.Spread ]
+                      @ [ optional i.OverNone; number "0.00" (i.Work.Operations / 1e9); number "0" (i.Work.Bytes / 1e6) ]
+                      @ [ number "0.00" (1e3 * i.Floor); number "0.00" i.TimesFloor ]
+                  ) ]
+
     let private iterations (styles: Map<string, MethodStyle>) (r: BenchRequest) (found: Iteration list) : Section =
         let atFirst = found |> List.filter (fun i -> i.Extent.Rank = Benchmark.rank r.Shares.Head i.Extent.Width)
 
@@ -72,7 +102,8 @@ module BenchPage =
               ReportText.heading
                   "Iterations"
                   "An iteration gathers a batch and makes one update of both heads. Look for lines that run together: what a form adds then costs little beside what training costs anyway."
-          div [ _class "figures" ] (widths @ bars) ],
+          div [ _class "figures" ] (widths @ bars)
+          table r atFirst ],
         widthFigures @ barFigures
 
     let private ratios (r: BenchRequest) (found: Iteration list) : Section =

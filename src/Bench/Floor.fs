@@ -1,7 +1,5 @@
 namespace Cmcl
 
-open System
-open System.Diagnostics
 open TorchSharp
 
 /// The sizes of one iteration: two modalities with d × d heads, a batch of B pairs, k protected directions on either side.

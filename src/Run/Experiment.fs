@@ -1,7 +1,10 @@
 namespace Cmcl
 
 open System
+open System.Collections.Concurrent
 open System.IO
+open System.Runtime.ExceptionServices
+open System.Threading.Tasks
 open TorchSharp
 
 /// What an experiment tells while it goes on.
@@ -152,29 +155,64 @@ module Experiment =
         | Curriculum.Never -> 0L
         | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
 
-    /// Runs every plan with every seed and writes `results.csv`, `losses.csv`, `spectra.csv`, `config.json` and with a monitor
-    /// `monitor.csv` after each, so that what is finished can be read. A cell that diverges is recorded and the others go on.
+    /// Does the work at every place in order, so many at a time; with one, on this thread.
+    let private inTurn (jobs: int) (count: int) (work: int -> unit) : unit =
+        if jobs <= 1 then
+            Seq.iter work (seq { 0 .. count - 1 })
+        else
+            let places = Partitioner.Create(seq { 0 .. count - 1 }, EnumerablePartitionerOptions.NoBuffering)
+
+            try
+                Parallel.ForEach(places, ParallelOptions(MaxDegreeOfParallelism = jobs), work) |> ignore
+            with :? AggregateException as e ->
+                ExceptionDispatchInfo.Capture(e.Flatten().InnerExceptions[0]).Throw()
+
+    /// Runs every plan with every seed, `Jobs` of these cells side by side, and writes `results.csv`, `losses.csv`, `spectra.csv`,
+    /// `config.json` and with a monitor `monitor.csv` after each, so that what is finished can be read. A cell that diverges is recorded and
+    /// the others go on. What a cell gives does not depend on those beside it. `tell` is called by one at a time.
     let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
+        let cells =
+            [| for plan in request.Plans do
+                   for seed in request.Seeds -> plan, seed |]
+
         let total = request.Plans |> List.sumBy (cost request) |> (*) (int64 request.Seeds.Length) |> max 1L
-        let share updates = float updates / float total
+        let updates = Array.zeroCreate<int64> cells.Length
+        let ended = Array.create cells.Length None
+        let unwritten = ref []
+        let gate = obj ()
+        let share () = float (Array.sum updates) / float total
 
-        let cell (finished, tables) (plan, seed) =
-            tell (Progress.Began(plan, seed, share finished))
+        let empty =
+            { Figures = []
+              Losses = []
+              Spectra = []
+              Monitor = []
+              Failures = [] }
 
-            let sofar = ref 0L
+        let tables () =
+            Seq.zip cells ended
+            |> Seq.fold
+                (fun tables ((plan, seed), ended) ->
+                    match ended with
+                    | Some(monitored, result) -> add request plan seed monitored result tables
+                    | None -> tables)
+                empty
+
+        let cell (place: int) =
+            let plan, seed = cells[place]
+            let monitored = ResizeArray()
 
             let within event =
-                match event with
-                | Event.Epoch(_, _, _, updates, _) -> sofar.Value <- updates
-                | Event.Remark _ -> ()
+                lock gate (fun () ->
+                    match event with
+                    | Event.Epoch(_, _, _, sofar, _) -> updates[place] <- sofar
+                    | Event.Remark _ -> ()
 
-                tell (Progress.Within(plan, seed, event, share (finished + sofar.Value)))
+                    tell (Progress.Within(plan, seed, event, share ())))
 
             let save step heads =
                 if request.SaveWeights then
                     saveWeights request plan seed step heads
-
-            let monitored = ResizeArray()
 
             let observer =
                 { Tell = within
@@ -184,27 +222,31 @@ module Experiment =
                     | Some n -> Monitor.every n monitored.Add
                     | None -> Observer.silent.Begin }
 
-            let result = Train.run request.Stream request.Device request.Split seed observer plan
+            if unwritten.Value.IsEmpty then
+                lock gate (fun () -> tell (Progress.Began(plan, seed, share ())))
+                let result = Train.run request.Stream request.Device request.Split seed observer plan
 
-            let fault =
-                match result with
-                | Ok _ -> None
-                | Error faults -> List.tryHead faults
+                let fault =
+                    match result with
+                    | Ok _ -> None
+                    | Error faults -> List.tryHead faults
 
-            tell (Progress.Ended(plan, seed, fault))
-            let tables = add request plan seed monitored result tables
-            write created request tables |> Result.map (fun () -> finished + cost request plan, tables)
+                lock gate (fun () ->
+                    updates[place] <- cost request plan
+                    ended[place] <- Some(monitored, result)
+                    tell (Progress.Ended(plan, seed, fault))
 
-        let empty =
-            { Figures = []
-              Losses = []
-              Spectra = []
-              Monitor = []
-              Failures = [] }
+                    match write created request (tables ()) with
+                    | Ok() -> ()
+                    | Error faults -> unwritten.Value <- faults)
 
-        [ for plan in request.Plans do
-              for seed in request.Seeds -> plan, seed ]
-        |> List.fold (fun sofar next -> sofar |> Result.bind (fun sofar -> cell sofar next)) (Ok(0L, empty))
-        |> Result.map (fun (_, tables) ->
-            { Rows = tables.Figures @ Results.aggregates tables.Figures
-              Failures = tables.Failures })
+        inTurn request.Jobs cells.Length cell
+
+        match unwritten.Value with
+        | [] ->
+            let tables = tables ()
+
+            Ok
+                { Rows = tables.Figures @ Results.aggregates tables.Figures
+                  Failures = tables.Failures }
+        | faults -> Error faults

@@ -122,6 +122,10 @@ module Loop =
 
             scope.MoveToOuter loss
 
+        let value (loss: torch.Tensor) =
+            use loss = loss
+            Tensors.toFloat loss
+
         /// The mean loss of an epoch's batches, if all are finite.
         let epoch (number: int) : float option =
             use scope = torch.NewDisposeScope()
@@ -131,8 +135,7 @@ module Loop =
                 match batches' with
                 | [] -> Some(sum / float batches.Length)
                 | next :: rest ->
-                    use loss = update next
-                    let loss = Tensors.toFloat loss
+                    let loss = value (update next)
                     if Double.IsFinite loss then onCpu (sum + loss) rest else None
 
             if session.Data.Head.A.device_type = DeviceType.CPU then

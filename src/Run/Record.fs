@@ -22,6 +22,8 @@ type Request =
         SaveWeights: bool
         /// Read every old step's drift each so many updates; None for after steps only.
         Monitor: int64 option
+        /// Cells, a plan with a seed each, that run side by side.
+        Jobs: int
         /// The folder for results.
         Out: string
         /// The command line, to repeat it.
@@ -53,11 +55,12 @@ module Record =
     let private whole (n: int) : JsonNode | null = JsonValue.Create n
     let private list (items: (JsonNode | null) list) : JsonNode | null = JsonArray(Array.ofList items)
 
-    let private machine () =
+    let private machine (jobs: int) =
         node
             [ "os", text RuntimeInformation.OSDescription
               "cores", whole Environment.ProcessorCount
               "threads", whole (torch.get_num_threads ())
+              "jobs", whole jobs
               "dotnet", text RuntimeInformation.FrameworkDescription
               "torchsharp", text (version typeof<torch>)
               "libtorch", text torch.__version__ ]
@@ -94,7 +97,7 @@ module Record =
                 [ "cmcl", text cmclVersion
                   "command", text r.Command
                   "created", text (created.ToString("yyyy-MM-ddTHH:mm:sszzz", CultureInfo.InvariantCulture))
-                  "machine", machine ()
+                  "machine", machine r.Jobs
                   "stream", stream r
                   "split", text (string r.Split)
                   "device", text (string r.Device)
