@@ -83,7 +83,7 @@ module Benchmark =
             [ for dtype in r.Dtypes do
                   for width in r.Widths do
                       use scope = torch.NewDisposeScope()
-                      let rows = max (2L * width) (2L * List.max r.Batches)
+                      let rows = max 1024L (2L * List.max r.Batches)
                       let w = Workload.make r.Device dtype width (2L * width) rows
 
                       let extent share pairs =
