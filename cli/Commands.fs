@@ -98,8 +98,7 @@ let checkGiven
               Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
           | _ -> ()
           match jobs with
-          | Some n when n < 1 || n > MostThreads ->
-              Fault.BadValue("--jobs", $"a whole number from 1 to {MostThreads}", string n)
+          | Some n when n < 1 || n > MostThreads -> Fault.BadValue("--jobs", $"a whole number from 1 to {MostThreads}", string n)
           | _ -> ()
           match monitor with
           | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
@@ -165,7 +164,10 @@ let private setThreads (stream: Cmcl.Stream) (given: int option) : unit =
 
 /// Cells side by side: as many as the threads of each leave cores for.
 let private fittingJobs (device: torch.Device) : int =
-    if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / torch.get_num_threads ()) else 1
+    if device.``type`` = DeviceType.CPU then
+        max 1 (Environment.ProcessorCount / torch.get_num_threads ())
+    else
+        1
 
 let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     let quiet = arguments.Contains Quiet
@@ -218,7 +220,12 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
         and! stream = Catalogue.find source
 
         and! () =
-            checkGiven arguments (arguments.TryGetResult VerifyArgument.Out) (arguments.TryGetResult VerifyArgument.Threads) None None
+            checkGiven
+                arguments
+                (arguments.TryGetResult VerifyArgument.Out)
+                (arguments.TryGetResult VerifyArgument.Threads)
+                None
+                None
 
         return seed, device, stream
     }

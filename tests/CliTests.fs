@@ -180,6 +180,7 @@ let private values =
       [ "--threads"; "0" ], [ "--threads takes a whole number"; "0" ]
       [ "--threads"; "100000" ], [ "--threads takes a whole number"; "100000" ]
       [ "--threads"; "x" ], [ "--threads"; "x" ]
+      [ "--jobs"; "0" ], [ "--jobs takes a whole number"; "0" ]
       [ "--monitor"; "0" ], [ "--monitor takes a whole number"; "0" ]
       [ "--total-budget"; "-1"; "--methods"; "dns-trust" ], [ "--total-budget takes a number > 0, or off"; "-1" ]
       [ "--batch"; "1" ], [ "--batch takes"; "'1'" ]

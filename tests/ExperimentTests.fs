@@ -149,6 +149,35 @@ let tests =
               let failure = nonNull ((at "failures").AsArray()[0])
               Expect.equal (failure.ToJsonString()) """{"method":"dns","seed":3,"message":"why"}""" "failure")
 
+          testCase "cells side by side leave what they leave one after another, each told in its own order"
+          <| inFolder (fun folder ->
+              let of' jobs =
+                  { request (Path.Combine(folder, $"jobs-{jobs}")) methods with
+                      Jobs = jobs
+                      Seeds = [ 0..4 ] }
+
+              let told = ResizeArray()
+
+              let tell progress =
+                  match progress with
+                  | Progress.Within(plan, seed, Event.Epoch(step, epoch, _, _, _), share) ->
+                      told.Add((plan.Label, seed), (step.Index, epoch), share)
+                  | _ -> ()
+
+              for jobs in [ 1; 3 ] do
+                  Expect.isOk (Experiment.prepare false (of' jobs).Out) "prepared"
+
+              run (of' 1) |> ignore
+              Experiment.run DateTimeOffset.UnixEpoch tell (of' 3) |> Check.get |> ignore
+              Expect.equal (lines (of' 3).Out) (lines (of' 1).Out) "the same lines in the same order"
+
+              for cell, events in told |> Seq.groupBy (fun (cell, _, _) -> cell) do
+                  let places = events |> Seq.map (fun (_, place, _) -> place) |> List.ofSeq
+                  Expect.equal places (List.sort places) $"{cell}"
+
+              let shares = told |> Seq.map (fun (_, _, share) -> share)
+              Expect.isTrue (Seq.pairwise shares |> Seq.forall (fun (a, b) -> a <= b)) "the share never falls")
+
           testCase "progress begins at 0 and ends at 1"
           <| inFolder (fun folder ->
               let shares = ResizeArray()

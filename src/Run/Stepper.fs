@@ -54,11 +54,11 @@ module internal Stepper =
             Outputs: torch.Tensor list
         }
 
-    /// Whether leaving a block out saves more than it costs, on the CPU: an eighth of the matrix, and well over what its part in the
+    /// Whether leaving a block out saves more than it costs, on the CPU: a sixteenth of the matrix, and well over what its part in the
     /// gradient's norm takes to find from B × B products.
     let pays (batch: int64) (w: torch.Tensor) (rows: int64) (columns: int64) : bool =
         w.device_type = DeviceType.CPU
-        && 8L * rows * columns >= w.NumberOfElements
+        && 16L * rows * columns >= w.NumberOfElements
         && rows * columns >= 4L * batch * (rows + columns)
 
     /// ‖gᵀX‖² as Σ (g gᵀ) ∘ (X Xᵀ), without the product.
