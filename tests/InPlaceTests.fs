@@ -148,6 +148,21 @@ let tests =
                           untouched shape (Heads.tensors start) (fun () ->
                               agree $"{shape} {r.Optimiser}" dtype (inPlace fused r c start) (purely r c start)))
 
+          property "a gradient of another type or layout is read right, one of another shape refused" (fun c ->
+              let start = starts Dtype.Float32 c
+              let r = recipe c Map.empty
+              let g = normal c "g" c.D (columns c)
+
+              let once (g: torch.Tensor) =
+                  let descent = InPlace(r, start, true)
+                  descent.Apply(Map [ a, g ], 0.0)
+                  descent.Weights[a]
+
+              let plain = once (g.``to`` torch.float32)
+              identical "float64" (once g) plain
+              identical "by columns" (once ((g.``to`` torch.float32).t().contiguous().t())) plain
+              Expect.isTrue ((faultOf (fun () -> once (g.narrow (0L, 0L, c.D - 1L)))).Message.Contains "gradient of a") "shape")
+
           mustFail "a recipe without its decay is told apart" (fun c ->
               let start = starts Dtype.Float64 c
               let r = recipe c Map.empty

@@ -22,10 +22,20 @@ type internal Buffers =
 type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
     let own (w: torch.Tensor) = w.contiguous().clone()
 
+    /// A matrix as the kernels read it: of the weight's shape and type, its rows one after another.
+    let fitting (what: string) (m: Modality) (t: torch.Tensor) : torch.Tensor =
+        let w = Heads.weight m start
+        Tensors.requireMatrix $"{what} of {m}" w.shape[0] w.shape[1] t
+        t.``to``(w.dtype).contiguous()
+
     let buffers =
         start
         |> Map.map (fun m w ->
-            let shape = recipe.Shape m
+            let shape =
+                match recipe.Shape m with
+                | Shape.Factor f -> Shape.Factor(fitting "factor" m f)
+                | Shape.Ellipsoid(importance, budget) -> Shape.Ellipsoid(fitting "importance" m importance, budget)
+                | other -> other
 
             { Weight = own w
               Gradient = torch.zeros_like w
@@ -125,7 +135,7 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
     member _.Apply(gradients: Heads, rest: float) : unit =
         use scope = torch.NewDisposeScope()
         let rate = recipe.Rate updates
-        let gradients = [ for KeyValue(m, g) in gradients -> buffers[m], g.contiguous () ]
+        let gradients = [ for KeyValue(m, g) in gradients -> buffers[m], fitting "gradient" m g ]
         updates <- updates + 1L
 
         for b, _ in gradients do
