@@ -61,6 +61,7 @@ type Updates() =
         let context =
             { Settings = settings
               Device = torch.CPU
+              Seed = Seed.ofInt 0
               Initial = heads
               Updates = 1L
               Old = []
@@ -74,7 +75,7 @@ type Updates() =
               B = rows }
 
         let session =
-            { Training.plainSession context heads [ task ] with
+            { Training.plainSession context Map.empty heads [ task ] with
                 Direction = Direction.Of(fun _ _ -> { Loss = torch.zeros 1L; Gradients = gradients }) }
 
         let advance purely = Loop.advance purely settings (Seed.ofInt 0) scope session

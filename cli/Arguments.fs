@@ -3,6 +3,12 @@ module Cmcl.Cli.Arguments
 
 open Argu
 
+/// NAME=VALUE; without a sign, a name without a value.
+let private assignment (text: string) : string * string =
+    match text.Split('=', 2) with
+    | [| name; value |] -> name.Trim(), value.Trim()
+    | _ -> text, ""
+
 /// `cmcl run`. Hyperparameters are texts here; `Cmcl.Field` knows what each takes.
 type RunArgument =
     | Stream of NAME_OR_FOLDER: string
@@ -39,6 +45,7 @@ type RunArgument =
     | Tau of T: string
     | Budget of E: string
     | Total_Budget of E: string
+    | Set of NAME_VALUE: string
     | Monitor of N: int
 
     interface IArgParserTemplate with
@@ -80,6 +87,8 @@ type RunArgument =
             | Tau _ -> "scale of product and soft protection"
             | Budget _ -> "relative change of old scores that trust allows a step"
             | Total_Budget _ -> "relative change of each old step's scores that trust allows over the whole stream, or off"
+            | Set _ ->
+                "any option that cmcl methods NAME lists, as NAME=VALUE, for every method here that takes it; may be given again"
             | Monitor _ ->
                 "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
 
@@ -109,6 +118,7 @@ type RunArgument =
         | Tau v -> Some("tau", v)
         | Budget v -> Some("budget", v)
         | Total_Budget v -> Some("total-budget", v)
+        | Set v -> Some(assignment v)
         | Stream _
         | Methods _
         | Seeds _

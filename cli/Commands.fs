@@ -88,7 +88,7 @@ let checkGiven
 
     let faults =
         [ for case in arguments.Parser.GetArgumentCases() do
-              if List.contains case.UnionCaseInfo.Tag repeated then
+              if List.contains case.UnionCaseInfo.Tag repeated && case.CommandLineNames.Value <> [ "--set" ] then
                   Fault.Contradiction($"{case.CommandLineNames.Value.Head} is given twice", "give it once")
           match out with
           | Some "" -> Fault.BadValue("--out", "a folder", "")

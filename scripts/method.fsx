@@ -13,12 +13,12 @@ torch.set_num_threads 1
 
 /// Adds strength · (W − W_start) to the gradient: what ½ · strength · ‖W − W_start‖² would add.
 let pull (strength: float) : Method =
-    let begin' context _ heads tasks =
-        let plain = Training.plainSession context heads tasks
+    let begin' context memory heads tasks =
+        let plain = Training.plainSession context memory heads tasks
         let back (weights: Heads) m (g: torch.Tensor) = g + (weights[m] - plain.Start[m]) * strength.ToScalar()
 
         let pulled weights batch =
-            let pass = Direction.pass plain.Direction weights batch
+            let pass = Direction.pass plain.Direction plain.Kept weights batch
 
             { pass with
                 Gradients = Map.map (back weights) pass.Gradients }

@@ -29,6 +29,8 @@ let private batch (w: Workload) : Batch =
     { Task = 0
       Pair = w.New.Pair
       Rows = torch.arange 6L
+      Epoch = 1
+      Seed = Seed.ofInt 0
       A = w.New.A.narrow (0L, 0L, 6L)
       B = w.New.B.narrow (0L, 0L, 6L) }
 
@@ -119,8 +121,8 @@ let private sessions =
               let session = Workload.session (form "published") here w
               let batch = batch w
               let plain = Workload.session (form "none") here w
-              let raw = Direction.pass plain.Direction session.Start batch
-              let projected = Direction.pass session.Direction session.Start batch
+              let raw = Direction.pass plain.Direction plain.Kept session.Start batch
+              let projected = Direction.pass session.Direction session.Kept session.Start batch
               near "loss" tight (item projected.Loss) (item raw.Loss)
 
               for m in [ a; b ] do
@@ -138,7 +140,7 @@ let private sessions =
 
               let gradients name =
                   let session = Workload.session (form name) here w
-                  (Direction.pass session.Direction session.Start (batch w)).Gradients
+                  (Direction.pass session.Direction session.Kept session.Start (batch w)).Gradients
 
               for m in [ a; b ] do
                   same $"{m}" close (Heads.weight m (gradients "gradient")) (Heads.weight m (gradients "published")))

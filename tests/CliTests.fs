@@ -278,7 +278,7 @@ let private help =
               let text = (cmcl [ "run"; "--help" ]).Out
 
               let options =
-                  [ for f in Field.all do
+                  [ for f in Field.training @ Field.dns do
                         if f.Name = "shuffle" then "no-shuffle" else f.Name ]
                   @ [ "stream"
                       "methods"
@@ -288,6 +288,7 @@ let private help =
                       "device"
                       "threads"
                       "save-weights"
+                      "set"
                       "monitor"
                       "force"
                       "quiet" ]

@@ -239,6 +239,7 @@ let tests =
                   let context =
                       { Settings = p.Settings
                         Device = torch.CPU
+                        Seed = Seed.ofInt 0
                         Initial = heads
                         Updates = 5L
                         Old = []
@@ -262,13 +263,15 @@ let tests =
                           { Task = 0
                             Pair = task.Pair
                             Rows = rows
+                            Epoch = 1
+                            Seed = Seed.ofInt 0
                             A = task.A.index_select (0L, rows)
                             B = task.B.index_select (0L, rows) }
 
                       let inside = [ yield! session.Start.Values; task.A; task.B; rows; batch.A; batch.B ]
 
                       untouched $"{text}: a pass" inside (fun () ->
-                          let pass = Direction.pass session.Direction session.Start batch
+                          let pass = Direction.pass session.Direction session.Kept session.Start batch
                           let transform = Rule.transform session.Start session.Rule
                           transform.Update (transform.Init session.Start) pass.Gradients session.Start)
 

@@ -92,7 +92,7 @@ let private wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
     let begin' (scene: Scene) =
         let train loop : Heads =
             match loop settings (Seed.ofInt 3) unwatched scene.Session with
-            | Ok trained -> trained
+            | Ok(trained: Trained) -> trained.Weights
             | Error epoch -> failtest $"{written} diverged in epoch {epoch}"
 
         use scope = torch.NewDisposeScope()
@@ -127,12 +127,13 @@ let private session (d: int64) (rows: int64) : Settings * Session =
     let context =
         { Settings = settings
           Device = torch.CPU
+          Seed = Seed.ofInt 0
           Initial = heads
           Updates = Loop.updates settings [ rows ]
           Old = []
           Remaining = 1 }
 
-    settings, Training.plainSession context heads [ task ]
+    settings, Training.plainSession context Map.empty heads [ task ]
 
 let tests =
     testList

@@ -41,6 +41,7 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
 
             { Loss = torch.tensor (loss (seen.Count - 1))
               Gradients = Heads.map torch.zeros_like weights })
+      Kept = Map.empty
       Rule = Rule.Chain Transform.identity
       Finish = id
       Spectra = []
@@ -157,7 +158,7 @@ let tests =
 
                       Expect.equal (live () - before) 2L $"{name}: the two weights are left"
 
-                      for w in (Result.defaultValue Map.empty trained).Values do
+                      for w in (trained |> Result.map _.Weights |> Result.defaultValue Map.empty).Values do
                           Expect.isFalse w.IsInvalid "alive")
 
                   Expect.hasLength (Seq.distinct (Seq.skip 1 counts)) 1 $"{name}: as many tensors after every epoch") ]

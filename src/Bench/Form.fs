@@ -38,12 +38,12 @@ module Form =
             let struct (partner, input) = projectors[m]
             Projection.localUpdate partner input g
 
-        let plain = Training.plainSession context heads tasks
+        let plain = Training.plainSession context memory heads tasks
 
         { plain with
             Direction =
                 Direction.Of(fun weights batch ->
-                    let raw = Direction.pass plain.Direction weights batch
+                    let raw = Direction.pass plain.Direction plain.Kept weights batch
 
                     { raw with Gradients = Map.map project raw.Gradients }) }
 

@@ -44,6 +44,7 @@ module Workload =
     let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
         { Settings = settings
           Device = device
+          Seed = Seed.ofInt 0
           Initial = heads
           Updates = Loop.updates settings [ count ]
           Old = []
@@ -72,7 +73,7 @@ module Workload =
 
     /// A session trained by one of the loops; raises `Fault.Diverged` where that leaves the finite numbers.
     let train
-        (loop: Settings -> Seed -> Watch -> Session -> Result<Heads, int>)
+        (loop: Settings -> Seed -> Watch -> Session -> Result<Trained, int>)
         (form: Form)
         (context: Context)
         (session: Session)
@@ -82,5 +83,5 @@ module Workload =
               Update = None }
 
         match loop context.Settings (Seed.ofInt 0) silent session with
-        | Ok trained -> trained
+        | Ok trained -> trained.Weights
         | Error epoch -> Check.fail (Fault.Diverged(form.Name, 0, session.Data.Head.Name, epoch))

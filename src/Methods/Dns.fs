@@ -69,7 +69,13 @@ module Dns =
             struct (cast (Spectrum.leading kPartner f.Partners), cast (Spectrum.leading k f.Inputs)))
 
     /// G − P̃ G P for the gradient, from its low rank (theory.md, section 7); clipped before it is projected, as published.
-    let private gradientSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+    let private gradientSession
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        (frames: Map<Modality, Frame>)
+        : Session =
         let settings = context.Settings
         let contrast = Settings.contrast settings
 
@@ -102,12 +108,18 @@ module Dns =
                 Map [ batch.Pair.A, project batch.Pair.A g.A batch.A; batch.Pair.B, project batch.Pair.B g.B batch.B ]
                 |> Training.clippedAs raw settings }
 
-        { Training.plainSession context heads tasks with
+        { Training.plainSession context memory heads tasks with
             Direction = Direction.Of pass
             Rule = Rule.Recipe { Training.recipe context Map.empty with Clip = None } }
 
     /// u − P̃ u P for what the optimizer made of the gradient, decay included.
-    let private updateSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+    let private updateSession
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        (frames: Map<Modality, Frame>)
+        : Session =
         let spans =
             frames
             |> Map.toList
@@ -120,7 +132,7 @@ module Dns =
                 | Some struct (v, basis) -> Projection.localUpdateFrom v basis u
                 | None -> u)
 
-        let plain = Training.plainSession context heads tasks
+        let plain = Training.plainSession context memory heads tasks
 
         { plain with
             Rule = Rule.Chain(Transform.chain [ Rule.transform plain.Start plain.Rule; project ]) }
@@ -144,7 +156,13 @@ module Dns =
 
     /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid. Joint spaces are
     /// rotated differently, so scores need Q = V_aᵀ V_b: S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
-    let private eigenbasisSession (context: Context) (heads: Heads) (tasks: Task list) (frames: Map<Modality, Frame>) : Session =
+    let private eigenbasisSession
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        (frames: Map<Modality, Frame>)
+        : Session =
         let settings = context.Settings
 
         let struct (bases, apart) =
@@ -188,6 +206,7 @@ module Dns =
             Direction.Closed
                 { Contrast = Settings.contrast settings
                   Bridges = tasks |> List.choose (fun t -> bridge t.Pair) |> Map }
+          Kept = memory
           Rule = Rule.Recipe(Training.recipe context shapes)
           Finish =
             if allowances.IsEmpty then
@@ -205,9 +224,9 @@ module Dns =
 
         let session =
             match settings.Place with
-            | Place.Gradient -> gradientSession context heads tasks frames
-            | Place.Update -> updateSession context heads tasks frames
-            | Place.Eigenbasis -> eigenbasisSession context heads tasks frames
+            | Place.Gradient -> gradientSession context memory heads tasks frames
+            | Place.Update -> updateSession context memory heads tasks frames
+            | Place.Eigenbasis -> eigenbasisSession context memory heads tasks frames
 
         { session with
             Spectra = spectra settings frames
@@ -238,15 +257,12 @@ module Dns =
               Fault.Contradiction("--exact on needs a side that is protected as a whole", "use --protect block") ]
 
     let private make name summary presets fixedNames : Method =
-        { Name = name
-          Summary = summary
-          Curriculum = Curriculum.StepByStep
-          Fields = Field.all |> List.filter (fun f -> not (List.contains f.Name fixedNames))
-          Presets = presets
-          Refuses = contradictions
-          Initial = id
-          Begin = begin'
-          End = fun context memory heads tasks -> History.add context.Settings.Partner heads tasks memory }
+        { Training.method name summary with
+            Fields = Field.training @ Field.dns |> List.filter (fun f -> not (List.contains f.Name fixedNames))
+            Presets = presets
+            Refuses = contradictions
+            Begin = begin'
+            End = fun context memory heads tasks -> History.add context.Settings.Partner heads tasks memory }
 
     /// DNS with all its options.
     let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []

@@ -27,6 +27,10 @@ type Batch =
         Pair: Pair
         /// Row numbers, int64.
         Rows: torch.Tensor
+        /// 1 for the first pass over the rows.
+        Epoch: int
+        /// For what is drawn while this batch is trained on: no two batches share it.
+        Seed: Seed
         A: torch.Tensor
         B: torch.Tensor
     }
@@ -55,12 +59,38 @@ type Closed =
         Bridges: Map<Pair, torch.Tensor>
     }
 
+/// What a method keeps between steps: named tensors, so that it can be counted, written and taken up again.
+type Memory = Map<string, torch.Tensor>
+
+[<RequireQualifiedAccess>]
+module Memory =
+    /// Bytes of all its tensors, tallies left out.
+    let bytes (memory: Memory) : int64 =
+        memory |> Seq.sumBy (fun (KeyValue(name, t)) -> if name.StartsWith "tally/" then 0L else Tensors.bytes t)
+
+    /// A moment kept under a name (and its count under `NAME#`).
+    let moment (name: string) (memory: Memory) : Moment option =
+        Map.tryFind name memory
+        |> Option.map (fun matrix ->
+            { Count = memory[name + "#"].cpu().item<int64>()
+              Matrix = matrix })
+
+    let setMoment (name: string) (m: Moment) (memory: Memory) : Memory =
+        memory |> Map.add name m.Matrix |> Map.add (name + "#") (torch.tensor m.Count)
+
+    /// The moment kept under a name, merged with a new one.
+    let addMoment (name: string) (m: Moment) (memory: Memory) : Memory =
+        let all = moment name memory |> Option.map (fun old -> Moment.merge old m) |> Option.defaultValue m
+        setMoment name all memory
+
 /// Where a batch's loss and gradients come from.
 [<RequireQualifiedAccess>]
 type Direction =
     | Closed of Closed
     /// A pure function of weights and batch.
     | Of of (Heads -> Batch -> Pass)
+    /// A pure function of what is kept, too, which tells what to keep next: what it keeps as it is must be the same tensor.
+    | Running of (Memory -> Heads -> Batch -> struct (Pass * Memory))
 
 [<RequireQualifiedAccess>]
 module Direction =
@@ -90,40 +120,48 @@ module Direction =
                 [ batch.Pair.A, Contrastive.weightGradient a (Heads.inputs wa batch.A)
                   batch.Pair.B, Contrastive.weightGradient b (Heads.inputs wb batch.B) ] }
 
-    /// Loss and gradients of a batch under these weights: pure, whatever the direction is made of.
-    let pass (direction: Direction) (weights: Heads) (batch: Batch) : Pass =
+    /// Loss and gradients of a batch under these weights, and what is kept after it: pure, whatever the direction is made of.
+    let step (direction: Direction) (kept: Memory) (weights: Heads) (batch: Batch) : struct (Pass * Memory) =
         match direction with
-        | Direction.Closed c -> closed c weights batch
-        | Direction.Of f -> f weights batch
+        | Direction.Closed c -> struct (closed c weights batch, kept)
+        | Direction.Of f -> struct (f weights batch, kept)
+        | Direction.Running f -> f kept weights batch
 
-/// What a method keeps between steps: named tensors, so that it can be counted, written and taken up again.
-type Memory = Map<string, torch.Tensor>
+    /// Loss and gradients alone.
+    let pass (direction: Direction) (kept: Memory) (weights: Heads) (batch: Batch) : Pass =
+        let struct (pass, _) = step direction kept weights batch
+        pass
 
+/// Sums over the updates of a step that a method tells of at its end, kept in its memory.
 [<RequireQualifiedAccess>]
-module Memory =
-    /// Bytes of all its tensors.
-    let bytes (memory: Memory) : int64 = memory.Values |> Seq.sumBy Tensors.bytes
+module Tally =
+    let private slot (name: string) = "tally/" + name
 
-    /// A moment kept under a name (and its count under `NAME#`).
-    let moment (name: string) (memory: Memory) : Moment option =
-        Map.tryFind name memory
-        |> Option.map (fun matrix ->
-            { Count = memory[name + "#"].cpu().item<int64>()
-              Matrix = matrix })
+    /// Adds a number, a 0-d tensor, to the sum of that name; a new sum begins with it.
+    let add (name: string) (value: torch.Tensor) (memory: Memory) : Memory =
+        let value = value.detach().``to`` torch.float64
 
-    let setMoment (name: string) (m: Moment) (memory: Memory) : Memory =
-        memory |> Map.add name m.Matrix |> Map.add (name + "#") (torch.tensor m.Count)
+        match Map.tryFind (slot name) memory with
+        | Some sum -> Map.add (slot name) (sum + value) memory
+        | None -> Map.add (slot name) value memory
 
-    /// The moment kept under a name, merged with a new one.
-    let addMoment (name: string) (m: Moment) (memory: Memory) : Memory =
-        let all = moment name memory |> Option.map (fun old -> Moment.merge old m) |> Option.defaultValue m
-        setMoment name all memory
+    /// The same of a number that is known.
+    let count (name: string) (value: int64) (memory: Memory) : Memory =
+        add name (torch.tensor (float value, dtype = torch.float64)) memory
+
+    /// The sum of that name, if anything was added.
+    let sum (name: string) (memory: Memory) : float option = Map.tryFind (slot name) memory |> Option.map Tensors.toFloat
+
+    /// The memory without sums: how a step begins.
+    let clear (memory: Memory) : Memory = memory |> Map.filter (fun name _ -> not (name.StartsWith "tally/"))
 
 /// What a step of training needs beside its data.
 type Context =
     {
         Settings: Settings
         Device: torch.Device
+        /// For what a method draws when it begins or ends this step.
+        Seed: Seed
         /// The heads before any step.
         Initial: Heads
         /// Updates that this step will take.
@@ -141,6 +179,8 @@ type Session =
         Start: Heads
         Data: Task list
         Direction: Direction
+        /// What a running direction starts with; `End` gets what it has become.
+        Kept: Memory
         Rule: Rule
         /// All heads after the step, from the trained parameters.
         Finish: Heads -> Heads
@@ -172,8 +212,12 @@ type Method =
         /// Its heads before any step, from identity heads.
         Initial: Heads -> Heads
         Begin: Context -> Memory -> Heads -> Task list -> Session
-        /// The memory after a step, from that before it and the heads after it.
+        /// The memory after a step, from what training left of it and the heads after it.
         End: Context -> Memory -> Heads -> Task list -> Memory
+        /// Figures about a step from the memory at its end, by name.
+        Tells: Memory -> (string * float) list
+        /// For a method that changes how another trains: itself around that one.
+        Around: (Method -> Method) option
     }
 
 /// Parts that methods share.
@@ -213,11 +257,26 @@ module Training =
               Bridges = Map.empty }
 
     /// Training with nothing beside the loss, from the given heads.
-    let plainSession (context: Context) (heads: Heads) (tasks: Task list) : Session =
+    let plainSession (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         { Start = select (moving tasks) heads
           Data = tasks
           Direction = plain context.Settings
+          Kept = Tally.clear memory
           Rule = Rule.Recipe(recipe context Map.empty)
           Finish = fun trained -> Heads.replace trained heads
           Spectra = []
           Remarks = [] }
+
+    /// A method that trains like fine-tuning, to be changed where another differs: training options, a step at a time, nothing kept.
+    let method (name: string) (summary: string) : Method =
+        { Name = name
+          Summary = summary
+          Curriculum = Curriculum.StepByStep
+          Fields = Field.training
+          Presets = []
+          Refuses = fun _ -> []
+          Initial = id
+          Begin = plainSession
+          End = fun _ memory _ _ -> memory
+          Tells = fun _ -> []
+          Around = None }

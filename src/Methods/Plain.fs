@@ -4,15 +4,10 @@ namespace Cmcl
 [<RequireQualifiedAccess>]
 module Plain =
     let private plain name summary curriculum fields start : Method =
-        { Name = name
-          Summary = summary
-          Curriculum = curriculum
-          Fields = fields
-          Presets = []
-          Refuses = fun _ -> []
-          Initial = id
-          Begin = fun context _ heads tasks -> Training.plainSession context (start context heads) tasks
-          End = fun _ memory _ _ -> memory }
+        { Training.method name summary with
+            Curriculum = curriculum
+            Fields = fields
+            Begin = fun context memory heads tasks -> Training.plainSession context memory (start context heads) tasks }
 
     let private asTheyAre _ heads = heads
 

@@ -33,7 +33,7 @@ module Reference =
     /// P̃ comes out as the identity in the published code (1), so that Δ = G (I − P): projected before the optimizer (2), the
     /// bias column not at all (5).
     let private pass (settings: Settings) (free: Map<Modality, torch.Tensor>) (weights: Heads) (batch: Batch) : Pass =
-        let raw = Direction.pass (Training.plain settings) weights batch
+        let raw = Direction.pass (Training.plain settings) Map.empty weights batch
 
         let project m (g: torch.Tensor) =
             match Map.tryFind m free with
@@ -61,7 +61,7 @@ module Reference =
                 Tensors.scoped (fun () ->
                     (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
 
-        { Training.plainSession context heads tasks with
+        { Training.plainSession context memory heads tasks with
             Direction = Direction.Of(pass settings free)
             Rule =
                 Rule.Recipe
@@ -77,15 +77,14 @@ module Reference =
 
     /// The published code's behaviour. Its threshold is absolute (λ_min), as there.
     let reference: Method =
-        { Name = "reference"
-          Summary = "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected"
-          Curriculum = Curriculum.StepByStep
-          Fields = Field.training @ (Field.dns |> List.filter (fun f -> f.Name = "threshold"))
-          Presets = [ "place", "gradient"; "sides", "input"; "threshold", "absolute:0.01" ]
-          Refuses = fun _ -> []
-          Initial =
-            Heads.map (fun w ->
-                Tensors.scoped (fun () ->
-                    torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
-          Begin = begin'
-          End = fun _ memory _ tasks -> accumulate memory tasks }
+        { Training.method
+              "reference"
+              "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected" with
+            Fields = Field.training @ (Field.dns |> List.filter (fun f -> f.Name = "threshold"))
+            Presets = [ "place", "gradient"; "sides", "input"; "threshold", "absolute:0.01" ]
+            Initial =
+                Heads.map (fun w ->
+                    Tensors.scoped (fun () ->
+                        torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
+            Begin = begin'
+            End = fun _ memory _ tasks -> accumulate memory tasks }

@@ -14,6 +14,9 @@ module Registry =
           Dns.eigenbasisOnly
           Reference.reference ]
 
+    /// Those that a method which changes how another trains can be put around.
+    let hosts: Method list = methods |> List.filter (fun m -> m.Around.IsNone && m.Curriculum <> Curriculum.Never)
+
     /// A method by its name, or the names that there are.
     let find (name: string) : Result<Method, Fault list> =
         match methods |> List.tryFind (fun m -> m.Name = name) with

@@ -26,6 +26,9 @@ type Watch =
         Update: (Update -> unit) option
     }
 
+/// What training leaves: the weights in the method's coordinates, and what its direction kept.
+type Trained = { Weights: Heads; Kept: Memory }
+
 /// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state.
 [<RequireQualifiedAccess>]
 module Loop =
@@ -72,12 +75,14 @@ module Loop =
         Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.A.device (data |> List.map _.Count))
 
     /// A batch of a session, gathered.
-    let private gather (session: Session) (task: int) (rows: torch.Tensor) : Batch =
+    let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
         let data = session.Data[task]
 
         { Task = task
           Pair = data.Pair
           Rows = rows
+          Epoch = epoch
+          Seed = seed
           A = data.A.index_select (0L, rows)
           B = data.B.index_select (0L, rows) }
 
@@ -89,7 +94,7 @@ module Loop =
         (seed: Seed)
         (watch: Watch)
         (session: Session)
-        : Result<Heads, int> =
+        : Result<Trained, int> =
         use scope = torch.NewDisposeScope()
         let counts = session.Data |> List.map _.Count
         let total = updates settings counts
@@ -98,22 +103,23 @@ module Loop =
 
         let watched (see: Update -> unit) (batch: Batch) =
             let before = Heads.map (fun (w: torch.Tensor) -> w.clone ()) (stepper.Weights())
+            let kept = stepper.Kept()
             let loss = stepper.Update batch
 
             see
                 { Count = count
                   Rate = settings.LearningRate * Schedule.factor settings.Decay total (count - 1L)
                   Batch = batch
-                  Pass = lazy (Direction.pass session.Direction before batch)
+                  Pass = lazy (Direction.pass session.Direction kept before batch)
                   Before = before
                   After = stepper.Weights() }
 
             loss
 
-        let update (task, rows) : torch.Tensor =
+        let update (epoch: int) (task, rows) : torch.Tensor =
             use scope = torch.NewDisposeScope()
             count <- count + 1L
-            let batch = gather session task rows
+            let batch = gather session task rows epoch (Seed.split $"update {count}" seed)
 
             let loss =
                 match watch.Update with
@@ -135,13 +141,13 @@ module Loop =
                 match batches' with
                 | [] -> Some(sum / float batches.Length)
                 | next :: rest ->
-                    let loss = value (update next)
+                    let loss = value (update number next)
                     if Double.IsFinite loss then onCpu (sum + loss) rest else None
 
             if session.Data.Head.A.device_type = DeviceType.CPU then
                 onCpu 0.0 batches
             else
-                let losses = batches |> List.map update |> Array.ofList
+                let losses = batches |> List.map (update number) |> Array.ofList
                 let mean = Tensors.toFloat (torch.stack(losses).``to``(torch.float64).mean())
                 if Double.IsFinite mean then Some mean else None
 
@@ -165,22 +171,28 @@ module Loop =
             for t in Heads.tensors trained do
                 scope.MoveToOuter t |> ignore
 
-            Ok trained
+            let kept = stepper.Kept()
+
+            for t in kept.Values do
+                if session.Kept.Values |> Seq.forall (fun given -> not (obj.ReferenceEquals(given, t))) then
+                    scope.MoveToOuter t |> ignore
+
+            Ok { Weights = trained; Kept = kept }
 
     let private fast (settings: Settings) (session: Session) (owner: DisposeScope) : Stepper =
         match session.Rule with
         | Rule.Recipe recipe ->
             let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
-            Stepper.inPlace session recipe true rows
+            Stepper.inPlace session recipe true rows owner
         | Rule.Chain _ -> Stepper.pure' session owner
 
-    /// Trains a session and returns its weights, moved to the caller's scope. A loss or a weight that is not finite ends it with
+    /// Trains a session and returns its weights and what was kept, moved to the caller's scope. A loss or a weight that is not finite ends it with
     /// `Error epoch`. A recipe is followed in place; a chain of transforms as the pure functions that it is made of.
-    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
+    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, int> =
         trainWith (fast settings) settings seed watch session
 
     /// The same by pure functions alone, every update in new tensors: slower, and the measure of what `train` does in place.
-    let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Heads, int> =
+    let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, int> =
         trainWith Stepper.pure' settings seed watch session
 
     /// A session brought forward by hand, for those who measure: each call makes the next so many updates, epoch after epoch as `train`
@@ -189,6 +201,7 @@ module Loop =
     let advance (purely: bool) (settings: Settings) (seed: Seed) (owner: DisposeScope) (session: Session) : int -> float =
         let stepper = (if purely then Stepper.pure' else fast settings) session owner
         let mutable epoch = 0
+        let mutable updates = 0L
         let mutable waiting = []
 
         let update () : torch.Tensor =
@@ -200,7 +213,8 @@ module Loop =
             use scope = torch.NewDisposeScope()
             let task, rows = waiting.Head
             waiting <- waiting.Tail
-            let loss = stepper.Update(gather session task rows)
+            updates <- updates + 1L
+            let loss = stepper.Update(gather session task rows epoch (Seed.split $"update {updates}" seed))
             rows.Dispose()
             scope.MoveToOuter loss
 

@@ -73,15 +73,44 @@ module Plan =
               if Field.matters plan.Settings f.Name then
                   f.Name, f.Show plan.Settings ]
 
+    /// What the stream's preset says for a method.
+    let private ofStream (preset: Preset) (method: string) : (string * string) list =
+        preset.Methods |> Map.tryFind method |> Option.defaultValue Map.empty |> Map.toList
+
+    /// The method that is meant; one that changes how another trains, around its host, whose name comes with it.
+    let private method
+        (preset: Preset)
+        (given: (string * string) list)
+        (w: Written)
+        : Result<Method * string option, Fault list> =
+        Registry.find w.Name
+        |> Result.bind (fun m ->
+            match m.Around with
+            | None -> Ok(m, None)
+            | Some around ->
+                let hosts = Registry.hosts |> List.map _.Name
+
+                let named =
+                    ofStream preset m.Name @ given @ w.Options
+                    |> List.filter (fst >> (=) "host")
+                    |> List.tryLast
+                    |> Option.map snd
+                    |> Option.defaultValue Settings.initial.Host
+
+                match Registry.hosts |> List.tryFind (fun h -> h.Name = named) with
+                | Some host -> Ok(around host, Some host.Name)
+                | None -> Error [ Fault.Unknown($"host of {m.Name}", named, hosts) ])
+
     let private one (preset: Preset) (given: (string * string) list) (text: string) : Result<Plan, Fault list> =
         match parseOne text with
         | Error f -> Error f
         | Ok written ->
-            match Registry.find written.Name with
+            match method preset given written with
             | Error f -> Error f
-            | Ok m ->
+            | Ok(m, host) ->
                 let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
-                let ofMethod = preset.Methods |> Map.tryFind m.Name |> Option.defaultValue Map.empty |> Map.toList
+
+                let ofMethod = (host |> Option.map (ofStream preset) |> Option.defaultValue []) @ ofStream preset m.Name
                 let foreign = written.Options |> List.filter (fun (name, _) -> not (takes m name))
 
                 if not foreign.IsEmpty then
@@ -125,7 +154,15 @@ module Plan =
 
     /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
     let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
-        match presetFaults preset, methods |> List.map (one preset given) |> Check.all with
+        let wrong =
+            [ for name, times in List.countBy fst given do
+                  if times > 1 then
+                      Fault.Contradiction($"'{name}' is given twice", "give each option once")
+
+                  if not (List.contains name (Field.names Field.all)) then
+                      Fault.Unknown("hyperparameter", name, Field.names Field.all) ]
+
+        match presetFaults preset @ wrong, methods |> List.map (one preset given) |> Check.all with
         | [], Error faults -> Error(List.distinct faults)
         | (_ :: _ as faults), _ -> Error faults
         | [], Ok plans ->

@@ -7,6 +7,8 @@ type internal Stepper =
     {
         /// The weights as they are now; they belong to the stepper and change with the next update.
         Weights: unit -> Heads
+        /// What the direction keeps now; what it was before lives until the next update.
+        Kept: unit -> Memory
         /// One update; returns the batch's loss, a 0-d tensor of the caller's scope.
         Update: Batch -> torch.Tensor
     }
@@ -19,15 +21,45 @@ module internal Stepper =
             if not (List.exists (fun k -> obj.ReferenceEquals(k, t)) kept) then
                 t.Dispose()
 
+    /// What a running direction keeps, from update to update. Its first tensors belong to whoever gave them, those after to `owner`.
+    type private Keeping(session: Session, owner: DisposeScope) =
+        let mutable now = session.Kept
+        let mutable before: torch.Tensor list = []
+
+        let within (memory: Memory) (t: torch.Tensor) = memory.Values |> Seq.exists (fun k -> obj.ReferenceEquals(k, t))
+
+        member _.Now = now
+
+        member _.Pass (weights: Heads) (batch: Batch) : Pass =
+            free before []
+            let struct (pass, next) = Direction.step session.Direction now weights batch
+
+            if obj.ReferenceEquals(next, now) then
+                before <- []
+            else
+                for t in next.Values do
+                    if not (within now t) then
+                        owner.Attach t |> ignore
+
+                before <-
+                    [ for t in now.Values do
+                          if not (within next t) && not (within session.Kept t) then
+                              t ]
+
+                now <- next
+
+            pass
+
     /// The pure functions of the session, one after another: each update makes new weights and a new state, and frees the old.
     let pure' (session: Session) (owner: DisposeScope) : Stepper =
         let transform = Rule.transform session.Start session.Rule
         let mutable weights = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
         let mutable state = transform.Init weights
+        let keeping = Keeping(session, owner)
 
         let update (batch: Batch) =
             use scope = torch.NewDisposeScope()
-            let pass = Direction.pass session.Direction weights batch
+            let pass = keeping.Pass weights batch
             let struct (changes, next) = transform.Update state pass.Gradients weights
             let after = Heads.replace (changes |> Map.map (fun m change -> Heads.weight m weights + change)) weights
 
@@ -43,6 +75,7 @@ module internal Stepper =
             scope.MoveToOuter pass.Loss
 
         { Weights = fun () -> weights
+          Kept = fun () -> keeping.Now
           Update = update }
 
     /// A block that stays as it is for the whole step: what it adds to outputs is worked out once, and its gradient never.
@@ -67,7 +100,8 @@ module internal Stepper =
         Tensors.toFloat ((g.mm (g.t ())).mul_(x.mm (x.t ())).sum())
 
     /// A recipe in place: weights, moments and gradients in buffers that are written over. `fused` as in `InPlace`.
-    let inPlace (session: Session) (recipe: Recipe) (fused: bool) (batch: int64) : Stepper =
+    let inPlace (session: Session) (recipe: Recipe) (fused: bool) (batch: int64) (owner: DisposeScope) : Stepper =
+        let keeping = Keeping(session, owner)
         let descent = InPlace(recipe, session.Start, fused)
 
         let still =
@@ -136,11 +170,13 @@ module internal Stepper =
 
             match session.Direction with
             | Direction.Closed c -> closed c batch
-            | Direction.Of f ->
-                let pass = f descent.Weights batch
+            | Direction.Of _
+            | Direction.Running _ ->
+                let pass = keeping.Pass descent.Weights batch
                 descent.Apply(pass.Gradients, 0.0)
                 pass.Loss
             |> scope.MoveToOuter
 
         { Weights = fun () -> descent.Weights
+          Kept = fun () -> keeping.Now
           Update = update }

@@ -106,6 +106,7 @@ module Train =
             let context =
                 { Settings = settings
                   Device = device
+                  Seed = Seed.ofInt seed |> Seed.split $"method, step {at.Index}"
                   Initial = initial
                   Updates = updates
                   Old = old
@@ -141,8 +142,8 @@ module Train =
             | Ok trained ->
                 let struct (finishing, (heads, memory)) =
                     Clock.timed device (fun () ->
-                        let heads = session.Finish trained
-                        heads, m.End context memory heads tasks)
+                        let heads = session.Finish trained.Weights
+                        heads, m.End context trained.Kept heads tasks)
 
                 let after = lossOf heads
 
@@ -158,7 +159,9 @@ module Train =
                       reading "seconds_prepare" preparing
                       reading "seconds_train" training
                       reading "seconds_finish" finishing
-                      reading "bytes_state" (float (Memory.bytes memory)) ]
+                      reading "bytes_state" (float (Memory.bytes memory))
+                      for metric, value in m.Tells memory do
+                          reading metric value ]
 
                 if not (Double.IsFinite after) then
                     diverged at settings.Epochs

@@ -121,7 +121,17 @@ module Trace =
 
     /// The loss of a batch under float64 heads, and its weight gradients.
     let pass (settings: Settings) (pair: Pair) (xa: torch.Tensor) (xb: torch.Tensor) (heads: Heads) : Pass =
-        Direction.pass (Training.plain settings) heads { Task = 0; Pair = pair; Rows = xa; A = xa; B = xb }
+        Direction.pass
+            (Training.plain settings)
+            Map.empty
+            heads
+            { Task = 0
+              Pair = pair
+              Rows = xa
+              Epoch = 1
+              Seed = Seed.ofInt 0
+              A = xa
+              B = xb }
 
     /// A change in the method's coordinates as a change of heads.
     let private standard (settings: Settings) (frames: Map<Modality, Frame>) (change: Heads) : Heads =
