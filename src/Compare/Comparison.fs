@@ -1,0 +1,35 @@
+namespace Cmcl
+
+/// A cell of a comparison: a method with a seed on a stream whose steps stand in one order.
+type Cell =
+    {
+        Stream: string
+        /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
+        Method: string
+        /// 0 for the stream's own order of steps.
+        Order: int
+        Seed: int
+    }
+
+/// What is known of a cell.
+[<RequireQualifiedAccess>]
+type CellState =
+    /// Its readings: rows of `results.csv` by step and task, without aggregates.
+    | Done of Row list
+    /// Why it ended early: it would again.
+    | Failed of message: string
+    | Missing
+
+/// Methods × seeds × orders × streams, as far as they are finished.
+type Comparison =
+    {
+        /// Labels in the order in which they were asked for, and whether the method trains step by step: others are bounds.
+        Methods: (string * bool) list
+        Streams: string list
+        Seeds: int list
+        /// How many orders of the steps: 0 .. n − 1.
+        Orders: int
+        Cells: (Cell * CellState) list
+        /// The command line, to repeat it.
+        Command: string
+    }
