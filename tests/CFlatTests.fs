@@ -164,8 +164,8 @@ let tests =
 
               for host in [ "vanilla"; "individual"; "joint"; "dns"; "dns-trust"; "nsp"; "ewc"; "reference" ] do
                   let flat, plain = last $"c-flat[host={host};epochs=1]", last $"{host}[epochs=1]"
-                  let m = modality text
-                  Expect.isGreaterThan (Tensors.relativeDifference flat[m] plain[m]) 1e-8 host)
+                  let apart = plain.Keys |> Seq.map (fun m -> Tensors.relativeDifference flat[m] plain[m]) |> Seq.max
+                  Expect.isGreaterThan apart 1e-8 host)
 
           test "what the host protects stays protected" (fun () ->
               let stream =

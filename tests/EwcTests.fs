@@ -81,7 +81,9 @@ let tests =
               let all = Pull.join (Pull.join one two) third
               let w = (matrix "w").requires_grad_ true
 
-              let sum = List.map (fun (p: Pull) -> (p.Importance * (w - p.Anchor).square()).sum() * number 0.5) [ one; two; third ]
+              let sum =
+                  List.map (fun (p: Pull) -> (p.Importance * (w - p.Anchor).square()).sum() * number 0.5) [ one; two; third ]
+
               let expected = List.reduce (+) sum
               let gradient = torch.autograd.grad (ResizeArray [ expected ], ResizeArray [ w ]) |> Seq.head
               use _ = torch.no_grad ()
@@ -129,7 +131,13 @@ let tests =
 
               for m in Pair.members pair do
                   let pull = (Ewc.pull m memory).Value
-                  same $"F of {m}" tight pull.Importance (steps |> List.map (fun step -> (fisherOf s step).[m]) |> List.reduce (+))
+
+                  same
+                      $"F of {m}"
+                      tight
+                      pull.Importance
+                      (steps |> List.map (fun step -> (fisherOf s step).[m]) |> List.reduce (+))
+
                   same $"and separate, {m}" tight pull.Importance (Ewc.pull m separate).Value.Importance
                   identical "anchor" pull.Anchor (snd steps.[2]).[m]
 
@@ -167,13 +175,15 @@ let tests =
               let full, rest = part FisherInformation.perAnchor 0L 4L, part FisherInformation.perAnchor 4L 2L
 
               for m in Pair.members pair do
-                  same "per anchor" close (Ewc.fisher s (draw c "fisher") w t).[m](mean FisherInformation.perAnchor).[m]
+                  same "per anchor" close (Ewc.fisher s (draw c "fisher") w t).[m] (mean FisherInformation.perAnchor).[m]
                   let perBatch = { s with Fisher = Fisher.PerBatch }
-                  same "per batch" close (Ewc.fisher perBatch (draw c "fisher") w t).[m](mean FisherInformation.perBatch).[m]
+                  same "per batch" close (Ewc.fisher perBatch (draw c "fisher") w t).[m] (mean FisherInformation.perBatch).[m]
 
-                  same "each anchor counts once" close (Ewc.fisher s (draw c "fisher") w uneven).[m](full[m] * number (4.0 / 6.0)
-                                                                                                    + rest[m]
-                                                                                                      * number (2.0 / 6.0)))
+                  same
+                      "each anchor counts once"
+                      close
+                      (Ewc.fisher s (draw c "fisher") w uneven).[m]
+                      (full[m] * number (4.0 / 6.0) + rest[m] * number (2.0 / 6.0)))
 
           property "the direction is autograd's of the whole loss, and its loss too" (fun c ->
               let s = settings c

@@ -67,7 +67,7 @@ let tests =
               let cosine, raw = every[2], every[0]
               agree "F" 1e-3 (FisherInformation.perAnchor raw pair w xa xb) (bruteForce cosine w xa xb))
 
-          test "anchors some at a time" (fun () ->
+          test "in parts, where it is large" (fun () ->
               let random purpose rows = Seed.normal [ rows; 128L ] (Seed.ofInt 2 |> Seed.split purpose)
               let w: Heads = Map [ pair.A, random "wa" 130L; pair.B, random "wb" 130L ]
 

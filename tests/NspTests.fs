@@ -42,7 +42,10 @@ let tests =
               Expect.isLessThan (drift $"nsp[{common};{all}]") close "outputs"
               let heads = run (stream ()) 0 $"nsp[{common};{all}]" |> snd
 
-              Expect.isGreaterThan (Tensors.relativeDifference heads.[3].[modality text] heads.[1].[modality text]) 1e-3 "weights")
+              Expect.isGreaterThan
+                  (Tensors.relativeDifference heads.[3].[modality text] heads.[1].[modality text])
+                  1e-3
+                  "weights")
 
           test "with the gradient projected in its place they move" (fun () ->
               let moved = drift $"dns[place=gradient;sides=input;{common};threshold=relative:1e-9]"

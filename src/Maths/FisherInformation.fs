@@ -27,13 +27,8 @@ module FisherInformation =
     let private paired (u: torch.Tensor) (v: torch.Tensor) (p: torch.Tensor) (q: torch.Tensor) : torch.Tensor =
         (u * p).t().mm(v * q)
 
-    /// Anchors whose gradients, d × d_m, and scaled outputs, n × d, stay within 2²⁰ numbers; at least one.
-    let private chunk (own: Side) : int64 =
-        let n, d = own.Outputs.shape[0], own.Outputs.shape[1]
-        max 1L ((1L <<< 20) / (d * max n own.Inputs.shape[1]))
-
-    /// Σ_i G_i∘G_i over anchors with unit outputs: there the derivative of each row's length adds −Uᵀ diag(v_i) X to anchor i's gradient,
-    /// which has any rank, so that the gradients are made, some anchors at a time.
+    /// Σ_i G_i∘G_i over anchors with unit outputs, where the derivative of each row's length makes G_i one of any rank: its row k is
+    /// Σ_j Y_kij x_jᵀ, Y_kij = (β_ij/‖y_j‖)(o_ik − u_jk⟨u_j, o_i⟩) + δ_ij p_ik. Some k at a time, in about 2²⁰ numbers or n × n.
     let private throughLengths
         (own: Side)
         (other: Side)
@@ -41,29 +36,25 @@ module FisherInformation =
         (along: torch.Tensor option)
         (across: torch.Tensor)
         : torch.Tensor =
-        let u, x = own.Outputs, own.Inputs
-        let n, d, columns = u.shape[0], u.shape[1], x.shape[1]
+        let x = own.Inputs
+        let n, d, columns = x.shape[0], own.Outputs.shape[1], x.shape[1]
         let scaled = across / lengths.t ()
-        let v = scaled * other.Outputs.mm (u.t ())
-        let r = scaled.mm x
-        let sum = torch.zeros (d, columns, dtype = x.dtype, device = x.device)
-        let size = chunk own
+        let turned = scaled * other.Outputs.mm (own.Outputs.t ())
+        let size = max 1L ((1L <<< 20) / (n * max n columns))
 
-        for first in 0L .. size .. n - 1L do
-            use scope = torch.NewDisposeScope()
-            let count = min size (n - first)
-            let some (t: torch.Tensor) = t.narrow (0L, first, count)
-            let outer (left: torch.Tensor) (right: torch.Tensor) = (some left).unsqueeze(2L) * (some right).unsqueeze 1L
-            let stacked = ((some v).unsqueeze(2L) * u).transpose(1L, 2L).reshape(count * d, n)
-            let g = (outer other.Outputs r).sub_(stacked.mm(x).view(count, d, columns))
+        let rows first =
+            Tensors.scoped (fun () ->
+                let count = min size (d - first)
+                let some (t: torch.Tensor) = t.narrow(1L, first, count).t()
+                let y = (some other.Outputs).unsqueeze(2L) * scaled - (some own.Outputs).unsqueeze(1L) * turned
 
-            match along with
-            | Some p -> g.add_ (outer p x) |> ignore
-            | None -> ()
+                match along with
+                | Some p -> y.diagonal(0L, 1L, 2L).add_(some p) |> ignore
+                | None -> ()
 
-            sum.add_ (g.square().sum 0L) |> ignore
+                y.reshape(count * n, n).mm(x).square().view(count, n, columns).sum 1L)
 
-        sum
+        torch.cat ([| for first in 0L .. size .. d - 1L -> rows first |], 0L)
 
     /// Σ_i G_i∘G_i (d × d_m) for one side's weight. Anchor i's derivative with respect to the scores, this side's rows down, is
     /// e_i α_iᵀ + β_i e_iᵀ; α_i is a row of `along` (this side holds the anchor), β_i of `across` (the other side holds it). With raw scores
