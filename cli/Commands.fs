@@ -317,6 +317,7 @@ let methods (arguments: ParseResults<MethodsArgument>) : int =
                 printfn "  %-18s %s (%s)" f.Name f.Help f.Takes
 
             for name, value in m.Presets do
-                printfn "  %-18s fixed: %s" name value
+                let how = if List.contains name (Field.names m.Fields) then "default" else "fixed"
+                printfn "  %-18s %s: %s" name how value
 
             0

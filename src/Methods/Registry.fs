@@ -12,6 +12,9 @@ module Registry =
           Dns.soft
           Dns.trust
           Dns.eigenbasisOnly
+          Dns.nsp
+          Ewc.ewc
+          CFlat.cFlat
           Reference.reference ]
 
     /// Those that a method which changes how another trains can be put around.
