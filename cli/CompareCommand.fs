@@ -8,8 +8,8 @@ open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
 
-/// STAND-IN for `CompareFiles.write` and the tables of `CompareTables`: writes nothing and names no page.
-let private writeFiles (_: string) (_: string list) (_: string option) (_: Comparison) : Result<string, Fault list> = Ok ""
+/// STAND-IN for `CompareFiles.write`, which gives the path of the page, and for the tables of `CompareTables`: writes nothing.
+let private writeFiles (out: string) (_: string list) (_: string option) (_: Comparison) : Result<string, Fault list> = Ok out
 
 /// Every method that trains, and the encoders as they came.
 let private all () =
@@ -133,6 +133,6 @@ let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
                 let failed = tellFailures swept.Broken comparison
 
                 if not quiet then
-                    printfn "Comparison: %s" (Path.GetFullPath(Path.Combine(sweep.Out, page)))
+                    printfn "Comparison: %s" (Path.GetFullPath page)
 
                 if failed = 0 then 0 else 1

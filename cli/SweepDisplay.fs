@@ -117,7 +117,6 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
                     all.Description <- Markup.Escape(sentence jobs watch headway))
 
             for bar in Seq.append free taken.Values do
-                bar.Description <- ""
                 bar.StopTask()
 
             all.Description <- Markup.Escape(sentence jobs watch headway)
