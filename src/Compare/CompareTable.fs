@@ -21,6 +21,8 @@ type TableRow =
         Method: string
         /// One that the others are read against, not a competitor.
         Bound: bool
+        /// Seeds that are finished.
+        Done: int
         /// As many as the table has metrics.
         Cells: TableCell list
     }
@@ -76,7 +78,7 @@ module CompareTable =
           if c.Orders > 1 then
               "Steps in the stream's own order; other orders have a table of their own."
 
-          if cells |> List.exists _.Partial then
+          if cells |> List.exists _.Partial || rows |> List.exists (fun r -> r.Done = 0) then
               $"(n/{c.Seeds.Length}): a mean over n of {c.Seeds.Length} seeds, since others failed or are not finished. It is no candidate for the best where another method has more."
 
           if cells |> List.exists _.Learned then
@@ -96,6 +98,7 @@ module CompareTable =
         let row bound label =
             { Method = label
               Bound = bound
+              Done = Measured.finished stream 0 label m
               Cells =
                 [ for metric, winners in List.zip metrics winners ->
                       let other = standIn label metric
@@ -124,6 +127,9 @@ module CompareTable =
         { t with
             Metrics = [ for i in kept -> t.Metrics[i] ]
             Rows = [ for r in t.Rows -> { r with Cells = [ for i in kept -> r.Cells[i] ] } ] }
+
+    /// A row's label, with `(0/3)` behind it where no seed is finished.
+    let name (t: CompareTable) (r: TableRow) : string = if r.Done = 0 then $"{r.Method} (0/{t.Seeds})" else r.Method
 
     /// What stands behind a figure: `†`, `(2/3)`, both or nothing.
     let mark (t: CompareTable) (cell: TableCell) : string =

@@ -64,7 +64,7 @@ module CompareText =
                 mean + (sd |> Option.map (fun sd -> $" ± {sd}") |> Option.defaultValue "") + CompareTable.mark t c
 
         let line (r: TableRow) =
-            let name = markdownName r.Method
+            let name = markdownName (CompareTable.name t r)
             row ((if r.Bound then $"*{name}*" else name) :: List.map2 cell t.Metrics r.Cells)
 
         [ row ("method" :: List.map head t.Metrics)
@@ -110,7 +110,8 @@ module CompareText =
             let index = index |> Option.map (fun i -> $@"\textsubscript{{{latexName i}}}") |> Option.defaultValue ""
             latexName word + index + arrow
 
-        let line (r: TableRow) = join " & " (latexName r.Method :: List.map2 (latexCell t) t.Metrics r.Cells) + @" \\"
+        let line (r: TableRow) =
+            join " & " (latexName (CompareTable.name t r) :: List.map2 (latexCell t) t.Metrics r.Cells) + @" \\"
 
         let competing, bounds = t.Rows |> List.partition (fun r -> not r.Bound)
         let columns = String.replicate t.Metrics.Length "r"

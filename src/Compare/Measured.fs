@@ -60,6 +60,10 @@ module Measured =
               | Some value -> seed, value
               | None -> () ]
 
+    /// How many seeds of a method are finished in one order.
+    let finished (stream: string) (order: int) (label: string) (m: Measured) : int =
+        m.Values |> Seq.filter (fun (KeyValue(c, _)) -> c.Stream = stream && c.Order = order && c.Method = label) |> Seq.length
+
     /// Its mean and standard deviation over seeds, in the stream's own order; None if no seed has it.
     let spread (stream: string) (label: string) (metric: Metric) (m: Measured) : Spread option =
         bySeed stream 0 label metric m |> List.map snd |> Transfer.meanSd

@@ -77,7 +77,7 @@ module CompareCharts =
         low - below * length, high + above * length
 
     /// Recall@10 against relative deviation, a point a method with both deviations over seeds, the frontier as a line: what is below
-    /// and right of it is beaten in both. Bounds without a deviation are levels. On a logarithmic axis, taken when the deviations span
+    /// and right of it is beaten in both. Bounds without a deviation are levels, or named at the edge. On a logarithmic axis, taken when the deviations span
     /// more than a factor of thirty, what did not move at all has no point. `width` × `height` is the page's room in pixels.
     let frontier
         (styles: Map<string, MethodStyle>)
@@ -95,21 +95,27 @@ module CompareCharts =
         let xs =
             [ for p in points do
                   across p.Deviation.Mean
+                  across (p.Deviation.Mean + sd p.Deviation)
 
                   if not log then
-                      p.Deviation.Mean - sd p.Deviation
+                      p.Deviation.Mean - sd p.Deviation ]
 
-                  across (p.Deviation.Mean + sd p.Deviation) ]
-
-        let ys =
+        let ofMethods =
             [ for p in points do
                   100.0 * (p.Recall.Mean - sd p.Recall)
-                  100.0 * (p.Recall.Mean + sd p.Recall)
+                  100.0 * (p.Recall.Mean + sd p.Recall) ]
 
-              for _, s in levels do
-                  100.0 * s.Mean ]
+        // A level far from all methods would leave them no room; it is named at the edge instead.
+        let ys =
+            let low, high = roomy 0.6 0.6 ofMethods
 
-        let (left, right), (bottom, top) = roomy 0.08 0.08 xs, roomy 0.08 0.1 ys
+            ofMethods
+            @ [ for _, s in levels do
+                    if 100.0 * s.Mean > low && 100.0 * s.Mean < high then
+                        100.0 * s.Mean ]
+
+        let (left, right), (bottom, top) = roomy 0.08 0.08 xs, roomy 0.1 0.14 ys
+        let inside, outside = levels |> List.partition (fun (_, s) -> 100.0 * s.Mean > bottom && 100.0 * s.Mean < top)
         // The common margins.
         let inner, tall = width - 70.0, height - 70.0
 
@@ -118,19 +124,38 @@ module CompareCharts =
             (across p.Deviation.Mean - left) / (right - left) * inner,
             (top - 100.0 * p.Recall.Mean) / (top - bottom) * tall
 
-        let levelBoxes =
-            [ for i, (name, s) in List.indexed levels do
-                  let y = (top - 100.0 * s.Mean) / (top - bottom) * tall
-                  let w = 7.0 * float name.Length
-                  let l = if i % 2 = 0 then inner - w else 0.0
-                  l, y - 17.0, l + w, y + 2.0 ]
+        let down y = (top - y) / (top - bottom) * tall
+        let side i = if i % 2 = 0 then inner else 0.0
 
-        let labels = points |> List.sortBy (fun p -> not p.OnFrontier) |> List.map pixels |> Labels.place inner tall levelBoxes
+        let levelBoxes =
+            [ for i, (name, s) in List.indexed inside do
+                  let y, w = down (100.0 * s.Mean), 7.0 * float name.Length
+                  side i - (if i % 2 = 0 then w else 0.0), y - 17.0, side i + (if i % 2 = 0 then 0.0 else w), y + 2.0
+                  0.0, y - 1.0, inner, y + 1.0 ]
+
+        let front = points |> List.filter _.OnFrontier
+        let reach = if log then 10.0 ** right else right
+
+        let corners =
+            [ for p in front -> p.Deviation.Mean, 100.0 * p.Recall.Mean ]
+            @ [ for p in Option.toList (List.tryLast front) -> reach, 100.0 * p.Recall.Mean ]
+
+        let frontBoxes =
+            let place x = (across x - left) / (right - left) * inner
+
+            [ for (x, y), (x', y') in List.pairwise corners do
+                  place x, down y - 2.0, place x', down y + 2.0
+                  place x' - 2.0, down y', place x' + 2.0, down y ]
+
+        let labels =
+            points
+            |> List.sortBy (fun p -> not p.OnFrontier)
+            |> List.map pixels
+            |> Labels.place inner tall (levelBoxes @ frontBoxes)
 
         let labelNotes =
             [ for label in labels do
                   let p = points |> List.find (fun p -> p.Method = label.Text)
-                  let far = abs label.Dy > 30.0
 
                   {| name = label.Text
                      text = broken label.Lines
@@ -143,11 +168,11 @@ module CompareCharts =
                      arrowhead = 0
                      arrowwidth = 0.8
                      standoff = 5
-                     arrowcolor = (if far then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
+                     arrowcolor = (if label.Gap > 12.0 then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
                   :> obj ]
 
         let levelNotes =
-            [ for i, (name, s) in List.indexed levels ->
+            [ for i, (name, s) in List.indexed inside ->
                   {| text = Theme.plain name
                      name = name
                      xref = "paper"
@@ -156,30 +181,28 @@ module CompareCharts =
                      y = 100.0 * s.Mean
                      yanchor = "bottom"
                      showarrow = false |}
+                  :> obj
+              for i, (name, s) in List.indexed outside ->
+                  let below = 100.0 * s.Mean <= bottom
+                  let arrow = if below then "↓" else "↑"
+                  let recall = Metric.shown (named "r10") s.Mean
+
+                  {| text = $"{arrow} {Theme.plain name} {recall}"
+                     name = name
+                     xref = "paper"
+                     x = 1
+                     xanchor = "right"
+                     yref = "paper"
+                     y = (if below then 0 else 1)
+                     yanchor = (if below then "bottom" else "top")
+                     yshift = (if below then 16 * i else -16 * i)
+                     showarrow = false |}
                   :> obj ]
 
-        let front = points |> List.filter _.OnFrontier
-        let last = List.tryLast front
-
         let edge =
-            Chart.Line(
-                x =
-                    [ yield! front |> List.map _.Deviation.Mean
-                      if last.IsSome then
-                          if log then 10.0 ** right else right ],
-                y =
-                    [ yield! front |> List.map (fun p -> 100.0 * p.Recall.Mean)
-                      match last with
-                      | Some p -> 100.0 * p.Recall.Mean
-                      | None -> () ],
-                Name = "frontier",
-                LineColor = Color.fromString "#858585",
-                LineDash = StyleParam.DrawingStyle.Dot,
-                LineWidth = 1.5,
-                UseDefaults = false
-            )
+            Chart.Line(x = List.map fst corners, y = List.map snd corners, Name = "frontier", UseDefaults = false)
             |> GenericChart.mapTrace (fun trace ->
-                trace.SetProperty("line.shape", "hv")
+                trace.SetProperty("line", {| color = "#8a8a8a"; width = 1.5; shape = "hv" |})
                 trace.SetProperty("hoverinfo", "skip")
                 trace)
 
@@ -200,7 +223,7 @@ module CompareCharts =
         |> Chart.combine
         |> Theme.dress xAxis yAxis
         |> Chart.withShapes
-            [ for i, (_, s) in List.indexed levels ->
+            [ for i, (_, s) in List.indexed inside ->
                   level (100.0 * s.Mean) (if i % 2 = 0 then StyleParam.DrawingStyle.Dash else StyleParam.DrawingStyle.Dot) ]
         |> annotated (labelNotes @ levelNotes)
 

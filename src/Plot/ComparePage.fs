@@ -16,6 +16,14 @@ module ComparePage =
               sub [] [ str index ]
           | word, None -> str word ]
 
+    /// A name broken between its settings where it is long.
+    let private label (name: string) : XmlNode list =
+        [ for i, line in List.indexed (Labels.lines name) do
+              if i > 0 then
+                  wbr []
+
+              str line ]
+
     /// A table with its notes.
     let table (styles: Map<string, MethodStyle>) (t: CompareTable) : XmlNode list =
         let cell (metric: Metric) (c: TableCell) =
@@ -25,7 +33,10 @@ module ComparePage =
                 let mean, sd = Metric.spread metric s
 
                 [ if c.Best then strong [] [ str mean ] else str mean
-                  str ((sd |> Option.map (fun sd -> $" ± {sd}") |> Option.defaultValue "") + CompareTable.mark t c) ]
+                  match sd with
+                  | Some sd -> span [ _class "sd" ] [ str $" ± {sd}" ]
+                  | None -> ()
+                  str (CompareTable.mark t c) ]
 
         let unit (metric: Metric) = $"{Metric.unit metric} {Metric.arrow metric}".Trim()
         let firstBound = t.Rows |> List.tryFind _.Bound |> Option.map _.Method
@@ -40,7 +51,7 @@ module ComparePage =
                      | true, true -> "reference first"
                      | true, false -> "reference"
                      | _ -> ""),
-                    [ ReportText.chip styles r.Method; str r.Method ] :: List.map2 cell t.Metrics r.Cells ]
+                    (ReportText.chip styles r.Method :: label (CompareTable.name t r)) :: List.map2 cell t.Metrics r.Cells ]
           ul [ _class "meta" ] [ for sentence in t.Notes -> li [] [ str sentence ] ] ]
 
     /// A chart for a wide page and one for a narrow page.
@@ -78,7 +89,7 @@ module ComparePage =
             [ yield!
                   ReportText.heading
                       "Stability and what it is worth"
-                      "Recall@10 after the last step against how far the scores of old training rows have moved. Up and to the left is better; bars are ± one standard deviation over seeds, diamonds the dual-sided null-space projection and its variants. A method below and to the right of the dotted line is beaten in both by one on it. Levels are bounds."
+                      "Recall@10 after the last step against how far the scores of old training rows have moved. Up and to the left is better; bars are ± one standard deviation over seeds, diamonds the dual-sided null-space projection and its variants. A method below and to the right of the grey line is beaten in both by one on it. Levels are bounds."
               node
               match Frontier.sentence points with
               | Some sentence -> p [ _class "finding" ] [ str sentence ]
@@ -220,12 +231,12 @@ module ComparePage =
               Page.table
                   1
                   ([ str "method" ] :: [ for metric in shown -> title metric ])
-                  [ for label in Measured.methods m ->
-                        (if Measured.isBound label m then "reference" else ""),
-                        [ str label ]
+                  [ for name in Measured.methods m ->
+                        (if Measured.isBound name m then "reference" else ""),
+                        label name
                         :: [ for metric in shown ->
                                  all
-                                 |> List.tryFind (fun o -> o.Method = label && o.Metric.Name = metric.Name)
+                                 |> List.tryFind (fun o -> o.Method = name && o.Metric.Name = metric.Name)
                                  |> Option.map cell
                                  |> Option.defaultValue [ str "–" ] ] ] ],
             []
@@ -302,7 +313,9 @@ module ComparePage =
 
         Page.render
             $"Cmcl comparison: {names}"
-            [ opening m; ReportText.legend styles labels; main [] [ for nodes, _ in parts -> section [] nodes ] ]
+            [ opening m
+              ReportText.legend styles labels
+              main [ _class "compared" ] [ for nodes, _ in parts -> section [] nodes ] ]
             (List.collect snd parts)
 
     /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
@@ -321,6 +334,6 @@ module ComparePage =
                       p
                           []
                           [ str
-                                $"Test rows of {stream}, mean ± standard deviation over {c.Seeds.Length} seeds. Further up and to the left is better; what is below and to the right of the dotted line is beaten in both." ] ]
+                                $"Stream {stream}, mean ± standard deviation over {c.Seeds.Length} seeds. Further up and to the left is better; what is below and to the right of the grey line is beaten in both." ] ]
 
-            Page.render name [ top; main [] [ node ] ] figures)
+            Page.render name [ top; main [ _class "compared" ] [ node ] ] figures)

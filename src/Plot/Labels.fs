@@ -9,6 +9,8 @@ type PlacedLabel =
         /// From the point to the middle of the text.
         Dx: float
         Dy: float
+        /// From the point to the text's nearest side.
+        Gap: float
     }
 
 /// Labels that keep out of each other's way, for a chart of known size.
@@ -21,7 +23,7 @@ module Labels =
     let lines (label: string) : string list =
         let add (lines: string list) (part: string) =
             match lines with
-            | last :: rest when last.Length + part.Length <= 24 -> (last + part) :: rest
+            | last :: rest when last.Length + part.Length <= 26 -> (last + part) :: rest
             | _ -> part :: lines
 
         match label.Split('[', 2) with
@@ -66,8 +68,10 @@ module Labels =
 
                 covered + 40.0 * outside + distance
 
-            let _, dx, dy = candidates w h |> List.minBy cost
+            let gap, dx, dy = candidates w h |> List.minBy cost
 
-            box dx dy :: placed, { Text = label; Lines = lines; Dx = dx; Dy = dy } :: labels
+            let label = { Text = label; Lines = lines; Dx = dx; Dy = dy; Gap = gap }
+
+            box dx dy :: placed, label :: labels
 
         points |> List.fold one (taken, []) |> snd |> List.rev
