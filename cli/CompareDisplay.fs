@@ -8,12 +8,13 @@ open Cmcl
 /// A table that fits 120 columns: means, and their standard deviations below them; bounds after a rule.
 let table (t: CompareTable) : Table =
     let table = Table(Border = TableBorder.Simple, Expand = false, Title = TableTitle(Markup.Escape t.Stream))
-    table.AddColumn(TableColumn("method")) |> ignore
+    table.AddColumn(TableColumn("method").PadLeft(0).PadRight(0)) |> ignore
 
     for metric in t.Metrics do
         let unit = $"{Metric.unit metric} {Metric.arrow metric}".Trim()
 
-        table.AddColumn(TableColumn(Markup.Escape $"{metric.Title}\n{unit}").RightAligned().NoWrap()) |> ignore
+        table.AddColumn(TableColumn(Markup.Escape $"{metric.Title}\n{unit}").RightAligned().NoWrap().PadLeft(1).PadRight(0))
+        |> ignore
 
     let cell (metric: Metric) (c: TableCell) =
         match c.Spread with

@@ -346,6 +346,43 @@ let private frontiers =
                   Expect.isGreaterThan lines.Length 1 label
                   Expect.equal (String.Join("", lines)) label label) ]
 
+let private terminals =
+    testList
+        "terminal"
+        [ testCase "the paper's columns fit 120 characters, long labels too" (fun () ->
+              let rate = rowsFor (stable 0.41 0.1234)
+              let also = rate |> List.collect (fun r -> [ for name in [ "acc"; "r1"; "r5" ] -> { r with Metric = name } ])
+              let label = "dns-trust[budget=0.1;total-budget=0.2;lr=1e-3]"
+
+              let c =
+                  { one [ "vanilla", values [ 0.1; 0.2 ]; label, values [ 0.1; 0.2 ] ] with
+                      Cells =
+                          [ for m in [ "vanilla"; label ] do
+                                for seed in [ 0; 1 ] -> cell 0 m seed, CellState.Done(rate @ also) ] }
+
+              let t = CompareFiles.tables [] c |> Check.get |> List.head
+              use writer = new StringWriter()
+
+              let console =
+                  Spectre.Console.AnsiConsole.Create(
+                      Spectre.Console.AnsiConsoleSettings(
+                          Ansi = Spectre.Console.AnsiSupport.No,
+                          ColorSystem = Spectre.Console.ColorSystemSupport.NoColors,
+                          Out = Spectre.Console.AnsiConsoleOutput writer
+                      )
+                  )
+
+              console.Profile.Width <- 120
+              console.Write(Cmcl.Cli.CompareDisplay.table t)
+              let text = writer.ToString()
+              Expect.equal t.Metrics.Length 10 "columns"
+
+              for part in [ "BWT_R10"; "0.123"; "±0.00"; "dns-trust[budget=0.1;"; "Replayed" ] do
+                  has text part
+
+              for line in text.Split '\n' do
+                  Expect.isLessThanOrEqual line.Length 120 line) ]
+
 let private pages =
     testList
         "page and files"
@@ -452,4 +489,4 @@ let private pages =
               let t = CompareFiles.tables [ "forgetting_r10"; "acc" ] full |> Check.get |> List.head
               Expect.equal (t.Metrics |> List.map _.Name) [ "forgetting_r10"; "acc" ] "columns") ]
 
-let tests = testList "Compare" [ differences; orders; tables; texts; frontiers; pages ]
+let tests = testList "Compare" [ differences; orders; tables; texts; frontiers; terminals; pages ]

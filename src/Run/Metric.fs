@@ -281,7 +281,13 @@ module Metric =
             | (MetricUnit.Bytes | MetricUnit.Count), Some 0.0 -> None
             | _, sd -> sd
 
-        shown m s.Mean, sd |> Option.map (shownLike s.Mean m)
+        // A ratio's deviation may be too small for the places of its mean.
+        let like =
+            match m.Unit, s.Sd with
+            | MetricUnit.Ratio, Some sd when sd < 0.0005 -> min s.Mean sd
+            | _ -> s.Mean
+
+        shown m s.Mean, sd |> Option.map (shownLike like m)
 
     /// A difference between two values, with its sign; differences of per cent are points.
     let difference (m: Metric) (x: float) : string =
