@@ -119,12 +119,11 @@ module CompareCharts =
         // The common margins.
         let inner, tall = width - 70.0, height - 70.0
 
-        let pixels (p: FrontierPoint) =
-            p.Method,
-            (across p.Deviation.Mean - left) / (right - left) * inner,
-            (top - 100.0 * p.Recall.Mean) / (top - bottom) * tall
-
+        let place x = (across x - left) / (right - left) * inner
         let down y = (top - y) / (top - bottom) * tall
+
+        let pixels (p: FrontierPoint) = p.Method, place p.Deviation.Mean, down (100.0 * p.Recall.Mean)
+
         let side i = if i % 2 = 0 then inner else 0.0
 
         let levelBoxes =
@@ -141,17 +140,22 @@ module CompareCharts =
             @ [ for p in Option.toList (List.tryLast front) -> reach, 100.0 * p.Recall.Mean ]
 
         let frontBoxes =
-            let place x = (across x - left) / (right - left) * inner
-
             [ for (x, y), (x', y') in List.pairwise corners do
                   place x, down y - 2.0, place x', down y + 2.0
                   place x' - 2.0, down y', place x' + 2.0, down y ]
+
+        let barBoxes =
+            [ for p in points do
+                  let (d, r), (sdD, sdR) = (p.Deviation.Mean, 100.0 * p.Recall.Mean), (sd p.Deviation, 100.0 * sd p.Recall)
+                  let start = if log && d <= sdD then 0.0 else place (d - sdD)
+                  start, down r - 3.0, place (d + sdD), down r + 3.0
+                  place d - 3.0, down (r + sdR), place d + 3.0, down (r - sdR) ]
 
         let labels =
             points
             |> List.sortBy (fun p -> not p.OnFrontier)
             |> List.map pixels
-            |> Labels.place inner tall (levelBoxes @ frontBoxes)
+            |> Labels.place inner tall (levelBoxes @ frontBoxes @ barBoxes)
 
         let labelNotes =
             [ for label in labels do
