@@ -361,6 +361,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
 
@@ -376,5 +377,6 @@ type Command =
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"
+            | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -4,12 +4,10 @@ module Cmcl.Cli.CompareCommand
 open System
 open System.IO
 open Argu
+open Spectre.Console
 open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
-
-/// STAND-IN for `CompareFiles.write`, which gives the path of the page, and for the tables of `CompareTables`: writes nothing.
-let private writeFiles (out: string) (_: string list) (_: string option) (_: Comparison) : Result<string, Fault list> = Ok out
 
 /// Every method that trains, and the encoders as they came.
 let private all () =
@@ -103,13 +101,24 @@ let private tellFailures (broken: (Cell * string) list) (c: Comparison) : int =
 
     failures.Length
 
+/// The tables of all streams, and their frontiers in words.
+let private show (metrics: string list) (c: Comparison) : unit =
+    if Console.IsOutputRedirected then
+        AnsiConsole.Profile.Width <- 120
+
+    for table in CompareFiles.tables metrics c |> Check.get do
+        AnsiConsole.Write(CompareDisplay.table table)
+        printfn "%s" (CompareDisplay.notes table)
+        CompareDisplay.frontier table.Stream c |> Option.iter (printfn "\n  %s\n")
+
 let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
     let quiet = arguments.Contains CompareArgument.Quiet
 
     let metrics = arguments.TryGetResult CompareArgument.Metrics |> Option.map Plan.split |> Option.defaultValue []
 
     let claimed =
-        sweep arguments
+        CompareFiles.columns metrics
+        |> Result.bind (fun _ -> sweep arguments)
         |> Result.bind (fun (sweep, cells) ->
             against arguments cells
             |> Result.bind (fun against ->
@@ -127,12 +136,13 @@ let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
             eprintfn "cmcl: stopped; the same command goes on from here."
             SweepCommand.Stopped
         else
-            match writeFiles sweep.Out metrics against comparison with
+            match CompareFiles.write sweep.Out metrics against comparison with
             | Error faults -> refuse faults
             | Ok page ->
                 let failed = tellFailures swept.Broken comparison
 
                 if not quiet then
+                    show metrics comparison
                     printfn "Comparison: %s" (Path.GetFullPath page)
 
                 if failed = 0 then 0 else 1

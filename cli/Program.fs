@@ -57,6 +57,9 @@ let main argv =
         | Some(Run arguments), _ -> Commands.run command arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
+        | Some Metrics, _ ->
+            printfn "%s" (Metric.describe ())
+            0
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments

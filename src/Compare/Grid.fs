@@ -37,7 +37,7 @@ module Grid =
           "gem", [ weighing; axis [ "margin" ] [ "0"; "0.1"; "0.5"; "1" ] ]
           "der", [ weighing; axis [ "alpha" ] [ "1"; "10"; "100"; "1000" ] ]
           "derpp", [ weighing; axis [ "alpha" ] [ "10"; "100" ]; axis [ "beta" ] [ "0.5"; "1" ] ]
-          "ewc", [ weighing; axis [ "lambda" ] [ "1e2"; "1e3"; "1e4"; "1e5" ] ]
+          "ewc", [ weighing; axis [ "lambda" ] [ "3"; "30"; "300"; "3000" ] ]
           "co2l", [ weighing; axis [ "lambda" ] [ "0.3"; "1"; "3"; "10" ] ]
           "c-flat", [ weighing; axis [ "rho" ] [ "0.05"; "0.1"; "0.2"; "0.5" ] ]
           "cila", [ weighing; axis [ "ratio" ] [ "1"; "3"; "10"; "30" ] ] ]
