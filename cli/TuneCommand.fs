@@ -163,7 +163,7 @@ let private table (search: Search) (all: Tried list) (choices: (string * Choice 
                 [ String.Join(" ", [ for name, value in c.Trial.Options -> $"{name}={value}" ])
                   (100.0 * c.Recall).ToString("F2", CultureInfo.InvariantCulture)
                   (match c.Deviation with
-                   | Some d -> d.ToString("F3", CultureInfo.InvariantCulture)
+                   | Some d -> d.ToString("G3", CultureInfo.InvariantCulture)
                    | None -> "–") ]
 
         table.AddRow([| for text in method :: cells @ counts -> Markup.Escape text |]) |> ignore
