@@ -12,6 +12,8 @@ module Registry =
           Dns.soft
           Dns.trust
           Dns.eigenbasisOnly
+          Co2l.co2l
+          Cila.cila
           Reference.reference ]
 
     /// Those that a method which changes how another trains can be put around.
