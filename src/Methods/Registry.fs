@@ -15,6 +15,8 @@ module Registry =
           Dns.nsp
           Ewc.ewc
           CFlat.cFlat
+          Co2l.co2l
+          Cila.cila
           Reference.reference ]
 
     /// Those that a method which changes how another trains can be put around.
