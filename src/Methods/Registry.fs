@@ -13,6 +13,9 @@ module Registry =
           Dns.trust
           Dns.eigenbasisOnly
           Dns.nsp
+          Gem.gem
+          Der.der
+          Der.derpp
           Ewc.ewc
           CFlat.cFlat
           Co2l.co2l
