@@ -281,7 +281,7 @@ let private help =
               let told = cmcl []
               Expect.equal told.Code 0 "exit code"
 
-              for name in [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods"; "--version" ] do
+              for name in [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods"; "metrics"; "--version" ] do
                   Expect.stringContains told.Out name "the command"
 
               Expect.isFalse (told.Out.Contains "    worker") "workers are nobody's business")
