@@ -152,8 +152,7 @@ let tests =
 
                   let with' kappa past = Co2l.pass { s with Kappa = kappa; KappaPast = past } 1.0 moving heads batch replayed
 
-                  let plain = with' 0.2 0.2
-                  let _, published = plain, with' 0.2 0.01
+                  let plain, published = with' 0.2 0.2, with' 0.2 0.01
 
                   let expected =
                       let y m = Heads.outputs heads[m] batch.Parts[if m = pair.A then "a" else "b"]
@@ -234,9 +233,9 @@ let tests =
               let stream = firstSteps.Value
               let outcome, _ = run stream 0 "co2l[epochs=2;batch=16;buffer=60]"
               let replayed = readings "replayed" outcome
-              Expect.equal replayed.Head (1, 1, 0.0) "nothing in step 1"
+              Expect.equal (replayed |> List.map (fun (step, _, _) -> step)) [ 2; 3 ] "nothing in step 1"
 
-              for step, _, pairs in replayed.Tail do
+              for step, _, pairs in replayed do
                   let rows = int64 stream.Steps[step - 1].Train.Length
                   let last = rows % 16L
                   Expect.equal pairs (float (2L * (if last = 1L then rows - 1L else rows))) $"as many as trained on, step {step}"

@@ -24,14 +24,15 @@ module Cila =
     let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings
 
+        /// Nothing is added in an epoch that does not count, so that as much is kept in every epoch.
         let note (batch: Batch) (parts: RelationPass) (kept: Memory) : Memory =
-            if settings.Averages = Averages.AllEpochs || batch.Epoch = settings.Epochs then
-                kept
-                |> Tally.add "mean/contrast" parts.Contrast
-                |> Tally.add "mean/distillation" parts.Distillation
-                |> Tally.count "mean/updates" 1L
-            else
-                kept
+            let counted = if settings.Averages = Averages.AllEpochs || batch.Epoch = settings.Epochs then 1L else 0L
+            let add name (loss: torch.Tensor) = Tally.add name (loss * counted.ToScalar())
+
+            kept
+            |> add "mean/contrast" parts.Contrast
+            |> add "mean/distillation" parts.Distillation
+            |> Tally.count "mean/updates" counted
 
         let lambda, remarks =
             match earlier memory with

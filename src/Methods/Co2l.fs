@@ -168,9 +168,12 @@ module Co2l =
 
         Buffer.toMemory (List.fold share (Buffer.ofMemory memory) tasks) memory
 
-    /// Pairs that were replayed in the step, and the share of its loss, of all updates together, that weighted distillation had.
+    /// In steps with old pairs: how many went through the heads once more, and the share of weighted distillation in the step's loss, of all
+    /// updates together.
     let tells (memory: Memory) : (string * float) list =
-        [ "replayed", Tally.sum "replayed" memory |> Option.defaultValue 0.0
+        [ match Tally.sum "replayed" memory with
+          | Some pairs -> "replayed", pairs
+          | None -> ()
           match Tally.sum "distillation" memory, Tally.sum "loss" memory with
           | Some distillation, Some loss when loss > 0.0 -> "distillation_share", distillation / loss
           | _ -> () ]
