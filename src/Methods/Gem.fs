@@ -72,8 +72,8 @@ module Gem =
     let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings
         let contrast = Settings.contrast settings
-        let groups = (Buffer.ofMemory memory).Groups
         let plain = Training.plainSession context memory heads tasks
+        let groups = sharing (Buffer.ofMemory memory).Groups plain.Start
 
         let against share margin weights = against contrast share margin groups (Heads.replace weights heads)
         let replayed (pass: Pass) = Tally.count "replayed" (sharing groups pass.Gradients |> List.sumBy _.Count)
@@ -100,7 +100,11 @@ module Gem =
                     Direction.Running(fun kept weights batch ->
                         let struct (pass, kept) = Direction.step plain.Direction kept weights batch
                         struct (pass, replayed pass kept))
-                Rule = Rule.Chain(Transform.chain [ Rule.transform plain.Start plain.Rule; project ]) }
+                Rule =
+                    if groups.IsEmpty then
+                        plain.Rule
+                    else
+                        Rule.Chain(Transform.chain [ Rule.transform plain.Start plain.Rule; project ]) }
         | Place.Gradient
         | Place.Eigenbasis ->
             { plain with
