@@ -2,6 +2,7 @@
 module Cmcl.Cli.Arguments
 
 open Argu
+open Cmcl.Cli.HeadArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -266,6 +267,9 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
+    | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | Version
 
     interface IArgParserTemplate with
@@ -277,4 +281,7 @@ type Command =
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"
+            | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
+            | Apply _ -> "project new features through a trained head"
+            | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
             | Version -> "print the version"
