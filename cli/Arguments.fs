@@ -3,6 +3,7 @@ module Cmcl.Cli.Arguments
 
 open Argu
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.ExtractArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -270,6 +271,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Export of ParseResults<ExportArgument>
     | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
+    | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | Version
 
     interface IArgParserTemplate with
@@ -283,5 +285,6 @@ type Command =
             | Methods _ -> "list the methods and their options"
             | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
+            | Extract _ -> "run an encoder over images, texts or recordings and write their features"
             | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
             | Version -> "print the version"

@@ -4,6 +4,7 @@ open System
 open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -15,9 +16,10 @@ let private options =
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
-      "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases()) ]
+      "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
+      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
 
-let private commands = [ "run"; "verify"; "bench"; "report"; "info"; "methods"; "export"; "apply"; "retrieve" ]
+let private commands = [ "run"; "verify"; "bench"; "report"; "info"; "methods"; "export"; "apply"; "retrieve"; "extract" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -63,6 +65,7 @@ let main argv =
         | Some(Export arguments), _ -> HeadCommands.export arguments
         | Some(Apply arguments), _ -> HeadCommands.apply arguments
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
+        | Some(Extract arguments), _ -> ExtractCommand.extract arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0
