@@ -223,6 +223,8 @@ let wave (format: int) (bits: int) (rate: int) (channels: int) (data: byte[]) : 
 let sixteen (samples: float seq) : byte[] =
     samples |> Seq.map (fun x -> BitConverter.GetBytes(int16 (round (x * 32767.0)))) |> Array.concat
 
+let private singles (x: float32) = BitConverter.GetBytes x
+
 let private readWave (seconds: float) (bytes: byte[]) : Result<Recording, Fault list> =
     let path = Path.GetTempFileName()
 
@@ -248,9 +250,9 @@ let private waves =
                   [ 1, 8, [| 128uy; 192uy; 0uy; 64uy |]
                     1, 16, [| 0uy; 0uy; 0uy; 0x40uy; 0uy; 0x80uy; 0uy; 0xC0uy |]
                     1, 24, [| 0uy; 0uy; 0uy; 0uy; 0uy; 0x40uy; 0uy; 0uy; 0x80uy; 0uy; 0uy; 0xC0uy |]
-                    1, 32, Array.collect BitConverter.GetBytes [| 0; 0x40000000; Int32.MinValue; -0x40000000 |]
-                    3, 32, Array.collect BitConverter.GetBytes [| 0f; 0.5f; -1f; -0.5f |]
-                    3, 64, Array.collect BitConverter.GetBytes [| 0.0; 0.5; -1.0; -0.5 |] ] do
+                    1, 32, Array.collect (fun (x: int) -> BitConverter.GetBytes x) [| 0; 0x40000000; Int32.MinValue; -0x40000000 |]
+                    3, 32, Array.collect singles [| 0f; 0.5f; -1f; -0.5f |]
+                    3, 64, Array.collect (fun (x: float) -> BitConverter.GetBytes x) [| 0.0; 0.5; -1.0; -0.5 |] ] do
                   let read channels = (readWave 9.0 (wave format bits 8000 channels data) |> Check.get).Samples
                   Expect.equal (read 1) [| 0f; 0.5f; -1f; -0.5f |] $"{format}, {bits} bits"
                   Expect.equal (read 2) [| 0.25f; -0.75f |] $"{format}, {bits} bits, two channels")
@@ -263,7 +265,7 @@ let private waves =
           refused "a chunk that promises more" "promises 4 bytes, but only 2" (Array.take (good.Length - 2) good)
           refused "a coding" "format 85" (wave 0x55 16 8000 1 [| 0uy; 0uy |])
           refused "no channel" "0 channels" (wave 1 16 8000 0 [| 0uy; 0uy |])
-          refused "a NaN" "sample 1" (wave 3 32 8000 1 (Array.collect BitConverter.GetBytes [| 0f; nanf |]))
+          refused "a NaN" "sample 1" (wave 3 32 8000 1 (Array.collect singles [| 0f; nanf |]))
           refused "no frame" "no samples" (wave 1 16 8000 2 [| 0uy; 0uy |])
           testPropertyWithConfig
               { FsCheckConfig.defaultConfig with maxTest = 3000 }
@@ -358,10 +360,13 @@ let private sounds =
               let m = { plainMel with Fft = 2000; Mels = 7 }
               let rate = 8000
 
+              let heights = Sound.triangles rate m
+              let areas = Sound.triangles rate { m with EqualArea = true }
+
               for row in 0 .. m.Mels - 1 do
-                  let height = (Sound.triangles rate m)[row, *] |> Array.max
+                  let height = Array.max heights[row, *]
                   Expect.isTrue (height > 0.97 && height <= 1.0) "height"
-                  let area = (Array.sum(Sound.triangles rate { m with EqualArea = true })[row, *]) * float rate / float m.Fft
+                  let area = Array.sum areas[row, *] * float rate / float m.Fft
                   near "area" 0.02 area 1.0)
           test "log-mel is what its sums are" (fun () ->
               let random = Random 3

@@ -273,11 +273,8 @@ let private scripts =
               expectSaid [ "model.pt"; "pickled"; "torch.jit.save" ] (request folder)
               File.WriteAllBytes(place folder "model.pt", [| 0x80uy; 2uy; byte '.' |])
               expectSaid [ "model.pt"; "not a TorchScript archive"; "pickled" ] (request folder))
-          folderTest "a program that does not compile, and one that fails" (fun folder ->
+          folderTest "a program that fails" (fun folder ->
               described folder ""
-              Models.script (place folder "model.pt") "x: Tensor" "Tensor" [ "return nothing" ]
-              expectSaid [ "model.pt"; "cannot be read" ] (request folder)
-              File.Delete(place folder "model.pt")
               Models.script (place folder "model.pt") "x: Tensor" "Tensor" [ "return torch.mm(x, x)" ]
               expectSaid [ "model.pt"; "the module failed" ] (request folder)) ]
 
@@ -355,13 +352,9 @@ let private mistakes =
               let told = ResizeArray()
               Expect.equal (Extract.run told.Add { asked with SkipMissing = true } |> Check.get) [| 17L; 2L |] "shape"
 
-              let skipped =
-                  [ for t in told do
-                        if t.IsSkipped then
-                            t ]
-
-              Expect.hasLength skipped 3 "told"
-              Expect.equal(Ids.read (Ids.beside asked.Out) 17L |> Check.get)[4] "item-5" "ids")
+              Expect.equal (told |> Seq.filter _.IsSkipped |> Seq.length) 3 "told"
+              let ids = Ids.read (Ids.beside asked.Out) 17L |> Check.get
+              Expect.equal ids[4] "item-5" "ids")
           folderTest "unreadable files are named, what was done stays, and they may be left out" (fun folder ->
               prepare folder
               File.WriteAllText(place folder "images/7.png", "no image")

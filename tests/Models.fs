@@ -72,13 +72,14 @@ let private archive (path: string) (entries: (string * byte[]) list) : unit =
 
 /// A module without weights whose `forward` has these arguments and this body.
 let script (path: string) (arguments: string) (result: string) (body: string list) : unit =
-    let code =
+    let head =
         [ "class M(Module):"
           "  __parameters__ = []"
           "  __buffers__ = []"
           "  training : bool"
-          $"  def forward(self: __torch__.M, {arguments}) -> {result}:"
-          for line in body -> "    " + line ]
+          $"  def forward(self: __torch__.M, {arguments}) -> {result}:" ]
+
+    let code = head @ [ for line in body -> "    " + line ]
 
     // An object of the class M whose `training` is false, in the format that libtorch keeps modules in.
     let data =
