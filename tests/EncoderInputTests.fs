@@ -250,7 +250,9 @@ let private waves =
                   [ 1, 8, [| 128uy; 192uy; 0uy; 64uy |]
                     1, 16, [| 0uy; 0uy; 0uy; 0x40uy; 0uy; 0x80uy; 0uy; 0xC0uy |]
                     1, 24, [| 0uy; 0uy; 0uy; 0uy; 0uy; 0x40uy; 0uy; 0uy; 0x80uy; 0uy; 0uy; 0xC0uy |]
-                    1, 32, Array.collect (fun (x: int) -> BitConverter.GetBytes x) [| 0; 0x40000000; Int32.MinValue; -0x40000000 |]
+                    1,
+                    32,
+                    Array.collect (fun (x: int) -> BitConverter.GetBytes x) [| 0; 0x40000000; Int32.MinValue; -0x40000000 |]
                     3, 32, Array.collect singles [| 0f; 0.5f; -1f; -0.5f |]
                     3, 64, Array.collect (fun (x: float) -> BitConverter.GetBytes x) [| 0.0; 0.5; -1.0; -0.5 |] ] do
                   let read channels = (readWave 9.0 (wave format bits 8000 channels data) |> Check.get).Samples
