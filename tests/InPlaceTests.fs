@@ -80,7 +80,7 @@ let private unwatched: Watch =
       Update = None }
 
 /// Every step of a run, trained in place and purely from the same start.
-let private wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
+let wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
     let plan = plan synthetic.Value written
     let options = options.Split ';' |> Array.map (fun o -> let parts = o.Split '=' in parts[0], parts[1])
 

@@ -292,3 +292,13 @@ module Dns =
             "Adam in DNS's frames with nothing protected: tells the basis from the mask"
             [ "place", "eigenbasis"; "protect", "nothing" ]
             ([ "sides"; "exact"; "tau"; "budget"; "total-budget" ] @ inFrames)
+
+    /// Null-space training (Adam-NSCL, Wang et al. 2021): the optimizer's update, decay included, is kept out of the span of old inputs, so that
+    /// no output on them moves: DNS with `place=update` and `sides=input`. The published cut, a factor times the smallest eigenvalue,
+    /// is none of `Threshold`'s kinds; the default is DNS's.
+    let nsp: Method =
+        make
+            "nsp"
+            "one-sided null space: the update is kept out of the span of old inputs (Adam-NSCL)"
+            [ "place", "update"; "sides", "input"; "protect", "block" ]
+            (Field.names Field.dns |> List.except [ "threshold" ])

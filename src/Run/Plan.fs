@@ -78,11 +78,7 @@ module Plan =
         preset.Methods |> Map.tryFind method |> Option.defaultValue Map.empty |> Map.toList
 
     /// The method that is meant; one that changes how another trains, around its host, whose name comes with it.
-    let private method
-        (preset: Preset)
-        (given: (string * string) list)
-        (w: Written)
-        : Result<Method * string option, Fault list> =
+    let private meant (preset: Preset) (given: (string * string) list) (w: Written) : Result<Method * string option, Fault list> =
         Registry.find w.Name
         |> Result.bind (fun m ->
             match m.Around with
@@ -105,7 +101,7 @@ module Plan =
         match parseOne text with
         | Error f -> Error f
         | Ok written ->
-            match method preset given written with
+            match meant preset given written with
             | Error f -> Error f
             | Ok(m, host) ->
                 let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
@@ -145,9 +141,9 @@ module Plan =
               if not (List.contains name (Field.names Field.all)) then
                   Fault.Unknown("hyperparameter in the stream's preset", name, Field.names Field.all)
           for KeyValue(method, options) in preset.Methods do
-              match Registry.find method with
+              match meant preset [] { Name = method; Options = [] } with
               | Error faults -> yield! faults
-              | Ok m ->
+              | Ok(m, _) ->
                   for name in options.Keys do
                       if not (takes m name) then
                           Fault.Contradiction($"the stream's preset gives {method} '{name}'", words m) ]

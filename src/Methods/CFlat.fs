@@ -1,0 +1,63 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// C-Flat (Bian et al. 2024): a host's training, led to where its loss is flat. The published code takes four gradients of one batch,
+/// with â = a/(‖a‖ + 1e-12) and norms over all gradients together:
+///
+///     g₀ = ∇L(W),  g₁ = ∇L(W + ρĝ₀),  e = ρ·unit(g₁ − g₀),  g₂ = ∇L(W + e),  g₃ = ∇L(W + e + ρĝ₂),  g = g₁ + λ(g₃ − g₂)
+///
+/// and gives g to the host's optimizer, a step from W. Here ∇L is the host's direction, whatever that is made of: all four have the
+/// same batch, the same draws and the same of what the host keeps.
+[<RequireQualifiedAccess>]
+module CFlat =
+    /// W + ρĝ: new weights for those that have a gradient.
+    let private ascend (rho: float) (g: Heads) (weights: Heads) : Heads =
+        let norm = (torch.stack [| for t in g.Values -> t.norm () |]).norm()
+        let scale = (norm + 1e-12.ToScalar()).reciprocal() * rho.ToScalar()
+        Heads.replace (g |> Map.map (fun m t -> Heads.weight m weights + t * scale)) weights
+
+    let private minus (a: Heads) (b: Heads) : Heads = a |> Map.map (fun m t -> t - Heads.weight m b)
+
+    /// A host's direction made flat, of radius ρ (`rho`) and strength λ (`flatness`). The loss is the host's at W, and so is what is kept
+    /// next. ρ = 0 is the host's direction itself; λ = 0 is SAM (Foret et al. 2021), of two gradients.
+    let direction (rho: float) (flatness: float) (host: Direction) : Direction =
+        let flat (kept: Memory) (weights: Heads) (batch: Batch) =
+            let struct (first, next) = Direction.step host kept weights batch
+
+            let gradients =
+                Tensors.scopedWith (fun (h: Heads) -> h.Values) (fun () ->
+                    let at weights = (Direction.pass host kept weights batch).Gradients
+                    let g1 = at (ascend rho first.Gradients weights)
+
+                    if flatness = 0.0 then
+                        g1
+                    else
+                        let probe = ascend rho (minus g1 first.Gradients) weights
+                        let g2 = at probe
+                        let bend = minus (at (ascend rho g2 probe)) g2
+                        g1 |> Map.map (fun m g -> g + Heads.weight m bend * flatness.ToScalar()))
+
+            struct ({ first with Gradients = gradients }, next)
+
+        if rho = 0.0 then host else Direction.Running flat
+
+    /// Another method with its direction made flat; all else is the host's: how it begins and ends a step, its coordinates (those of the
+    /// eigenbasis, say, in which the perturbation is a rotated one of the same size), its optimizer, its protection. Clipping comes after,
+    /// in the host's rule; a host that clips before it projects (`reference`, DNS with `place=gradient`) clips each of the four.
+    let around (host: Method) : Method =
+        { host with
+            Name = "c-flat"
+            Summary = "leads another method's training (--host) to where its loss is flat, by four gradients an update"
+            Fields = host.Fields @ Field.flat
+            Presets = host.Presets @ [ "rho", "0.2"; "flatness", "0.2" ]
+            Begin =
+                fun context memory heads tasks ->
+                    let session = host.Begin context memory heads tasks
+
+                    { session with
+                        Direction = direction context.Settings.Rho context.Settings.Flatness session.Direction } }
+
+    /// C-Flat around fine-tuning, which `Plan` puts around another host where one is named. Radius and strength are those of the published
+    /// code, 0.2 and 0.2.
+    let cFlat: Method = { around Plain.vanilla with Around = Some around }
