@@ -2,6 +2,8 @@
 module Cmcl.Cli.Arguments
 
 open Argu
+open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.ExtractArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -361,6 +363,10 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
+    | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
+    | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -377,6 +383,10 @@ type Command =
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"
+            | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
+            | Apply _ -> "project new features through a trained head"
+            | Extract _ -> "run an encoder over images, texts or recordings and write their features"
+            | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
             | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -12,7 +12,7 @@ let duration (t: TimeSpan) =
     else $"{int t.TotalHours} h {t.Minutes} min"
 
 /// What is left, from what is done.
-let private left (watch: Stopwatch) (share: float) =
+let left (watch: Stopwatch) (share: float) =
     if share <= 0.0 then "" else duration (watch.Elapsed * ((1.0 - share) / share)) + " left"
 
 let private place (request: Request) (step: Step) = $"step {step.Index}/{request.Stream.Steps.Length} {step.Name}"

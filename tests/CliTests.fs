@@ -10,10 +10,10 @@ open Cmcl
 open Cmcl.Cli
 
 /// What a command left: its exit code, standard output, standard error.
-type private Told = { Code: int; Out: string; Error: string }
+type Told = { Code: int; Out: string; Error: string }
 
 /// The command in this process, with both its outputs caught.
-let private cmcl (arguments: string list) : Told =
+let cmcl (arguments: string list) : Told =
     let out, error, console = Console.Out, Console.Error, AnsiConsole.Console
     use newOut = new StringWriter()
     use newError = new StringWriter()
@@ -33,7 +33,7 @@ let private cmcl (arguments: string list) : Told =
         AnsiConsole.Console <- console
         torch.set_num_threads 1
 
-let private inFolder (act: string -> unit) =
+let inFolder (act: string -> unit) =
     let folder = Directory.CreateTempSubdirectory "cmcl-cli"
 
     try
@@ -43,7 +43,7 @@ let private inFolder (act: string -> unit) =
 
 /// Refused as a user's mistake: exit code 2, one line a fault on standard error with these words, no stack trace, nothing on
 /// standard output.
-let private expectRefused (words: string list) (told: Told) =
+let expectRefused (words: string list) (told: Told) =
     Expect.equal told.Code 2 $"exit code; standard error: {told.Error}"
     Expect.equal told.Out "" "standard output"
 

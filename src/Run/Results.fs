@@ -53,29 +53,13 @@ type MonitorRow =
 /// same, and the aggregates over them.
 [<RequireQualifiedAccess>]
 module Results =
-    /// Writes a text file (UTF-8) so that readers see the old one or the whole new one, never a part: into a temporary file
-    /// beside it, which then takes its name. Makes the folder if there is none. Fault: `Unwritable`.
+    /// Writes a text file (UTF-8) whole, as `Files.writeWhole` does; makes the folder if there is none.
     let writeWhole (path: string) (write: TextWriter -> unit) : Result<unit, Fault list> =
-        let full = Path.GetFullPath path
-        let folder = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
-        let beside = Path.Combine(folder, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
-
-        try
-            try
-                Directory.CreateDirectory folder |> ignore
-
-                do
-                    use file = new StreamWriter(beside, false, UTF8Encoding false, NewLine = "\n")
-                    write file
-
-                File.Move(beside, full, overwrite = true)
-                Ok()
-            with
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
-        finally
-            if File.Exists beside then
-                File.Delete beside
+        Files.makeFolderOf path
+        |> Result.bind (fun () ->
+            Files.writeWhole path (fun stream ->
+                use text = new StreamWriter(stream, UTF8Encoding false, NewLine = "\n")
+                write text))
 
     let private resultsHeader = [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ]
 
