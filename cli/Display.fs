@@ -6,7 +6,7 @@ open System.Diagnostics
 open Spectre.Console
 open Cmcl
 
-let private duration (t: TimeSpan) =
+let duration (t: TimeSpan) =
     if t.TotalMinutes < 1.0 then $"{int (ceil t.TotalSeconds)} s"
     elif t.TotalHours < 1.0 then $"{int t.TotalMinutes} min {t.Seconds} s"
     else $"{int t.TotalHours} h {t.Minutes} min"

@@ -10,10 +10,12 @@ let private options =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+      "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
+      "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases()) ]
 
-let private commands = [ "run"; "verify"; "bench"; "report"; "info"; "methods" ]
+let private commands = [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -53,6 +55,12 @@ let main argv =
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
         | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Compare arguments), _ -> CompareCommand.compare command arguments
+        | Some(Tune arguments), _ -> TuneCommand.tune command arguments
+        | Some Metrics, _ ->
+            printfn "%s" (Metric.describe ())
+            0
+        | Some Worker, _ -> SweepCommand.work ()
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Info arguments), _ -> Commands.info arguments
