@@ -43,8 +43,13 @@ module Gem =
 
                     let v = torch.tensor (Nonnegative.minimise h along margin, dtype = rows.dtype, device = rows.device)
                     let change = rows.t().mv v
-                    let parts = change.split [| for w in g.Values -> w.NumberOfElements |]
-                    Some(Map [ for KeyValue(m, w), part in Seq.zip g parts -> m, w + part.reshape w.shape ]))
+                    let firsts = g.Values |> Seq.scan (fun first w -> first + w.NumberOfElements) 0L
+
+                    Some(
+                        Map
+                            [ for KeyValue(m, w), first in Seq.zip g firsts ->
+                                  m, w + change.narrow(0L, first, w.NumberOfElements).reshape w.shape ]
+                    ))
 
     /// What is left of a violation: in the gradient as in published code; in the update next to nothing.
     let private shareOfGradient, shareOfUpdate = 1e-3, 1e-6
