@@ -510,22 +510,24 @@ let private results (folder: string) : Map<string, string list> =
     Map [ for path in cellFiles folder -> string (Path.GetFileName path), lines path ]
 
 /// Eight cells, long enough to be interrupted.
-let private arguments folder =
+let private argumentsFor (seeds: string) folder =
     [ "compare"
       "--stream"
       "synthetic"
       "--methods"
       "zero-shot,vanilla,dns,joint"
       "--seeds"
-      "0,1"
+      seeds
       "--set"
-      "epochs=8"
+      "epochs=20"
       "--jobs"
       "2"
       "--threads"
       "1"
       "--out"
       folder ]
+
+let private arguments = argumentsFor "0,1"
 
 let private onLinux (body: string -> unit) =
     inFolder (fun folder ->
@@ -594,7 +596,7 @@ let private processes =
           testCase "Ctrl-C ends the workers, and says how to go on"
           <| onLinux (fun folder ->
               // From the command's own program, not by dotnet.
-              let first = start (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli")) (arguments folder)
+              let first = start (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli")) (argumentsFor "0-99" folder)
               until "a cell is finished" (fun () -> (cellFiles folder).Length >= 1 && (children first.Process.Id).Length = 2)
               let workers = children first.Process.Id
               use _ = Process.Start("kill", [ "-INT"; string first.Process.Id ])
