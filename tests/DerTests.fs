@@ -295,9 +295,9 @@ let tests =
                   let begin' (scene: Scene) =
                       if scene.Step.Index = 3 then
                           match
-                              Loop.train p.Settings (Seed.ofInt 2) { Epoch = (fun _ _ _ -> ()); Update = None } scene.Session
+                              Loop.train p.Settings (Seed.ofInt 2) Watch.silent scene.Session
                           with
-                          | Error epoch -> failtest $"diverged in epoch {epoch}"
+                          | Error unfinished -> failtest $"{unfinished}"
                           | Ok trained ->
                               let heads = Heads.replace trained.Weights scene.Heads
 
@@ -349,13 +349,13 @@ let tests =
               let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 
               let watch =
-                  { Epoch = (fun _ _ updates -> counts.Add(updates, live ()))
-                    Update = None }
+                  { Watch.silent with
+                      Epoch = (fun _ _ updates -> counts.Add(updates, live ())) }
 
               let before = live ()
 
               match Loop.train s (Seed.ofInt 0) watch session with
-              | Error epoch -> failtest $"diverged in epoch {epoch}"
+              | Error unfinished -> failtest $"{unfinished}"
               | Ok trained ->
                   Expect.equal (fst (Seq.last counts)) 300L "updates"
                   // A batch that the reservoir lets pass leaves its parts as they are, and none to be freed with the next update.

@@ -452,8 +452,8 @@ let tests =
                   let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 
                   let watch =
-                      { Epoch = (fun _ _ updates -> counts.Add(updates, live ()))
-                        Update = None }
+                      { Watch.silent with
+                          Epoch = (fun _ _ updates -> counts.Add(updates, live ())) }
 
                   let before = live ()
                   let trained = Loop.train s (Seed.ofInt 0) watch session
@@ -461,7 +461,7 @@ let tests =
                   Expect.hasLength (counts |> Seq.skip 1 |> Seq.map snd |> Seq.distinct) 1 $"{place}: as many after every epoch"
 
                   match trained with
-                  | Error epoch -> failtest $"diverged in epoch {epoch}"
+                  | Error unfinished -> failtest $"{unfinished}"
                   | Ok trained ->
                       let fresh = trained.Kept |> Map.filter (fun name _ -> name.StartsWith "tally/")
                       Expect.equal (live () - before) (int64 (trained.Weights.Count + fresh.Count)) $"{place}: weights and sums") ]

@@ -256,6 +256,17 @@ module internal Readings =
                     @ readings step.Index step [ "bytes_monitor", float kept ],
                     round))
 
+    /// The round after `after` without its figures, for a run that goes on from its midst: they are made again where they are asked for.
+    let retrace (bench: Bench) (previous: Round) (heads: Heads) (step: Step) : Round =
+        Tensors.scopedWith (fun round -> Round.tensors round) (fun () ->
+            let over = [ for p in previous.Past -> p.Step ] @ [ step ]
+            let round = next bench previous heads over
+            let shift = shifts (OldStep.changes previous.Heads heads) round.Past
+
+            { round with
+                Past =
+                    [ for p in round.Past -> fst (certified bench previous.Heads heads shift p) ] @ [ finish bench round step ] })
+
     /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
     let trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =

@@ -9,6 +9,8 @@ type internal Stepper =
         Weights: unit -> Heads
         /// What the direction keeps now; what it was before lives until the next update.
         Kept: unit -> Memory
+        /// Where the descent stands; its tensors are the stepper's.
+        Descent: unit -> DescentState
         /// One update; returns the batch's loss, a 0-d tensor of the caller's scope.
         Update: Batch -> torch.Tensor
     }
@@ -51,10 +53,17 @@ module internal Stepper =
             pass
 
     /// The pure functions of the session, one after another: each update makes new weights and a new state, and frees the old.
-    let pure' (session: Session) (owner: DisposeScope) : Stepper =
+    let pure' (session: Session) (from: DescentState option) (owner: DisposeScope) : Stepper =
         let transform = Rule.transform session.Start session.Rule
-        let mutable weights = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
-        let mutable state = transform.Init weights
+        let own (t: torch.Tensor) = t.clone ()
+        let start = from |> Option.map _.Weights |> Option.defaultValue session.Start
+        let mutable weights = Heads.map own start
+
+        let mutable state =
+            match from with
+            | Some descent -> TransformState.map own descent.State
+            | None -> transform.Init weights
+
         let keeping = Keeping(session, owner)
 
         let update (batch: Batch) =
@@ -76,6 +85,7 @@ module internal Stepper =
 
         { Weights = fun () -> weights
           Kept = fun () -> keeping.Now
+          Descent = fun () -> { Weights = weights; State = state }
           Update = update }
 
     /// A block that stays as it is for the whole step: what it adds to outputs is worked out once, and its gradient never.
@@ -100,9 +110,16 @@ module internal Stepper =
         Tensors.toFloat ((g.mm (g.t ())).mul_(x.mm (x.t ())).sum())
 
     /// A recipe in place: weights, moments and gradients in buffers that are written over. `fused` as in `InPlace`.
-    let inPlace (session: Session) (recipe: Recipe) (fused: bool) (batch: int64) (owner: DisposeScope) : Stepper =
+    let inPlace
+        (session: Session)
+        (recipe: Recipe)
+        (fused: bool)
+        (batch: int64)
+        (from: DescentState option)
+        (owner: DisposeScope)
+        : Stepper =
         let keeping = Keeping(session, owner)
-        let descent = InPlace(recipe, session.Start, fused)
+        let descent = InPlace(recipe, session.Start, fused, from)
 
         let still =
             Map
@@ -179,4 +196,5 @@ module internal Stepper =
 
         { Weights = fun () -> descent.Weights
           Kept = fun () -> keeping.Now
+          Descent = fun () -> descent.Descent
           Update = update }
