@@ -49,6 +49,8 @@ type RunArgument =
     | Total_Budget of E: string
     | Set of NAME_VALUE: string
     | Monitor of N: int
+    | Checkpoint_Every of WHEN: string
+    | Keep of N: int
 
     interface IArgParserTemplate with
         member a.Usage =
@@ -93,6 +95,9 @@ type RunArgument =
                 "any option that cmcl methods NAME lists, as NAME=VALUE, for every method here that takes it; may be given again"
             | Monitor _ ->
                 "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
+            | Checkpoint_Every _ ->
+                "when to keep the whole state, so that cmcl resume can go on from there: auto (default: when half a minute has passed), step, every N updates (200), epochs (1ep) or seconds (30s) and after each step, or off"
+            | Keep _ -> "checkpoints to keep of each method and seed (default: 2)"
 
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option =
@@ -132,7 +137,21 @@ type RunArgument =
         | Save_Weights
         | Force
         | Quiet
-        | Monitor _ -> None
+        | Monitor _
+        | Checkpoint_Every _
+        | Keep _ -> None
+
+/// `cmcl resume`.
+[<RequireQualifiedAccess>]
+type ResumeArgument =
+    | [<MainCommand; ExactlyOnce>] Folder of RESULTS: string
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Folder _ -> "the results folder of a run that was interrupted"
+            | Quiet -> "print nothing but errors"
 
 /// `cmcl verify`. What it shares with `cmcl run` is said there once.
 [<RequireQualifiedAccess>]
@@ -356,6 +375,7 @@ type MethodsArgument =
 
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
+    | [<CliPrefix(CliPrefix.None)>] Resume of ParseResults<ResumeArgument>
     | [<CliPrefix(CliPrefix.None)>] Compare of ParseResults<CompareArgument>
     | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
@@ -375,6 +395,7 @@ type Command =
         member a.Usage =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
+            | Resume _ -> "go on with a run that was interrupted, from its checkpoints"
             | Compare _ ->
                 "run many methods, seeds, orders and streams in worker processes, and compare them: tables, tests, a page"
             | Tune _ -> "choose a method's settings on validation rows"

@@ -134,7 +134,7 @@ let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."
-            SweepCommand.Stopped
+            Signals.Stopped
         else
             match CompareFiles.write sweep.Out metrics against comparison with
             | Error faults -> refuse faults

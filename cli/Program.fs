@@ -12,6 +12,7 @@ let private options =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+      "resume", names (ArgumentParser.Create<ResumeArgument>().GetArgumentCases())
       "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
       "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
@@ -22,7 +23,7 @@ let private options =
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
 
 let private commands =
-    [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
+    [ "run"; "resume"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
     @ [ "export"; "apply"; "retrieve"; "extract" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
@@ -62,7 +63,8 @@ let main argv =
         | Some(Report arguments), _ -> Commands.report arguments
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
-        | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) arguments
+        | Some(Resume arguments), _ -> Commands.resume arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
         | Some Metrics, _ ->

@@ -11,10 +11,6 @@ open System.Threading
 open TorchSharp
 open Cmcl
 
-/// The exit code of a command that Ctrl-C ended, as shells have it.
-[<Literal>]
-let Stopped = 130
-
 /// `cmcl worker`: runs cells for the process that started it and ends with it.
 let work () : int =
     // Ctrl-C goes to every process of a terminal; what it means for a worker is its parent's business.

@@ -243,6 +243,6 @@ let tune (command: string) (arguments: ParseResults<TuneArgument>) : int =
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."
-            SweepCommand.Stopped
+            Signals.Stopped
         else
             finish quiet command search swept.Broken

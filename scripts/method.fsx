@@ -49,7 +49,8 @@ let request =
       Monitor = None
       Jobs = 1
       Out = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "method")
-      Command = "dotnet fsi scripts/method.fsx" }
+      Command = "dotnet fsi scripts/method.fsx"
+      Arguments = [] }
 
 Experiment.prepare true request.Out |> Check.get
 let finished = Experiment.run DateTimeOffset.Now ignore request |> Check.get

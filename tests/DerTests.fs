@@ -294,9 +294,7 @@ let tests =
 
                   let begin' (scene: Scene) =
                       if scene.Step.Index = 3 then
-                          match
-                              Loop.train p.Settings (Seed.ofInt 2) Watch.silent scene.Session
-                          with
+                          match Loop.train p.Settings (Seed.ofInt 2) Watch.silent scene.Session with
                           | Error unfinished -> failtest $"{unfinished}"
                           | Ok trained ->
                               let heads = Heads.replace trained.Weights scene.Heads

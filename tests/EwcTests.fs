@@ -252,13 +252,7 @@ let tests =
                       let moving = Training.moving scene.Tasks |> List.filter (fun m -> (Ewc.pull m scene.Memory).IsSome)
 
                       if not moving.IsEmpty then
-                          match
-                              Loop.train
-                                  scene.Context.Settings
-                                  (Seed.ofInt 3)
-                                  Watch.silent
-                                  scene.Session
-                          with
+                          match Loop.train scene.Context.Settings (Seed.ofInt 3) Watch.silent scene.Session with
                           | Error unfinished -> failtest $"{unfinished}"
                           | Ok trained ->
                               for m in moving do

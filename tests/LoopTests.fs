@@ -149,7 +149,8 @@ let tests =
                           Loop.train
                               (settings (BatchSize.Rows 4) 6 true)
                               (Seed.ofInt 0)
-                              { Watch.silent with Epoch = fun _ _ _ -> counts.Add(live ()) }
+                              { Watch.silent with
+                                  Epoch = fun _ _ _ -> counts.Add(live ()) }
                               session
 
                       Expect.equal (live () - before) 2L $"{name}: the two weights are left"

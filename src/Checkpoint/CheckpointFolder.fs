@@ -12,10 +12,7 @@ open System.Text.Json
 open TorchSharp
 
 /// Where a tensor of a checkpoint lies: the file and its name there, and whether it lives on the CPU wherever the run is.
-type private Location =
-    { Part: string
-      Name: string
-      OnCpu: bool }
+type private Location = { Part: string; Name: string; OnCpu: bool }
 
 /// The checkpoints of one run, in a folder of their own (docs/checkpoints.md): `NUMBER.json`, each whole, and the parts with tensors that they
 /// name, `SHA256.safetensors`. What has not changed since the last one is not written again. A file has its name only when all of it is
@@ -46,8 +43,7 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
         use memory = new MemoryStream()
 
         do
-            use json =
-                new Utf8JsonWriter(memory, JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping))
+            use json = new Utf8JsonWriter(memory, JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping))
 
             json.WriteStartObject()
             write json

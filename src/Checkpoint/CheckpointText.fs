@@ -102,7 +102,8 @@ module internal CheckpointText =
             list json "shares" s.Shares (real json)
             json.WriteEndObject())
 
-    let private names (json: Utf8JsonWriter) (name: string) (names: string seq) : unit = list json name names json.WriteStringValue
+    let private names (json: Utf8JsonWriter) (name: string) (names: string seq) : unit =
+        list json name names json.WriteStringValue
 
     let rec private state (json: Utf8JsonWriter) (s: TransformState) : unit =
         json.WriteStartObject()
@@ -147,7 +148,10 @@ module internal CheckpointText =
             outcome json o
         | Reached.Midst s ->
             json.WriteString("reached", "midst")
-            list json "heads" s.Heads (fun heads -> row json (fun () -> Seq.iter (fun (m: Modality) -> json.WriteStringValue m.Name) heads.Keys))
+
+            list json "heads" s.Heads (fun heads ->
+                row json (fun () -> Seq.iter (fun (m: Modality) -> json.WriteStringValue m.Name) heads.Keys))
+
             names json "memory" s.Memory.Keys
             outcome json s.Outcome
             Option.iter (within json) s.Within
@@ -171,7 +175,8 @@ module internal CheckpointText =
         | true, value -> value
         | _ -> refuse $"it has no '{name}'"
 
-    let private items (name: string) (json: JsonElement) : JsonElement list = [ for item in (member' name json).EnumerateArray() -> item ]
+    let private items (name: string) (json: JsonElement) : JsonElement list =
+        [ for item in (member' name json).EnumerateArray() -> item ]
 
     let private toReal (json: JsonElement) : float =
         if json.ValueKind = JsonValueKind.String then
@@ -179,7 +184,9 @@ module internal CheckpointText =
         else
             json.GetDouble()
 
-    let private toText (json: JsonElement) : string = json.GetString() |> Option.ofObj |> Option.defaultWith (fun () -> refuse "a text is missing")
+    let private toText (json: JsonElement) : string =
+        json.GetString() |> Option.ofObj |> Option.defaultWith (fun () -> refuse "a text is missing")
+
     let private texts (name: string) (json: JsonElement) : string list = items name json |> List.map toText
 
     let private toOutcome (json: JsonElement) : Outcome =

@@ -226,8 +226,7 @@ module Loop =
         match overEpochs (means.Length + 1) with
         | Some unfinished -> Error unfinished
         // The last update has no loss after it that would tell.
-        | None when not (stepper.Weights().Values |> Seq.forall Tensors.isFinite) ->
-            Error(Unfinished.Diverged settings.Epochs)
+        | None when not (stepper.Weights().Values |> Seq.forall Tensors.isFinite) -> Error(Unfinished.Diverged settings.Epochs)
         | None ->
             let trained = stepper.Weights()
 

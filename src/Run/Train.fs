@@ -61,10 +61,7 @@ module Train =
           Losses = a.Losses @ b.Losses
           Spectra = a.Spectra @ b.Spectra }
 
-    let private only readings : Outcome =
-        { Readings = readings
-          Losses = []
-          Spectra = [] }
+    let private only readings : Outcome = { Readings = readings; Losses = []; Spectra = [] }
 
     /// Why a run did not come to its end.
     [<RequireQualifiedAccess>]
@@ -137,10 +134,7 @@ module Train =
 
             let losses =
                 ResizeArray(
-                    midway
-                    |> Option.map _.Epochs
-                    |> Option.defaultValue []
-                    |> List.mapi (fun i loss -> at.Index, i + 1, loss)
+                    midway |> Option.map _.Epochs |> Option.defaultValue [] |> List.mapi (fun i loss -> at.Index, i + 1, loss)
                 )
 
             let onEpoch epoch loss count =
@@ -221,9 +215,7 @@ module Train =
             with CmclException(Fault.NonFinite _) ->
                 diverged (List.last steps) 0
 
-        let measured readings (state: RunState) =
-            { state with
-                Outcome = join state.Outcome (only readings) }
+        let measured readings (state: RunState) = { state with Outcome = join state.Outcome (only readings) }
 
         let rec stepByStep steps round (state: RunState) sofar =
             match steps with

@@ -45,7 +45,8 @@ type Fault =
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason.TrimEnd '.'}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason.TrimEnd '.'}."
-        | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
+        | Occupied path ->
+            $"'{path}' already holds results; choose another folder with --out, replace them with --force, or go on with an interrupted run by cmcl resume."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) ->
