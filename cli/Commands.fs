@@ -276,10 +276,16 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
     | Error faults -> refuse faults
     | Ok(_, [], _) -> refuse [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
     | Ok(command, _, 0) ->
-        if not quiet then
-            printfn "'%s' is finished; it was: %s" folder command
+        // It may have been killed between its last figure and its report.
+        Experiment.forget folder
 
-        0
+        match Report.write folder with
+        | Error faults -> refuse faults
+        | Ok report ->
+            if not quiet then
+                printfn "'%s' is finished; it was: %s\nReport: %s" folder command (Path.GetFullPath report)
+
+            0
     | Ok(command, written, _) ->
         let parser = ArgumentParser.Create<RunArgument>(programName = "cmcl run")
         let own = parser.ParseCommandLine(Array.ofList written)

@@ -172,7 +172,12 @@ module Experiment =
             { tables with
                 Failures = tables.Failures @ [ for f in faults -> plan.Label, seed, f.Message ] }
 
-    let private checkpoints (request: Request) : string = Path.Combine(request.Out, "checkpoints")
+    let private checkpoints (out: string) : string = Path.Combine(out, "checkpoints")
+
+    /// Deletes the checkpoints of a results folder, where all is done.
+    let forget (out: string) : unit =
+        if Directory.Exists(checkpoints out) then
+            Directory.Delete(checkpoints out, true)
 
     let private writeRecord (created: DateTimeOffset) (left: int) (request: Request) (tables: Tables) : Result<unit, Fault list> =
         Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
@@ -273,7 +278,7 @@ module Experiment =
 
             let kept =
                 CheckpointFolder.Of(
-                    checkpoints request,
+                    checkpoints request.Out,
                     request.Stream,
                     plan,
                     seed,
@@ -351,8 +356,8 @@ module Experiment =
         | Ok() -> inTurn request.Jobs cells.Length cell
         | Error faults -> unwritten.Value <- faults
 
-        if left () = 0 && Directory.Exists(checkpoints request) then
-            Directory.Delete(checkpoints request, true)
+        if left () = 0 then
+            forget request.Out
 
         match unwritten.Value with
         | [] ->
