@@ -199,6 +199,9 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
 
                     AnsiConsole.Write(Display.summary r finished)
 
+                    for line in Display.throughput finished do
+                        printfn "%s" line
+
                     let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
                     printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
 

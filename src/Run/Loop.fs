@@ -72,7 +72,7 @@ module Loop =
 
     /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
     let private epochRows (settings: Settings) (seed: Seed) (data: Task list) : (int * torch.Tensor) list =
-        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.A.device (data |> List.map _.Count))
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.Device (data |> List.map _.Count))
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
@@ -83,8 +83,8 @@ module Loop =
           Rows = rows
           Epoch = epoch
           Seed = seed
-          A = data.A.index_select (0L, rows)
-          B = data.B.index_select (0L, rows) }
+          A = data.Take(data.Pair.A, rows)
+          B = data.Take(data.Pair.B, rows) }
 
     /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
     /// every loss would be to wait for every update.
@@ -144,7 +144,7 @@ module Loop =
                     let loss = value (update number next)
                     if Double.IsFinite loss then onCpu (sum + loss) rest else None
 
-            if session.Data.Head.A.device_type = DeviceType.CPU then
+            if session.Data.Head.Device.``type`` = DeviceType.CPU then
                 onCpu 0.0 batches
             else
                 let losses = batches |> List.map (update number) |> Array.ofList

@@ -66,9 +66,13 @@ module Train =
             | Some kept when obj.ReferenceEquals(kept, t) -> ()
             | _ -> t.Dispose()
 
-    /// `run`, with another budget than `Readings.budget` of bytes to hold for measuring; the figures are the same to rounding.
-    let runHolding
-        (budget: int64)
+    /// Training that takes less is not told in pairs a second.
+    let private tellingSeconds = 10.0
+
+    /// `run`, with other limits of memory than `Limits.usual`; the figures are the same to rounding, but for deviations of steps whose rows
+    /// are not held, which are of some of their rows (`Round.Sampled`).
+    let runWithin
+        (limits: Limits)
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
@@ -98,7 +102,7 @@ module Train =
         let train (steps: Step list) (memory: Memory) (old: OldStep list) (heads: Heads) (sofar: int64) =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
-            let tasks = steps |> List.map (Readings.task bench)
+            let tasks = Readings.tasks limits bench steps
             let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
             let before = lossOf heads
             let updates = Loop.updates settings (tasks |> List.map _.Count)
@@ -159,6 +163,10 @@ module Train =
                       reading "seconds_prepare" preparing
                       reading "seconds_train" training
                       reading "seconds_finish" finishing
+                      if training >= tellingSeconds then
+                          reading
+                              "pairs_per_second"
+                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Count)) / training)
                       reading "bytes_state" (float (Memory.bytes memory))
                       for metric, value in m.Tells memory do
                           reading metric value ]
@@ -191,7 +199,7 @@ module Train =
 
         let only readings = { Readings = readings; Losses = []; Spectra = [] }
 
-        let struct (readings, round) = Readings.evaluate bench (Round.start budget bench initial) initial 0
+        let struct (readings, round) = Readings.evaluate bench (Round.start limits bench initial) initial 0
         let start = only readings
 
         let rec stepByStep steps before memory round sofar outcome =
@@ -220,6 +228,9 @@ module Train =
                 let struct (readings, _) = Readings.evaluate bench round heads last.Index
                 join (join start outcome) (only readings))
 
+    /// The same with another limit for what is held for measuring alone.
+    let runHolding (budget: int64) = runWithin { Limits.usual with Held = budget }
+
     /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
     /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
     let run
@@ -230,4 +241,4 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        runHolding Readings.budget stream device split seed observer plan
+        runWithin Limits.usual stream device split seed observer plan
