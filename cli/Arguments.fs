@@ -3,6 +3,7 @@ module Cmcl.Cli.Arguments
 
 open Argu
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
@@ -387,6 +388,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
+    | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -407,6 +409,7 @@ type Command =
             | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
             | Extract _ -> "run an encoder over images, texts or recordings and write their features"
+            | Moments _ -> "second moments of features in many files, accumulated and merged"
             | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
             | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"

@@ -223,6 +223,9 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
 
                 AnsiConsole.Write(Display.summary r finished)
 
+                for line in Display.throughput finished do
+                    printfn "%s" line
+
                 let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
                 printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
 

@@ -147,6 +147,11 @@ let summary (request: Request) (finished: Finished) : Table =
 
     table
 
+/// How fast methods trained that took long enough to tell: a line each, the mean over steps and seeds.
+let throughput (finished: Finished) : string list =
+    [ for label, rows in finished.Rows |> List.filter (fun r -> r.Metric = "pairs_per_second") |> List.groupBy _.Method ->
+          $"{label}: {rows |> List.averageBy _.Value:F0} pairs a second in training" ]
+
 /// What was verified, a line a condition: its worst place, how many places there are, and how many hold.
 let conditions (found: Verification) : Table =
     let table = Table(Border = TableBorder.Simple, Expand = false)

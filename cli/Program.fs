@@ -4,6 +4,7 @@ open System
 open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.Arguments
 
@@ -20,11 +21,15 @@ let private options =
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
       "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
-      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
+      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
+      "moments",
+      names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<MergeArgument>().GetArgumentCases())
+      |> List.distinct ]
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -78,6 +83,7 @@ let main argv =
         | Some(Apply arguments), _ -> HeadCommands.apply arguments
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
         | Some(Extract arguments), _ -> ExtractCommand.extract arguments
+        | Some(Moments arguments), _ -> MomentsCommand.moments arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0

@@ -37,7 +37,8 @@ let private task (c: Case) : Task =
       Name = "step-2"
       Pair = pair
       A = normal c "xa" c.N c.Da
-      B = normal c "xb" c.N c.Da }
+      B = normal c "xb" c.N c.Da
+      Source = None }
 
 let private batch (c: Case) : Batch =
     let t = task c

@@ -10,7 +10,8 @@ let private task (c: Case) (i: int) (rows: int64) : Task =
       Name = $"step-{i}"
       Pair = pair
       A = normal c $"xa {i}" rows c.Da
-      B = normal c $"xb {i}" rows c.Db }
+      B = normal c $"xb {i}" rows c.Db
+      Source = None }
 
 let private settings (c: Case) : Settings =
     { Settings.initial with

@@ -116,7 +116,8 @@ let private session (d: int64) (rows: int64) : Settings * Session =
           Name = "step"
           Pair = pair
           A = random "a"
-          B = random "b" }
+          B = random "b"
+          Source = None }
 
     let heads = Heads.identity Dtype.Float64 torch.CPU d [ pair.A, d; pair.B, d ]
 

@@ -22,7 +22,8 @@ let private task index (rows: int64) : Task =
       Name = $"task {index}"
       Pair = pair
       A = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
-      B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L }
+      B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
+      Source = None }
 
 let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
 

@@ -39,7 +39,8 @@ module Workload =
           Name = $"step {index}"
           Pair = pair
           A = side "a"
-          B = side "b" }
+          B = side "b"
+          Source = None }
 
     let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
         { Settings = settings

@@ -164,7 +164,7 @@ module Co2l =
     let remember (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
         let share (buffer: Buffer) (task: Task) =
             let seed = Seed.split $"buffer, step {task.Index}" context.Seed
-            Buffer.share (int64 context.Settings.Buffer) seed (Buffer.group task.Index task.Pair task.A task.B []) buffer
+            Buffer.share (int64 context.Settings.Buffer) seed (Buffer.ofTask task) buffer |> Buffer.fetched task
 
         Buffer.toMemory (List.fold share (Buffer.ofMemory memory) tasks) memory
 

@@ -105,13 +105,13 @@ module Ewc =
              else
                  torch.arange task.Count)
                 .``to``
-                task.A.device
+                task.Device
 
         for i, (first, count) in List.indexed batches do
             use scope = torch.NewDisposeScope()
             let rows = order.narrow (0L, first, count)
 
-            for KeyValue(m, f) in ofBatch i (task.A.index_select (0L, rows)) (task.B.index_select (0L, rows)) do
+            for KeyValue(m, f) in ofBatch i (task.Take(task.Pair.A, rows)) (task.Take(task.Pair.B, rows)) do
                 sums[m].add_(f, (weight count).ToScalar()) |> ignore
 
         sums

@@ -20,7 +20,7 @@ module Reference =
             let before, now = seen memory, seen memory + task.Count
 
             let addSide (memory: Memory) m =
-                let added = (Moment.ofRows (task.Rows m)).Matrix * (float task.Count / float now).ToScalar()
+                let added = (Task.moment m task).Matrix * (float task.Count / float now).ToScalar()
 
                 match Map.tryFind (inputName m) memory with
                 | Some old -> Map.add (inputName m) (old * (float before / float now).ToScalar() + added) memory

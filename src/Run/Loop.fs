@@ -103,7 +103,7 @@ module Loop =
 
     /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
     let private epochRows (settings: Settings) (seed: Seed) (data: Task list) : (int * torch.Tensor) list =
-        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.A.device (data |> List.map _.Count))
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.Device (data |> List.map _.Count))
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
@@ -114,8 +114,8 @@ module Loop =
           Rows = rows
           Epoch = epoch
           Seed = seed
-          A = data.A.index_select (0L, rows)
-          B = data.B.index_select (0L, rows) }
+          A = data.Take(data.Pair.A, rows)
+          B = data.Take(data.Pair.B, rows) }
 
     /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
     /// every loss would be to wait for every update.
@@ -167,7 +167,7 @@ module Loop =
 
             scope.MoveToOuter loss
 
-        let device = session.Data.Head.A.device
+        let device = session.Data.Head.Device
         let looks = device.``type`` = DeviceType.CPU
         // An epoch's losses: as they are looked at, and where they are not, on their device.
         let mutable sum = from |> Option.map _.Sum |> Option.defaultValue 0.0

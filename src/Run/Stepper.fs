@@ -93,8 +93,9 @@ module internal Stepper =
         {
             Rows: int64
             Columns: int64
-            /// X[:, :k] W[:k̃, :k]ᵀ of all rows of each task, n × k̃.
-            Outputs: torch.Tensor list
+            Block: torch.Tensor
+            /// X[:, :k] W[:k̃, :k]ᵀ of all rows of each task, n × k̃, where they are held.
+            Outputs: torch.Tensor option list
         }
 
     /// Whether leaving a block out saves more than it costs, on the CPU: a sixteenth of the matrix, and well over what its part in the
@@ -131,12 +132,13 @@ module internal Stepper =
                           m,
                           { Rows = rows
                             Columns = columns
+                            Block = block
                             Outputs =
                               [ for t in session.Data ->
-                                    if List.contains m (Pair.members t.Pair) then
-                                        Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ())
+                                    if t.Source.IsNone && List.contains m (Pair.members t.Pair) then
+                                        Some(Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ()))
                                     else
-                                        torch.empty 0L ] }
+                                        None ] }
                       | _ -> () ]
 
         /// Y = X Wᵀ.
@@ -147,7 +149,11 @@ module internal Stepper =
                 let upper = w.narrow(0L, 0L, s.Rows).narrow(1L, s.Columns, w.shape[1] - s.Columns)
                 let y = torch.empty (x.shape[0], w.shape[0], dtype = x.dtype, device = x.device)
                 let above = y.narrow (1L, 0L, s.Rows)
-                above.copy_ (s.Outputs[batch.Task].index_select(0L, batch.Rows)) |> ignore
+
+                match s.Outputs[batch.Task] with
+                | Some all -> above.copy_ (all.index_select (0L, batch.Rows)) |> ignore
+                | None -> above.addmm_ (x.narrow (1L, 0L, s.Columns), s.Block.t (), 0.0f, 1.0f) |> ignore
+
                 above.addmm_ (x.narrow (1L, s.Columns, w.shape[1] - s.Columns), upper.t (), 1.0f, 1.0f) |> ignore
                 let below = w.shape[0] - s.Rows
                 y.narrow(1L, s.Rows, below).addmm_(x, w.narrow(0L, s.Rows, below).t(), 0.0f, 1.0f) |> ignore

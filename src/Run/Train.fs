@@ -69,9 +69,12 @@ module Train =
         | Fault of Fault list
         | Left
 
-    /// A run from its beginning or from its midst on, with a budget of bytes to hold for measuring.
+    /// Training that takes less is not told in pairs a second.
+    let private tellingSeconds = 10.0
+
+    /// A run from its beginning or from its midst on, within limits of memory.
     let private go
-        (budget: int64)
+        (limits: Limits)
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
@@ -109,7 +112,7 @@ module Train =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
             let memory, heads = state.Memory, List.last state.Heads
-            let tasks = steps |> List.map (Readings.task bench)
+            let tasks = Readings.tasks limits bench steps
             let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
             let before = lossOf heads
             let updates = Loop.updates settings (tasks |> List.map _.Count)
@@ -186,6 +189,10 @@ module Train =
                       reading "seconds_prepare" preparing
                       reading "seconds_train" (spent + training)
                       reading "seconds_finish" finishing
+                      if spent + training >= tellingSeconds then
+                          reading
+                              "pairs_per_second"
+                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Count)) / (spent + training))
                       reading "bytes_state" (float (Memory.bytes memory))
                       for metric, value in m.Tells memory do
                           reading metric value ]
@@ -240,7 +247,7 @@ module Train =
         let state, round =
             match from with
             | None ->
-                let struct (readings, round) = Readings.evaluate bench (Round.start budget bench initial) initial 0
+                let struct (readings, round) = Readings.evaluate bench (Round.start limits bench initial) initial 0
 
                 { Heads = [ initial ]
                   Memory = Map.empty
@@ -249,7 +256,7 @@ module Train =
                 round
             | Some state ->
                 let over = List.zip state.Heads.Tail (List.truncate (state.Heads.Length - 1) stream.Steps)
-                let start = { Round.start budget bench initial with Heads = initial }
+                let start = { Round.start limits bench initial with Heads = initial }
 
                 state,
                 (start, over)
@@ -283,9 +290,10 @@ module Train =
         | Ending.Over outcome -> outcome
         | Ending.Left -> invalidOp "a run was left that nobody asked to leave"
 
-    /// `run`, with another budget than `Readings.budget` of bytes to hold for measuring; the figures are the same to rounding.
-    let runHolding
-        (budget: int64)
+    /// `run`, with other limits of memory than `Limits.usual`; the figures are the same to rounding, but for deviations of steps whose rows
+    /// are not held, which are of some of their rows (`Round.Sampled`).
+    let runWithin
+        (limits: Limits)
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
@@ -293,7 +301,7 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        go budget stream device split seed observer Keeper.none None plan |> Result.map toItsEnd
+        go limits stream device split seed observer Keeper.none None plan |> Result.map toItsEnd
 
     /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
     /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
@@ -305,7 +313,7 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        runHolding Readings.budget stream device split seed observer plan
+        runWithin Limits.usual stream device split seed observer plan
 
     /// `run` under the eyes of a keeper, from its beginning or from a state that one was given: on the same machine with as many threads the
     /// figures are those of an uninterrupted run bit for bit, times aside. A state of another stream or plan raises `CmclException`, or gives what it
@@ -320,4 +328,4 @@ module Train =
         (from: RunState option)
         (plan: Plan)
         : Result<Ending, Fault list> =
-        go Readings.budget stream device split seed observer keeper from plan
+        go Limits.usual stream device split seed observer keeper from plan

@@ -237,7 +237,9 @@ module Trace =
                 Begin = begin'
                 Save = fun _ heads -> ended.Add(Heads.map keep heads) }
 
-        match Train.run stream device Split.Validation seed observer plan with
+        let limits = { Limits.usual with Rows = System.Int64.MaxValue }
+
+        match Train.runWithin limits stream device Split.Validation seed observer plan with
         | Error faults ->
             for t in owned do
                 t.Dispose()
