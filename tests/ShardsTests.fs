@@ -287,7 +287,8 @@ let private command =
                         [ "accumulate"; Path.Combine(folder, "no.npy") ], [ "no.npy"; "does not exist" ]
                         [ "accumulate"; paths[0]; "--threads"; "0" ], [ "--threads" ]
                         [ "merge"; paths[0] ], [ "shard-0.npy" ] ] do
-                      cmcl ("moments" :: arguments @ out) |> expectRefused words
+                      // What was read before the mistake was found is told.
+                      { cmcl ("moments" :: arguments @ out @ [ "-q" ]) with Out = "" } |> expectRefused words
 
                   Expect.isFalse (File.Exists out[1]) "nothing written")) ]
 

@@ -21,14 +21,27 @@ module internal Readings =
           B = b
           Source = None }
 
+    /// Bytes of batches after which freed memory is given back: 256 MiB.
+    let private betweenTrims = 256L <<< 20
+
     /// The same rows, read when they are asked for. Their numbers alone are held.
     let streamed (bench: Bench) (step: Step) : Task =
         let numbers = torch.tensor step.Train
         let bank m = if m = step.Pair.A then step.A else step.B
+        let mutable sinceTrim = 0L
 
         let read m (rows: torch.Tensor) =
-            Tensors.scoped (fun () ->
-                Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ())))
+            let taken =
+                Tensors.scoped (fun () ->
+                    Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ())))
+
+            sinceTrim <- sinceTrim + Tensors.bytes taken
+
+            if sinceTrim > betweenTrims then
+                sinceTrim <- 0L
+                Native.trim ()
+
+            taken
 
         Task.reading
             step.Index

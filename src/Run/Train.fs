@@ -280,6 +280,8 @@ module Train =
                     let struct (readings, _) = Readings.evaluate bench round heads last.Index
                     (measured readings next).Outcome)
 
+        Native.trim ()
+
         match ended with
         | Ok outcome -> Ok(Ending.Over outcome)
         | Error Stop.Left -> Ok Ending.Left
