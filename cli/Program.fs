@@ -11,9 +11,10 @@ let private options =
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
-      "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases()) ]
+      "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
+      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
 
-let private commands = [ "run"; "verify"; "bench"; "report"; "info"; "methods" ]
+let private commands = [ "run"; "verify"; "bench"; "import"; "report"; "info"; "methods" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -55,6 +56,7 @@ let main argv =
         | Some(Run arguments), _ -> Commands.run command arguments
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
+        | Some(Import arguments), _ -> ImportCommand.run arguments
         | Some(Info arguments), _ -> Commands.info arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion

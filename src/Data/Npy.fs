@@ -16,7 +16,7 @@ open TorchSharp
 module Npy =
 
     /// What a file's header says, and where its numbers begin.
-    type private Header =
+    type internal Header =
         {
             Type: torch.ScalarType
             Fortran: bool
@@ -27,15 +27,15 @@ module Npy =
             Size: int64
         }
 
-    /// Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
-    let private types =
+    /// NumPy's names. Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
+    let internal types =
         [ "<f2", torch.ScalarType.Float16
           "<f4", torch.ScalarType.Float32
           "<f8", torch.ScalarType.Float64
           "<i4", torch.ScalarType.Int32
           "<i8", torch.ScalarType.Int64 ]
 
-    let private typeNames = "float16, float32, float64, int32 or int64"
+    let internal typeNames = "float16, float32, float64, int32 or int64"
 
     /// NumPy's own limit for a header that it reads without asking.
     let private longestHeader = 10000
@@ -122,7 +122,7 @@ module Npy =
         else
             Error "it ends in the middle of its header"
 
-    let private readHeader (stream: Stream) : Result<Header, string> =
+    let internal readHeader (stream: Stream) : Result<Header, string> =
         take stream 8
         |> Result.bind (fun start ->
             let version = int start[6]
@@ -154,12 +154,12 @@ module Npy =
     let private chunk = 1L <<< 24
 
     /// Calls `act` on the bytes of a contiguous tensor, piece by piece, in order and without copying them.
-    let private overBytes (flat: torch.Tensor) (act: torch.Tensor -> unit) : unit =
+    let internal overBytes (flat: torch.Tensor) (act: torch.Tensor -> unit) : unit =
         for start in 0L .. chunk .. flat.NumberOfElements - 1L do
             use piece = flat.narrow (0L, start, min chunk (flat.NumberOfElements - start))
             act piece
 
-    let private readBody (stream: Stream) (header: Header) : torch.Tensor =
+    let internal readBody (stream: Stream) (header: Header) : torch.Tensor =
         Tensors.scoped (fun () ->
             let count = header.Shape |> Array.fold (*) 1L
             let flat = torch.empty (count, dtype = Nullable header.Type)
@@ -233,7 +233,7 @@ module Npy =
     // ---- writing -------------------------------------------------------------------------------------------------
 
     /// The first bytes of a file, up to the first number: version 1.0, as NumPy writes it, spare room included.
-    let private preamble (descr: string) (shape: int64[]) : byte[] =
+    let internal preamble (descr: string) (shape: int64[]) : byte[] =
         let sizes = if shape.Length = 1 then $"({shape[0]},)" else $"({shape[0]}, {shape[1]})"
 
         let room = String(' ', 21 - (string shape[0]).Length)
