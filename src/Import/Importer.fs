@@ -158,6 +158,12 @@ module Importer =
               zipped
               "STEP.PART.npz, such as 01-clotho.train.npz"
           named
+              "parquet"
+              "tables called STEP.MODALITY.PART.parquet with the columns id, label (if any), and a list of floats; matched by id"
+              [ "drop-unmatched" ]
+              (single ".parquet" ParquetTable.table noLabels)
+              "STEP.MODALITY.PART.parquet, such as 01-clotho.text.train.parquet"
+          named
               "csv"
               "tables called STEP.MODALITY.PART.csv with the columns id, label (if any), and the features; matched by id"
               [ "drop-unmatched" ]
