@@ -15,6 +15,7 @@ let private assignment (text: string) : string * string =
 /// `cmcl run`. Hyperparameters are texts here; `Cmcl.Field` knows what each takes.
 type RunArgument =
     | Stream of NAME_OR_FOLDER: string
+    | Preset of NAME: string
     | [<AltCommandLine("-m")>] Methods of LIST: string
     | Seeds of LIST: string
     | [<AltCommandLine("-o")>] Out of FOLDER: string
@@ -57,6 +58,8 @@ type RunArgument =
         member a.Usage =
             match a with
             | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
+            | Preset _ ->
+                $"""settings and methods in the place of those that the stream suggests: {System.String.Join(", ", Cmcl.Presets.names)}"""
             | Methods _ ->
                 "methods, separated by commas, each with options of its own in brackets if wanted: vanilla,\"dns[lr=1e-3;exact=on]\" (default: what the stream suggests; cmcl methods lists them)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0,1,2)"
@@ -128,6 +131,7 @@ type RunArgument =
         | Total_Budget v -> Some("total-budget", v)
         | Set v -> Some(assignment v)
         | Stream _
+        | Preset _
         | Methods _
         | Seeds _
         | Out _
@@ -350,6 +354,41 @@ type BenchArgument =
             | Force -> "replace a benchmark that is in the folder already"
             | Quiet -> "print nothing but errors"
 
+/// `cmcl import`. What the formats are, `Cmcl.Importer` knows.
+[<RequireQualifiedAccess>]
+type ImportArgument =
+    | [<MainCommand>] From of FORMAT_AND_FOLDER: string list
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Backbone of NAME: string
+    | Steps of LIST: string
+    | Validation of SHARE: string
+    | Seed of N: string
+    | Normalise
+    | Allow_Zero_Rows
+    | Order of LIST: string
+    | Drop_Unmatched
+    | Name of NAME: string
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | From _ -> "a format and a folder; without them the formats are listed"
+            | Out _ -> "folder for the stream"
+            | Backbone _ -> $"""cmcl-h5: {System.String.Join(", ", Cmcl.Published.backbones)}"""
+            | Steps _ -> "cmcl-h5: the paper's steps by number, such as 1,2,4 (default: all eleven)"
+            | Validation _ -> "share of the training rows held back for validation where no file says which (default: 0.1)"
+            | Seed _ -> "seed that these rows are drawn with (default: 0)"
+            | Normalise -> "scale every row to length 1 (default: as stored)"
+            | Allow_Zero_Rows -> "keep rows of zeros, which are refused otherwise"
+            | Order _ ->
+                "npy, npz, parquet, csv: modalities, those that are rather anchors first (default: vision,text,audio,thermal,depth,imu,video,tactile,point)"
+            | Drop_Unmatched -> "parquet, csv: leave out rows whose id the other modality has not, and list them"
+            | Name _ -> "npy, npz, parquet, csv: name of the stream (default: the folder's)"
+            | Force -> "replace a stream that is in the folder already"
+            | Quiet -> "print nothing but errors"
+
 type ReportArgument =
     | [<MainCommand; ExactlyOnce>] Results of FOLDER: string
 
@@ -381,6 +420,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
+    | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
@@ -403,6 +443,7 @@ type Command =
             | Tune _ -> "choose a method's settings on validation rows"
             | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection, beside what the machine can do"
+            | Import _ -> "make a stream folder of files of features; without arguments, list the formats"
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"

@@ -133,6 +133,10 @@ let private request
         let! seeds = arguments.GetResult(Seeds, "0,1,2") |> parseSeeds
         and! split = arguments.GetResult(Split, "test") |> parseSplit
         and! device = arguments.GetResult(Device, "cpu") |> parseDevice
+
+        and! preset =
+            arguments.TryGetResult Preset |> Option.map (Presets.find >> Result.map Some) |> Option.defaultValue (Ok None)
+
         and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
 
         and! () =
@@ -143,7 +147,12 @@ let private request
                 (arguments.TryGetResult Jobs)
                 (arguments.TryGetResult RunArgument.Monitor)
 
-        return seeds, split, device, stream
+        return
+            seeds,
+            split,
+            device,
+            { stream with
+                Preset = Option.defaultValue stream.Preset preset }
     }
     |> Result.bind (fun (seeds, split, device, stream) ->
         let given = arguments.GetAllResults() |> List.choose _.Hyperparameter

@@ -25,11 +25,12 @@ let private options =
       "moments",
       names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<MergeArgument>().GetArgumentCases())
-      |> List.distinct ]
+      |> List.distinct
+      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -78,6 +79,7 @@ let main argv =
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
+        | Some(Import arguments), _ -> ImportCommand.run arguments
         | Some(Info arguments), _ -> Commands.info arguments
         | Some(Export arguments), _ -> HeadCommands.export arguments
         | Some(Apply arguments), _ -> HeadCommands.apply arguments

@@ -288,7 +288,9 @@ let private command =
                         [ "accumulate"; paths[0]; "--threads"; "0" ], [ "--threads" ]
                         [ "merge"; paths[0] ], [ "shard-0.npy" ] ] do
                       // What was read before the mistake was found is told.
-                      { cmcl ("moments" :: arguments @ out @ [ "-q" ]) with Out = "" } |> expectRefused words
+                      { cmcl ("moments" :: arguments @ out @ [ "-q" ]) with
+                          Out = "" }
+                      |> expectRefused words
 
                   Expect.isFalse (File.Exists out[1]) "nothing written")) ]
 

@@ -16,7 +16,7 @@ open TorchSharp
 module Npy =
 
     /// What a file's header says, and where its numbers begin.
-    type private Header =
+    type internal Header =
         {
             Type: torch.ScalarType
             Fortran: bool
@@ -27,15 +27,15 @@ module Npy =
             Size: int64
         }
 
-    /// Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
-    let private types =
+    /// NumPy's names. Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
+    let internal types =
         [ "<f2", torch.ScalarType.Float16
           "<f4", torch.ScalarType.Float32
           "<f8", torch.ScalarType.Float64
           "<i4", torch.ScalarType.Int32
           "<i8", torch.ScalarType.Int64 ]
 
-    let private typeNames = "float16, float32, float64, int32 or int64"
+    let internal typeNames = "float16, float32, float64, int32 or int64"
 
     /// NumPy's own limit for a header that it reads without asking.
     let private longestHeader = 10000
@@ -122,7 +122,7 @@ module Npy =
         else
             Error "it ends in the middle of its header"
 
-    let private readHeader (stream: Stream) : Result<Header, string> =
+    let internal readHeader (stream: Stream) : Result<Header, string> =
         take stream 8
         |> Result.bind (fun start ->
             let version = int start[6]
@@ -159,7 +159,7 @@ module Npy =
             use piece = flat.narrow (0L, start, min chunk (flat.NumberOfElements - start))
             act piece
 
-    let private readBody (stream: Stream) (header: Header) : torch.Tensor =
+    let internal readBody (stream: Stream) (header: Header) : torch.Tensor =
         Tensors.scoped (fun () ->
             let count = header.Shape |> Array.fold (*) 1L
             let flat = torch.empty (count, dtype = Nullable header.Type)

@@ -1,0 +1,157 @@
+/// `cmcl import`: its arguments, and what it does. A result is an exit code: 0, or 2 for a user's mistake.
+module Cmcl.Cli.ImportCommand
+
+open System
+open System.Globalization
+open System.IO
+open Argu
+open Cmcl
+open Cmcl.Cli.Arguments
+open Cmcl.Cli.Commands
+
+let private list () : int =
+    for importer in Importer.all do
+        printfn "%-10s %s" importer.Name importer.Reads
+        printfn "%-10s %s\n" "" importer.Example
+
+    printfn "Options: cmcl import --help. Formats in full: docs/import.md."
+    0
+
+let private number
+    (name: string)
+    (takes: string)
+    (parse: string -> bool * 'a)
+    (fits: 'a -> bool)
+    (text: string)
+    : Result<'a, Fault list> =
+    match parse text with
+    | true, value when fits value -> Ok value
+    | _ -> Error [ Fault.BadValue(name, takes, text) ]
+
+let private steps (text: string) : Result<int list, Fault list> =
+    let parse (part: string) = Int32.TryParse(part.Trim(), NumberStyles.None, CultureInfo.InvariantCulture)
+    let parts = text.Split ',' |> Array.map parse |> List.ofArray
+    let numbers = List.map snd parts
+
+    if
+        List.forall fst parts
+        && List.distinct numbers = numbers
+        && numbers |> List.forall (fun n -> n >= 1 && n <= Published.stepCount)
+    then
+        Ok numbers
+    else
+        Error [ Fault.BadValue("--steps", $"numbers from 1 to {Published.stepCount}, separated by commas, each once", text) ]
+
+let private optional (read: 'a -> Result<'b, Fault list>) (given: 'a option) : Result<'b option, Fault list> =
+    match given with
+    | Some value -> read value |> Result.map Some
+    | None -> Ok None
+
+/// Options given that mean nothing to the importer.
+let private foreign (importer: Importer) (arguments: ParseResults<ImportArgument>) : Fault list =
+    let given =
+        [ for argument in arguments.GetAllResults() do
+              match argument with
+              | ImportArgument.Backbone _ -> "backbone"
+              | ImportArgument.Steps _ -> "steps"
+              | ImportArgument.Order _ -> "order"
+              | ImportArgument.Name _ -> "name"
+              | ImportArgument.Drop_Unmatched -> "drop-unmatched"
+              | _ -> () ]
+
+    [ for name in List.except importer.Options given ->
+          Fault.Contradiction($"--{name} changes nothing for {importer.Name}", "leave it out") ]
+
+let private options (importer: Importer) (arguments: ParseResults<ImportArgument>) : Result<ImportOptions, Fault list> =
+    let real (text: string) = Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture)
+    let whole (text: string) = Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture)
+    let defaults = Importer.defaults
+
+    validated {
+        let! share =
+            arguments.TryGetResult ImportArgument.Validation
+            |> optional (
+                number "--validation" "a share of the training rows, above 0 and below 1" real (fun x -> x > 0.0 && x < 1.0)
+            )
+
+        and! seed =
+            arguments.TryGetResult ImportArgument.Seed |> optional (number "--seed" "a whole number ≥ 0" whole (fun _ -> true))
+
+        and! steps = arguments.TryGetResult ImportArgument.Steps |> optional steps
+
+        and! () =
+            match foreign importer arguments with
+            | [] -> Ok()
+            | faults -> Error faults
+
+        and! () =
+            if arguments.Contains ImportArgument.Normalise && arguments.Contains ImportArgument.Allow_Zero_Rows then
+                Error
+                    [ Fault.Contradiction(
+                          "--normalise cannot scale the rows of zeros that --allow-zero-rows keeps",
+                          "leave one of them out"
+                      ) ]
+            else
+                Ok()
+
+        and! () = checkGiven arguments (arguments.TryGetResult ImportArgument.Out) None None None
+
+        return
+            { Backbone = arguments.TryGetResult ImportArgument.Backbone
+              Validation = Option.defaultValue defaults.Validation share
+              Seed = Option.defaultValue defaults.Seed seed
+              Steps = steps
+              Order =
+                match arguments.TryGetResult ImportArgument.Order with
+                | Some text ->
+                    text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries) |> List.ofArray
+                | None -> defaults.Order
+              DropUnmatched = arguments.Contains ImportArgument.Drop_Unmatched
+              Name = arguments.TryGetResult ImportArgument.Name }
+    }
+
+let private import
+    (format: string)
+    (source: string)
+    (arguments: ParseResults<ImportArgument>)
+    : Result<string * Importer * string list, Fault list> =
+    match arguments.TryGetResult ImportArgument.Out with
+    | None -> Error [ Fault.MissingKey("cmcl import", "--out FOLDER") ]
+    | Some out ->
+        Importer.find format
+        |> Result.bind (fun importer ->
+            options importer arguments
+            |> Result.bind (fun options ->
+                let treatment =
+                    { Normalise = arguments.Contains ImportArgument.Normalise
+                      ZeroRows = arguments.Contains ImportArgument.Allow_Zero_Rows }
+
+                Importer.run importer options treatment (arguments.Contains ImportArgument.Force) source out
+                |> Result.map (fun notes -> out, importer, notes)))
+
+let run (arguments: ParseResults<ImportArgument>) : int =
+    match arguments.GetResult(ImportArgument.From, []) with
+    | [] when arguments.GetAllResults().IsEmpty -> list ()
+    | [ format; source ] ->
+        match import format source arguments with
+        | Error faults -> refuse faults
+        | Ok(out, importer, notes) ->
+            if not (arguments.Contains ImportArgument.Quiet) then
+                for note in notes do
+                    printfn "%s" note
+
+                let preset =
+                    match arguments.TryGetResult ImportArgument.Backbone with
+                    | Some backbone -> $" --preset paper-{backbone}"
+                    | None -> ""
+
+                printfn
+                    "\nRows %s. Written to %s; next: cmcl run --stream %s%s"
+                    (if arguments.Contains ImportArgument.Normalise then "scaled to length 1" else "as stored")
+                    (Path.GetFullPath out)
+                    out
+                    preset
+
+            0
+    | given ->
+        refuse [ Fault.BadValue("cmcl import", "a format and a folder (cmcl import lists the formats)", String.Join(" ", given)) ]

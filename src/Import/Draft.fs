@@ -1,0 +1,72 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// One matrix of a stream folder that is still to be filled: its path in the folder, the numbers' type, rows × columns.
+type Matrix =
+    { File: string
+      Type: torch.ScalarType
+      Rows: int64
+      Columns: int64 }
+
+/// Which rows of a matrix the rows of an array become, one after another; −1 for a row that is left out.
+type Target = { Matrix: string; Place: int64 -> int64 }
+
+/// Rows that come from one file, read once from front to back.
+type Feed =
+    {
+        /// The file, for what is told of it.
+        File: string
+        /// What a row is called beside its number: a key, an id; or nothing.
+        Row: int64 -> string
+        /// Gives every block: its first row, and its rows of each array, block × d each. The blocks are freed after the call.
+        Read: (int64 -> torch.Tensor list -> unit) -> Result<unit, Fault list>
+        /// Where each of the arrays goes.
+        Targets: Target list
+    }
+
+/// A stream folder that an importer proposes: its description, what its files are filled with, and what is worth telling.
+/// Only heads of files and ids have been read; `StreamWriter` does the rest.
+type Draft =
+    {
+        Stream: StreamFile.Description
+        Matrices: Matrix list
+        /// Vectors of integers by their paths in the folder.
+        Vectors: (string * int64[]) list
+        Feeds: Feed list
+        Notes: string list
+    }
+
+[<RequireQualifiedAccess>]
+module Draft =
+    /// Bytes of a block of rows, about: what an import holds in memory at once.
+    let blockBytes = 4L <<< 20
+
+    /// Rows of so many bytes that make a block.
+    let blockRows (rowBytes: int64) : int64 = max 1L (blockBytes / max 1L rowBytes)
+
+    /// A part of a file's name from a name of any kind: ASCII letters, digits, `-` and `_`.
+    let slug (name: string) : string =
+        let fits c = System.Char.IsAsciiLetterOrDigit c || c = '-' || c = '_'
+        let text = String.map (fun c -> if fits c then System.Char.ToLowerInvariant c else '-') name
+        text.Substring(0, min 40 text.Length)
+
+    /// A file's name without its last ending, and that ending in small letters.
+    let nameOf (path: string) : string * string =
+        let name = System.IO.Path.GetFileName path |> string
+        let ending = System.IO.Path.GetExtension name |> string
+        name.Substring(0, name.Length - ending.Length), ending.ToLowerInvariant()
+
+    /// The first ten of many, and how many more there are.
+    let firstTen (names: string seq) : string =
+        let names = List.ofSeq names
+        let shown = System.String.Join(", ", List.truncate 10 names)
+        if names.Length > 10 then $"{shown} and {names.Length - 10} more" else shown
+
+    /// A share of n rows for validation, drawn by a seed and in ascending order, and the others; at least one of each, where
+    /// there are two.
+    let hold (share: float) (seed: Seed) (n: int64) : int64[] * int64[] =
+        let count = int64 (System.Math.Round(share * float n)) |> max 1L |> min (n - 1L) |> max 0L
+        use order = Seed.permutation n seed
+        let validation, train = order.data<int64>().ToArray() |> Array.splitAt (int count)
+        Array.sort train, Array.sort validation

@@ -1,0 +1,322 @@
+namespace Cmcl
+
+open System
+open System.Collections.Generic
+open System.IO
+open System.Text
+open System.Text.Json
+open Microsoft.Win32.SafeHandles
+open TorchSharp
+
+/// What happens to rows on their way into a stream folder.
+type Treatment =
+    {
+        /// Every row scaled to length 1; else as stored.
+        Normalise: bool
+        /// Rows of zeros are let through; else they are faults.
+        ZeroRows: bool
+    }
+
+/// From a draft to a stream folder: block by block, so that memory stays bounded whatever the size, and whole or not at all.
+[<RequireQualifiedAccess>]
+module StreamWriter =
+
+    // ---- the stream file -----------------------------------------------------------------------------------------
+
+    let private writeRows (json: Utf8JsonWriter) (rows: StreamFile.Rows) =
+        match rows with
+        | StreamFile.Rows.Listed rows ->
+            json.WriteStartArray()
+            rows |> Array.iter json.WriteNumberValue
+            json.WriteEndArray()
+        | StreamFile.Rows.Range(first, upTo) ->
+            json.WriteStartObject()
+            json.WriteNumber("from", first)
+            json.WriteNumber("to", upTo)
+            json.WriteEndObject()
+        | StreamFile.Rows.File file ->
+            json.WriteStartObject()
+            json.WriteString("file", file)
+            json.WriteEndObject()
+
+    /// A stream file of a description; `StreamFile.read` gives the same description.
+    let json (stream: StreamFile.Description) : string =
+        use memory = new MemoryStream()
+
+        (use json = new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))
+
+         let group (name: string) (write: unit -> unit) =
+             json.WriteStartObject name
+             write ()
+             json.WriteEndObject()
+
+         let settings (name: string) (values: Map<string, string>) =
+             group name (fun () ->
+                 for KeyValue(key, value) in values do
+                     json.WriteString(key, value))
+
+         json.WriteStartObject()
+         json.WriteString("format", StreamFile.Format)
+         json.WriteString("name", stream.Name)
+
+         if stream.Description <> "" then
+             json.WriteString("description", stream.Description)
+
+         group "banks" (fun () ->
+             for KeyValue(name, bank) in stream.Banks do
+                 group name (fun () ->
+                     json.WriteString("modality", bank.Modality.Name)
+                     json.WriteString("file", bank.File)))
+
+         group "rows" (fun () ->
+             for KeyValue(name, rows) in stream.Rows do
+                 json.WritePropertyName name
+                 writeRows json rows)
+
+         group "classes" (fun () ->
+             for KeyValue(name, classes) in stream.Classes do
+                 group name (fun () ->
+                     json.WriteStartArray "names"
+                     classes.Names |> List.iter json.WriteStringValue
+                     json.WriteEndArray()
+                     json.WritePropertyName "labels"
+                     writeRows json classes.Labels))
+
+         group "prototypes" (fun () ->
+             for KeyValue(name, prototypes) in stream.Prototypes do
+                 group name (fun () ->
+                     json.WriteString("modality", prototypes.Vectors.Modality.Name)
+                     json.WriteString("classes", prototypes.Classes)
+                     json.WriteString("file", prototypes.Vectors.File)))
+
+         json.WriteStartArray "steps"
+
+         for step in stream.Steps do
+             json.WriteStartObject()
+
+             for key, value in
+                 [ "name", step.Name
+                   "a", step.A
+                   "b", step.B
+                   "train", step.Train
+                   "validation", step.Validation
+                   "test", step.Test ] do
+                 json.WriteString(key, value)
+
+             match step.Accuracy with
+             | Some accuracy ->
+                 group "accuracy" (fun () ->
+                     json.WriteString("items", accuracy.Items)
+                     json.WriteString("prototypes", accuracy.Prototypes))
+             | None -> ()
+
+             json.WriteEndObject()
+
+         json.WriteEndArray()
+
+         group "preset" (fun () ->
+             settings "common" stream.Preset.Common
+
+             group "methods" (fun () ->
+                 for KeyValue(name, values) in stream.Preset.Methods do
+                     settings name values)
+
+             json.WriteStartArray "run"
+             stream.Preset.Run |> List.iter json.WriteStringValue
+             json.WriteEndArray())
+
+         json.WriteEndObject())
+
+        Encoding.UTF8.GetString(memory.GetBuffer(), 0, int memory.Length) + "\n"
+
+    // ---- matrices ------------------------------------------------------------------------------------------------
+
+    /// A matrix file, made with its full length, whose rows are written in any order.
+    type private Open =
+        {
+            Matrix: Matrix
+            Handle: SafeFileHandle
+            /// Of the first number.
+            Offset: int64
+            RowBytes: int64
+        }
+
+    let private create (folder: string) (matrix: Matrix) : Open =
+        let path = Path.Combine(folder, matrix.File)
+        Directory.CreateDirectory(Path.GetDirectoryName path |> string) |> ignore
+        let head = Npy.preamble matrix.Type [| matrix.Rows; matrix.Columns |]
+        let rowBytes = matrix.Columns * int64 (matrix.Type.ElementSize())
+        let handle = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write)
+        RandomAccess.Write(handle, ReadOnlySpan head, 0L)
+        RandomAccess.SetLength(handle, int64 head.Length + matrix.Rows * rowBytes)
+
+        { Matrix = matrix
+          Handle = handle
+          Offset = int64 head.Length
+          RowBytes = rowBytes }
+
+    /// Writes a block's rows to their places, neighbours together.
+    let private put (file: Open) (place: int64 -> int64) (first: int64) (block: torch.Tensor) : unit =
+        let places = Array.init (int block.shape[0]) (fun i -> place (first + int64 i))
+        let mutable start = 0
+
+        while start < places.Length do
+            let mutable stop = start + 1
+
+            while stop < places.Length && places[stop] = places[stop - 1] + 1L && places[start] >= 0L do
+                stop <- stop + 1
+
+            if places[start] >= 0L then
+                use rows = block.narrow(0L, int64 start, int64 (stop - start)).contiguous()
+                let bytes: ReadOnlySpan<byte> = Span.op_Implicit rows.bytes
+                RandomAccess.Write(file.Handle, bytes, file.Offset + places[start] * file.RowBytes)
+
+            start <- stop
+
+    let private rowName (feed: Feed) (row: int64) =
+        match feed.Row row with
+        | "" -> string row
+        | name -> $"{row} ('{name}')"
+
+    /// One block of one target, checked, scaled if wanted, written.
+    let private pass
+        (treatment: Treatment)
+        (feed: Feed)
+        (zeros: ResizeArray<int64>)
+        (file: Open)
+        place
+        first
+        (block: torch.Tensor)
+        =
+        use scope = torch.NewDisposeScope()
+
+        match Tensors.nonFiniteRow block with
+        | Some row ->
+            let name = feed.Row(first + row)
+            let where = if name = "" then $"'{feed.File}'" else $"'{feed.File}' ('{name}')"
+            Check.fail (Fault.NonFinite(where, first + row))
+        | None ->
+            let empty = block.ne(0.0.ToScalar()).any(1).logical_not()
+
+            for row in empty.nonzero().reshape(-1L).data<int64>().ToArray() do
+                if place (first + row) >= 0L then
+                    zeros.Add(first + row)
+
+            let scaled =
+                if treatment.Normalise then
+                    let wide = block.``to`` torch.float64
+                    (wide / wide.norm(1, true).clamp_min(Double.Epsilon.ToScalar())).``to`` block.dtype
+                else
+                    block
+
+            put file place first scaled
+
+    let private zeroFault (feed: Feed) (rows: int64 seq) =
+        Fault.Contradiction(
+            $"'{feed.File}' has rows of zeros, which have no direction: {Draft.firstTen (Seq.map (rowName feed) rows)}",
+            "write them again, or keep them with --allow-zero-rows (cosine scores give them 0)"
+        )
+
+    /// Reads one feed into its matrices. Faults: those of reading, NaNs, rows of zeros; with those let through, what to tell.
+    let private fill (treatment: Treatment) (files: Map<string, Open>) (feed: Feed) : Result<string list, Fault list> =
+        let zeros = feed.Targets |> List.map (fun _ -> ResizeArray<int64>())
+
+        try
+            feed.Read(fun first blocks ->
+                for (target, zeros), block in List.zip (List.zip feed.Targets zeros) blocks do
+                    pass treatment feed zeros files[target.Matrix] target.Place first block)
+            |> Result.bind (fun () ->
+                match zeros |> Seq.concat |> Seq.distinct |> Seq.sort |> List.ofSeq with
+                | [] -> Ok []
+                | rows when treatment.ZeroRows && not treatment.Normalise ->
+                    Ok [ $"kept rows of zeros of '{feed.File}': {Draft.firstTen (List.map (rowName feed) rows)}" ]
+                | rows -> Error [ zeroFault feed rows ])
+        with CmclException fault ->
+            Error [ fault ]
+
+    // ---- the folder ----------------------------------------------------------------------------------------------
+
+    /// What a folder is filled with, before it takes its name.
+    let private build (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
+        let files = Dictionary<string, Open>()
+
+        try
+            for matrix in draft.Matrices do
+                files[matrix.File] <- create folder matrix
+
+            let byName = files |> Seq.map (fun (KeyValue(k, v)) -> k, v) |> Map.ofSeq
+            draft.Feeds |> List.map (fill treatment byName) |> Check.all |> Result.map List.concat
+        finally
+            for file in files.Values do
+                file.Handle.Dispose()
+        |> Result.bind (fun notes ->
+            use scope = torch.NewDisposeScope()
+
+            draft.Vectors
+            |> List.map (fun (file, numbers) ->
+                Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, file)) |> string) |> ignore
+                Npy.write (Path.Combine(folder, file)) (torch.tensor numbers))
+            |> Check.all
+            |> Result.map (fun _ -> notes))
+        |> Result.map (fun notes ->
+            let scale = if treatment.Normalise then "Rows scaled to length 1." else "Rows as stored."
+            let description = String.Join(" ", draft.Stream.Description :: scale :: [ for note in notes -> $"{note}." ]).Trim()
+
+            File.WriteAllText(
+                Path.Combine(folder, StreamFolder.DefaultFile),
+                json { draft.Stream with Description = description }
+            )
+
+            notes)
+
+    /// The same folder or one within the other.
+    let private within (folder: string) (other: string) =
+        let full (path: string) = Path.GetFullPath(path).TrimEnd('/', '\\') + "/"
+        (full folder).StartsWith(full other, StringComparison.Ordinal)
+
+    /// Whether a stream may be written there: nothing is there, or a stream that may be replaced, and the source is not in it.
+    let prepare (force: bool) (source: string) (out: string) : Result<unit, Fault list> =
+        let full = Path.GetFullPath out
+
+        if within source full then
+            Error [ Fault.Contradiction($"'{out}' would take the place of what is imported", "choose another folder with --out") ]
+        elif File.Exists full then
+            Error [ Fault.Unwritable(out, "it is a file") ]
+        elif not (Directory.Exists full) || Seq.isEmpty (Directory.EnumerateFileSystemEntries full) then
+            Ok()
+        elif not (File.Exists(Path.Combine(full, StreamFolder.DefaultFile))) then
+            Error [ Fault.Unwritable(out, "it holds other things than a stream; choose another folder with --out") ]
+        elif force then
+            Ok()
+        else
+            Error [ Fault.Occupied out ]
+
+    /// Writes the folder of a draft: under another name beside it first, loaded there with every check that a run makes, then
+    /// moved to its place; a stream that was there is gone. Gives the notes of the draft and those of its rows. Faults: those of
+    /// the rows and files read, of the stream, `Unwritable`.
+    let write (treatment: Treatment) (out: string) (draft: Draft) : Result<string list, Fault list> =
+        let full = Path.GetFullPath(out).TrimEnd('/', '\\')
+        let above = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "/"
+        let beside = Path.Combine(above, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
+        let fault (e: exn) = Error [ Fault.Unwritable(out, e.Message) ]
+
+        try
+            try
+                Directory.CreateDirectory beside |> ignore
+
+                build treatment draft beside
+                |> Result.bind (fun notes ->
+                    use scope = torch.NewDisposeScope()
+                    StreamFolder.load beside |> Result.map (fun _ -> draft.Notes @ notes))
+                |> Result.map (fun notes ->
+                    if Directory.Exists full then
+                        Directory.Delete(full, true)
+
+                    Directory.Move(beside, full)
+                    notes)
+            with
+            | :? IOException as e -> fault e
+            | :? UnauthorizedAccessException as e -> fault e
+        finally
+            if Directory.Exists beside then
+                Directory.Delete(beside, true)
