@@ -337,7 +337,9 @@ let tests =
                       (g, List.zip old (List.ofArray (bruteForce h along s.Margin)))
                       ||> List.fold (fun sum (k, v) -> sum |> Map.map (fun m t -> t + k[m] * number v))
 
-              agree "gradients" 1e-8 pass.Gradients expected
+              // A pair that is all but learnt leaves 1 − p, rounding at the size of one: a short ‖g_k‖ is right to ε/‖g_k‖ at best.
+              let shortest = old |> List.map (fun k -> sqrt (dot k k)) |> List.min
+              agree "gradients" (max 1e-8 (1e-12 / shortest)) pass.Gradients expected
 
               near
                   "the batch's loss"
