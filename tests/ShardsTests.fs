@@ -252,6 +252,51 @@ let private momentFiles =
                       Tensors = Map [ "weights", m.Matrix ] })
               [ "weights"; "one tensor, 'moment'" ] ]
 
+/// A file with up to four changes: bytes of the header or anywhere put at random, cut, doubled, or a digit made another.
+let private mutated (random: Random) (bytes: byte[]) : byte[] =
+    let changed (bytes: byte[]) =
+        let near = min bytes.Length 200
+
+        match random.Next 5 with
+        | _ when bytes.Length = 0 -> bytes
+        | 0 -> Array.updateAt (random.Next bytes.Length) (byte (random.Next 256)) bytes
+        | 1 -> Array.updateAt (random.Next near) (byte (random.Next 256)) bytes
+        | 2 -> Array.truncate (random.Next bytes.Length) bytes
+        | 3 ->
+            let first = random.Next bytes.Length
+            Array.append (Array.truncate (min bytes.Length (first + random.Next 40)) bytes) bytes[first..]
+        | _ ->
+            let digits =
+                [| for i in 0 .. near - 1 do
+                       if Char.IsDigit(char bytes[i]) then
+                           i |]
+
+            if digits.Length = 0 then
+                bytes
+            else
+                Array.updateAt digits[random.Next digits.Length] (byte (48 + random.Next 10)) bytes
+
+    (bytes, [ 0 .. random.Next 4 ]) ||> List.fold (fun b _ -> changed b)
+
+/// A moment file of any bytes is refused with words that name it, or is read as what a moment is.
+let private anyBytes =
+    testPropertyWithConfig { config with maxTest = 10 * config.maxTest } "any bytes" (fun (seed: int) ->
+        within
+            (fun folder ->
+                let path = Path.Combine(folder, "m.safetensors")
+                MomentFile.write path (Moment.ofRows (rows "m" 40L d)) |> Check.get
+                File.WriteAllBytes(path, mutated (Random seed) (File.ReadAllBytes path))
+
+                match MomentFile.read path with
+                | Error faults ->
+                    Expect.isNonEmpty faults "faults"
+                    Expect.all faults _.Message.Contains("m.safetensors") "each names the file"
+                | Ok m ->
+                    Expect.isGreaterThan m.Count 0L "count"
+                    Expect.equal (Tensors.nonFiniteRow m.Matrix) None "finite"
+                    same "symmetric" 1e-9 m.Matrix (m.Matrix.t ()))
+            ())
+
 let private command =
     testList
         "cmcl moments"
@@ -294,4 +339,4 @@ let private command =
 
                   Expect.isFalse (File.Exists out[1]) "nothing written")) ]
 
-let tests = testSequenced (testList "Shards" [ accumulation; ofFiles; momentFiles; command ])
+let tests = testSequenced (testList "Shards" [ accumulation; ofFiles; momentFiles; anyBytes; command ])
