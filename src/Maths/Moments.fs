@@ -58,7 +58,7 @@ module Moment =
                     else
                         halfProduct x
 
-                sum.div_ ((float (max 1L x.shape[0])).ToScalar())) }
+                sum.div_ ((float (max 1L x.shape[0])).AsScalar())) }
 
     /// Rows to hand to `accumulate` at once.
     let blockRows: int64 = chunk
@@ -85,14 +85,14 @@ module Moment =
         | None -> Check.fail (Fault.Shape("blocks of rows for a moment", "at least one", "none"))
         | Some sum ->
             { Count = count
-              Matrix = scope.MoveToOuter((whole sum).div_((float (max 1L count)).ToScalar())) }
+              Matrix = scope.MoveToOuter((whole sum).div_((float (max 1L count)).AsScalar())) }
 
     /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
     /// associative to rounding, so that shards may be accumulated apart. Example: `Moment.merge ma ma`.
     let merge (a: Moment) (b: Moment) : Moment =
         Tensors.requireMatrix "moment to merge" a.Matrix.shape[0] a.Matrix.shape[1] b.Matrix
         let count = a.Count + b.Count
-        let share part = (float part / float (max 1L count)).ToScalar()
+        let share part = (float part / float (max 1L count)).AsScalar()
 
         { Count = count
           Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count + b.Matrix * share b.Count) }

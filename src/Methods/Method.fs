@@ -90,7 +90,10 @@ module Task =
         seq {
             for first in 0L .. Moment.blockRows .. t.Count - 1L do
                 Tensors.scoped (fun () ->
-                    t.Take(m, torch.arange (first, min t.Count (first + Moment.blockRows), device = t.Device)))
+                    t.Take(
+                        m,
+                        torch.arange (first.AsScalar(), (min t.Count (first + Moment.blockRows)).AsScalar(), device = t.Device)
+                    ))
         }
 
     /// The second moment of its rows of one modality.
@@ -328,7 +331,7 @@ module Training =
         | None -> projected
         | Some limit ->
             let factor = Optim.clipFactor limit (Optim.globalNorm raw)
-            Heads.map (fun g -> g * factor.ToScalar()) projected
+            Heads.map (fun g -> g * factor.AsScalar()) projected
 
     /// InfoNCE of the outputs as they are.
     let plain (settings: Settings) : Direction =

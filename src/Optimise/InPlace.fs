@@ -112,7 +112,7 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentSt
 
     let byTensors (b: Buffers) (g: torch.Tensor) (clip: torch.Tensor option) (rate: float) : unit =
         use scope = torch.NewDisposeScope()
-        let number (x: float) = x.ToScalar()
+        let number (x: float) = x.AsScalar()
 
         let g =
             match clip with
@@ -186,8 +186,8 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentSt
                 recipe.Clip
                 |> Option.map (fun limit ->
                     let norms = torch.stack [| for _, g in gradients -> g.norm () |]
-                    let norm = norms.square().sum().add_(rest.ToScalar()).sqrt()
-                    ((norm + (1e-6).ToScalar()).reciprocal() * limit.ToScalar()).clamp_max((1.0).ToScalar()))
+                    let norm = norms.square().sum().add_(rest.AsScalar()).sqrt()
+                    ((norm + (1e-6).AsScalar()).reciprocal() * limit.AsScalar()).clamp_max((1.0).AsScalar()))
 
             for b, g in gradients do
                 byTensors b g clip rate

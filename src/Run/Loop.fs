@@ -86,7 +86,12 @@ module Loop =
         (counts: int64 list)
         : (int * torch.Tensor) list =
         let ofTask i n =
-            let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
+            let order =
+                if settings.Shuffle then
+                    Seed.permutation n (Seed.split $"task {i}" seed)
+                else
+                    torch.arange (n.AsScalar())
+
             let order = order.``to`` device
 
             let size = batchRows settings.Batch n
