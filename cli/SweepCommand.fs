@@ -50,8 +50,8 @@ type Swept =
 let jobs (given: int option) (device: torch.Device) (streams: SweepStream list) : int =
     given |> Option.defaultWith (fun () -> Commands.jobsFor device (streams |> List.map _.Threads |> List.max))
 
-/// Runs what is missing of a sweep, its progress shown, until it is done or stopped by Ctrl-C. The folder has to be claimed.
-let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
+/// Runs what is missing of a sweep, its progress shown, until it is done or stopped by Ctrl-C.
+let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
     use cancel = new CancellationTokenSource()
 
     let stop (context: PosixSignalContext) =
@@ -60,13 +60,13 @@ let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
 
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, stop)
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGTERM, stop)
-    let states = Sweep.states sweep (List.distinctBy _.Identity cells)
+    let states = Sweep.states (List.distinctBy _.Identity cells)
     let start = Headway.start [ for c, record in states -> c.Cell, record ]
     let waiting = start.Waiting.Count
-    let jobs = max 1 (min sweep.Jobs waiting)
+    let jobs = max 1 (min jobs waiting)
 
     if not quiet then
-        let threads = sweep.Streams |> List.map _.Threads |> List.max
+        let threads = cells |> List.map _.Errand.Threads |> List.max
         let workers = if jobs = 1 then "one worker" else $"{jobs} workers"
         let each = if threads = 1 then "one thread" else $"{threads} threads"
         printfn "%d cells, %d of them to be run, by %s of %s" start.Total waiting workers each
@@ -75,7 +75,7 @@ let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
         if waiting = 0 then
             []
         else
-            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run worker cancel.Token tell sweep cells)
+            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run worker jobs cancel.Token tell cells)
 
     { Broken = broken
       Stopped = cancel.IsCancellationRequested }

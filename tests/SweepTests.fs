@@ -181,7 +181,8 @@ let private lines =
                   [ Answer.Within("a\nb", 0.1 + 0.2)
                     Answer.Ended(CellEnd.Done 1e-3)
                     Answer.Ended(CellEnd.Failed "why\nthen")
-                    Answer.Ended(CellEnd.Broken "") ] do
+                    Answer.Ended(CellEnd.Broken "")
+                    Answer.Ended CellEnd.Elsewhere ] do
                   let line = Line.ofAnswer answer
                   Expect.isFalse (line.Contains '\n') "one line"
                   Expect.equal (Line.answer line) (Some answer) "answer"
@@ -367,32 +368,23 @@ let private cells =
                     "'tau' is not an option" ] do
                   Expect.stringContains text words "told")
 
-          testCase "a folder is taken by one at a time; half files go, force takes the cells of this sweep"
+          testCase "force takes the cells of this sweep and leaves others"
           <| inFolder (fun folder ->
-              let own = sweep folder
-              let cells = Sweep.cells own |> Check.get
+              let cells = Sweep.cells (sweep folder) |> Check.get
               let stay = Path.Combine(CellFile.folder folder, "0123.json")
-
-              do
-                  use _ = Sweep.claim false own cells |> Check.get
-                  Expect.isError (Sweep.claim false own cells) "taken"
-                  write folder cells.Head.Identity (Ok [])
-                  File.WriteAllText(stay, "another's")
-                  File.WriteAllText(Path.Combine(CellFile.folder folder, ".0123.json.abc"), "half")
-
-              do
-                  use _ = Sweep.claim false own cells |> Check.get
-                  Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
-                  Expect.isFalse (File.Exists(Path.Combine(CellFile.folder folder, ".0123.json.abc"))) "half files go"
-
-              use _ = Sweep.claim true own cells |> Check.get
+              Sweep.prepare false folder cells |> Check.get
+              write folder cells.Head.Identity (Ok [])
+              File.WriteAllText(stay, "another's")
+              Sweep.prepare false folder cells |> Check.get
+              Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
+              Sweep.prepare true folder cells |> Check.get
               Expect.isFalse (File.Exists(CellFile.path folder cells.Head.Identity)) "forced"
               Expect.isTrue (File.Exists stay) "cells of others stay")
 
           testCase "the results of another command are not written among"
           <| inFolder (fun folder ->
               File.WriteAllText(Path.Combine(folder, "results.csv"), "")
-              Expect.isError (Sweep.claim true (sweep folder) []) "refused"
+              Expect.isError (Sweep.prepare true folder []) "refused"
               Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
 
 let private headway =
