@@ -5,6 +5,7 @@ open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -14,6 +15,8 @@ let private options =
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
       "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
       "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
+      "sweep", names (ArgumentParser.Create<SweepArgument>().GetArgumentCases())
+      "cell", names (ArgumentParser.Create<CellArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
@@ -22,7 +25,7 @@ let private options =
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
 
 let private commands =
-    [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
+    [ "run"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
     @ [ "export"; "apply"; "retrieve"; "extract" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
@@ -53,6 +56,12 @@ let main argv =
     let parser =
         ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
 
+    // What stands after "--" is not ours to read.
+    let argv, beyond =
+        match Array.tryFindIndex ((=) "--") argv with
+        | Some i -> argv[.. i - 1], List.ofArray argv[i + 1 ..]
+        | None -> argv, []
+
     try
         let results = parser.ParseCommandLine(argv, raiseOnUsage = true)
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
@@ -69,6 +78,8 @@ let main argv =
             printfn "%s" (Metric.describe ())
             0
         | Some Worker, _ -> SweepCommand.work ()
+        | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
+        | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Info arguments), _ -> Commands.info arguments

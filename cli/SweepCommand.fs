@@ -27,16 +27,17 @@ let work () : int =
     0
 
 /// How this program is started once more: as it was itself, or from beside another program that runs it as a library.
-let private worker () : ProcessStartInfo =
+let program () : string list =
     let own = Assembly.GetExecutingAssembly()
     let isDotnet (path: string) = Path.GetFileNameWithoutExtension path = "dotnet"
 
     match Environment.ProcessPath |> Option.ofObj with
-    | Some path when obj.ReferenceEquals(own, Assembly.GetEntryAssembly()) && not (isDotnet path) ->
-        ProcessStartInfo(path, [ "worker" ])
-    | path ->
-        let dotnet = path |> Option.filter isDotnet |> Option.defaultValue "dotnet"
-        ProcessStartInfo(dotnet, [ own.Location; "worker" ])
+    | Some path when obj.ReferenceEquals(own, Assembly.GetEntryAssembly()) && not (isDotnet path) -> [ path ]
+    | path -> [ path |> Option.filter isDotnet |> Option.defaultValue "dotnet"; own.Location ]
+
+let private worker () : ProcessStartInfo =
+    let all = program () @ [ "worker" ]
+    ProcessStartInfo(all.Head, all.Tail)
 
 /// A sweep that went on to its end, or as far as it came before it was stopped.
 type Swept =

@@ -352,6 +352,16 @@ module SweepFile =
         | faults, Ok _ -> Error faults
         | faults, Error more -> Error(faults @ more)
 
+    /// Cells that differ and that no table could tell apart by stream, method, order and seed.
+    let private ambiguous (cells: SweepCell list) : Fault list =
+        [ for label, all in List.groupBy _.Cell cells do
+              if all.Length > 1 then
+                  Fault.Contradiction(
+                      $"the sweep has {all.Length} different cells '{label.Stream}: {label.Method}' with seed {label.Seed}",
+                      "let the method's name tell them apart: give the option in which they differ in brackets or in 'grid'; different streams need different names, different splits a sweep each"
+                  ) ]
+        |> List.truncate 3
+
     /// Every cell once, in the order of the blocks, and in each as a comparison runs them. Streams are loaded once and belong to the
     /// caller. All that is wrong with any block is told at once.
     let cells (threads: Cmcl.Stream -> int) (out: string) (file: SweepFile) : Result<SweepCell list, Fault list> =
@@ -376,10 +386,6 @@ module SweepFile =
             [ for i, b in List.indexed file.Blocks -> cellsOf find threads device out $"blocks[{i}]" b ] |> Check.all)
         |> Result.map (List.concat >> List.distinctBy _.Identity)
         |> Result.bind (fun cells ->
-            let named = cells |> List.map (fun c -> c.Cell.Stream, c.Errand.Source) |> List.distinct
-
-            match [ for name, times in List.countBy fst named do
-                        if times > 1 then
-                            Fault.Contradiction($"two streams have the name '{name}'", "give them different names") ] with
+            match ambiguous cells with
             | [] -> Ok cells
             | faults -> Error faults)
