@@ -67,8 +67,9 @@ module CellLock =
                 file.Dispose()
                 false
             | None -> true
-        with :? FileNotFoundException ->
-            false
+        with
+        | :? FileNotFoundException
+        | :? DirectoryNotFoundException -> false
 
     /// Runs `work` as the only one who has the cell. What was left half written of it is deleted first; the lock and the note go when
     /// the work says that the cell is finished, and else the note keeps its reason. None: another process has the cell.
