@@ -106,11 +106,10 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
 
 // ---- run ----------------------------------------------------------------------------------------------------------
 
-/// The folder made that of the sweep, with where every cell stands.
-let private adopt (t: Target) : Result<(SweepCell * CellStanding) list, Fault list> =
+/// Makes the folder that of the sweep.
+let private adopt (t: Target) : Result<unit, Fault list> =
     Sweep.prepare false t.Folder t.Cells
     |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
-    |> Result.map (fun () -> SweepFolder.standings t.Cells)
 
 /// Workers side by side: no more than cores, by the threads of each, and memory leave room for.
 let private jobs (given: int option) (memory: int64 option) (t: Target) standings : Result<int, Fault list> =
@@ -142,13 +141,12 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
 let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (t: Target) : int =
     let ready =
         adopt t
-        |> Result.bind (fun standings ->
-            jobs given memory t standings |> Result.map (fun jobs -> jobs, { t with Cells = [ for c in t.Cells -> { c with Errand = { c.Errand with Jobs = jobs } } ] }))
+        |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
 
     match ready with
     | Error faults -> refuse faults
-    | Ok(jobs, t) ->
-        let swept = SweepCommand.run quiet jobs t.Cells
+    | Ok jobs ->
+        let swept = SweepCommand.run quiet jobs [ for c in t.Cells -> { c with Errand = { c.Errand with Jobs = jobs } } ]
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
@@ -251,7 +249,7 @@ let private collect (arguments: ParseResults<SweepFolderArgument>) : int =
 
 // ---- submit ----------------------------------------------------------------------------------------------------------
 
-let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: string list) (t: Target) standings : Result<unit, Fault list> =
+let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: string list) (t: Target) : Result<unit, Fault list> =
     let dry = arguments.Contains SweepSubmitArgument.Dry_Run
 
     // Where a controller cannot be asked nothing may be submitted: it could be there already.
@@ -262,6 +260,9 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
 
     queued
     |> Result.bind (fun queued ->
+        // After the queue: what left it in between is finished.
+        let standings = SweepFolder.standings t.Cells
+
         let isRunning (_, standing) =
             match standing with
             | CellStanding.Running _ -> true
@@ -301,9 +302,9 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
                     Slurm.submit (array, collect)
                     |> Result.map (fun (job, after) -> printfn "%d cells submitted as job %s; job %s collects after it." cells.Length job after)))
 
-let private jobList (t: Target) standings : Result<unit, Fault list> =
+let private jobList (t: Target) : Result<unit, Fault list> =
     let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
-    let cells = standings |> List.filter isOpen |> List.map fst
+    let cells = SweepFolder.standings t.Cells |> List.filter isOpen |> List.map fst
 
     Results.writeWhole path (fun w ->
         for c in cells do
@@ -330,7 +331,7 @@ let private submit (beyond: string list) (arguments: ParseResults<SweepSubmitArg
             return t
         }
 
-    let adopted act = ready |> Result.bind (fun t -> adopt t |> Result.bind (act t))
+    let adopted act = ready |> Result.bind (fun t -> adopt t |> Result.bind (fun () -> act t))
 
     let outcome =
         match arguments.GetResult(SweepSubmitArgument.Engine, "local"), ready with

@@ -277,8 +277,19 @@ let private processes =
               let first, second = run (), run ()
               let worker (c: Command) = List.tryHead (children c.Process.Id)
 
-              until "both have a worker, or one was too quick" (fun () ->
-                  first.Process.HasExited || (worker first).IsSome && (worker second).IsSome)
+              /// Pids of those who hold a cell.
+              let holders () =
+                  if Directory.Exists(CellFile.folder out) then
+                      [ for path in Directory.GetFiles(CellFile.folder out, "*.worker") do
+                            match CellLock.last out (string (Path.GetFileNameWithoutExtension path)) with
+                            | Some holder -> holder.Pid
+                            | None -> () ]
+                  else
+                      []
+
+              until "both are in the midst of a cell, or the first was too quick" (fun () ->
+                  let both = [ first; second ] |> List.choose worker
+                  first.Process.HasExited || both.Length = 2 && List.forall (fun w -> List.contains w (holders ())) both)
 
               worker first |> Option.iter kill
               let code, said = finish first

@@ -9,7 +9,8 @@ run=$1 name=$2
 program() { command -v "$1-wlm" || command -v "$1"; }
 case $name in
 munged)
-    arguments=(munged --foreground "--socket=$run/munge.sock" "--key-file=$run/munge/key" "--pid-file=$run/munge/munged.pid"
+    # By force: it need not like the modes of the folders above.
+    arguments=(munged --foreground --force "--socket=$run/munge.sock" "--key-file=$run/munge/key" "--pid-file=$run/munge/munged.pid"
         "--log-file=$run/munge/munged.log" "--seed-file=$run/munge/seed" --num-threads=2)
     ;;
 slurmctld) arguments=("$(program slurmctld)" -D -f "$SLURM_CONF") ;;

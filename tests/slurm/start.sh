@@ -60,16 +60,22 @@ NodeName=$host NodeAddr=127.0.0.1 CPUs=${2:-2} RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 
+fail() {
+    "$here/stop.sh" "$run"
+    tail -n 15 "$run"/log/* >&2
+    echo "$1" >&2
+    exit 1
+}
+
 "$here/daemon.sh" "$run" munged
 for _ in $(seq 100); do [ -S "$run/munge.sock" ] && break; sleep 0.05; done
+[ -S "$run/munge.sock" ] || fail "munged does not start"
 "$here/daemon.sh" "$run" slurmctld
 "$here/daemon.sh" "$run" slurmd
 
-for _ in $(seq 200); do
-    [ "$(sinfo --noheader --format=%t 2> "$run/log/sinfo")" = idle ] && exit 0
+for _ in $(seq 100); do
+    [ "$(timeout 2 sinfo --noheader --format=%t 2> "$run/log/sinfo")" = idle ] && exit 0
+    [ "$SECONDS" -gt 20 ] && break
     sleep 0.1
 done
-echo "Slurm did not come up:" >&2
-tail -n 15 "$run"/log/* >&2
-"$here/stop.sh" "$run"
-exit 1
+fail "slurmctld and slurmd do not come up within $SECONDS s"

@@ -3,9 +3,10 @@
 run=$1
 # shellcheck disable=SC1091
 . "$run/env"
-timeout 10 scancel --me 2> "$run/log/stop"
-for _ in $(seq 30); do
-    [ -z "$(timeout 5 squeue --noheader 2> "$run/log/stop")" ] && break
+timeout 5 scancel --me 2> "$run/log/stop"
+for _ in $(seq 20); do
+    [ "$SECONDS" -gt 8 ] && break
+    [ -z "$(timeout 2 squeue --noheader 2> "$run/log/stop")" ] && break
     sleep 0.1
 done
 for name in slurmd slurmctld munged; do
