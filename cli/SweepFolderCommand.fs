@@ -14,10 +14,7 @@ open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.Commands
 
 /// A sweep with the folder that it runs in.
-type private Target =
-    { Folder: string
-      File: SweepFile
-      Cells: SweepCell list }
+type private Target = { Folder: string; File: SweepFile; Cells: SweepCell list }
 
 /// From a sweep file, or from the folder of a sweep; every configuration checked.
 let private target (source: string) (out: string option) (threads: int option) : Result<Target, Fault list> =
@@ -25,10 +22,7 @@ let private target (source: string) (out: string option) (threads: int option) :
         SweepFile.read path
         |> Result.bind (fun file ->
             SweepFile.cells (fun stream -> threadsFor stream threads) folder file
-            |> Result.map (fun cells ->
-                { Folder = folder
-                  File = file
-                  Cells = cells }))
+            |> Result.map (fun cells -> { Folder = folder; File = file; Cells = cells }))
 
     match SweepFolder.is source, out with
     | true, Some _ -> Error [ Fault.Contradiction($"'{source}' is the folder of a sweep already", "leave --out out") ]
@@ -108,8 +102,7 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
 
 /// Makes the folder that of the sweep.
 let private adopt (t: Target) : Result<unit, Fault list> =
-    Sweep.prepare false t.Folder t.Cells
-    |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
+    Sweep.prepare false t.Folder t.Cells |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
 
 /// Workers side by side: no more than cores, by the threads of each, and memory leave room for.
 let private jobs (given: int option) (memory: int64 option) (t: Target) standings : Result<int, Fault list> =
@@ -130,7 +123,8 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
     let missing =
         [ for c, standing in standings do
               match SweepFolder.reason standing with
-              | Some reason -> $"{c.Errand.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
+              | Some reason ->
+                  $"{c.Errand.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
               | None -> () ]
 
     for line in missing do
@@ -139,9 +133,7 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
     missing.Length
 
 let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (t: Target) : int =
-    let ready =
-        adopt t
-        |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
+    let ready = adopt t |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
 
     match ready with
     | Error faults -> refuse faults
@@ -155,7 +147,11 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
             let missing = tellMissing (SweepFolder.standings t.Cells)
 
             if not quiet then
-                printfn "%d of %d cells finished. Tables: cmcl sweep collect %s" (t.Cells.Length - missing) t.Cells.Length t.Folder
+                printfn
+                    "%d of %d cells finished. Tables: cmcl sweep collect %s"
+                    (t.Cells.Length - missing)
+                    t.Cells.Length
+                    t.Folder
 
             if missing = 0 then 0 else 1
 
@@ -244,7 +240,13 @@ let private collect (arguments: ParseResults<SweepFolderArgument>) : int =
     | Error faults -> refuse faults
     | Ok(folder, standings) ->
         let missing = tellMissing standings
-        printfn "%d of %d cells: %s" (standings.Length - missing) standings.Length (Path.GetFullPath(Path.Combine(folder, "results.csv")))
+
+        printfn
+            "%d of %d cells: %s"
+            (standings.Length - missing)
+            standings.Length
+            (Path.GetFullPath(Path.Combine(folder, "results.csv")))
+
         if missing = 0 then 0 else 1
 
 // ---- submit ----------------------------------------------------------------------------------------------------------
@@ -300,7 +302,8 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
                     Ok()
                 else
                     Slurm.submit (array, collect)
-                    |> Result.map (fun (job, after) -> printfn "%d cells submitted as job %s; job %s collects after it." cells.Length job after)))
+                    |> Result.map (fun (job, after) ->
+                        printfn "%d cells submitted as job %s; job %s collects after it." cells.Length job after)))
 
 let private jobList (t: Target) : Result<unit, Fault list> =
     let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
@@ -367,7 +370,9 @@ let cell (arguments: ParseResults<CellArgument>) : int =
 
     match SweepFolder.cells folder |> Result.map (List.tryFind (fun c -> c.Errand.Hash = hash)) with
     | Error faults -> refuse faults
-    | Ok None -> refuse [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
+    | Ok None ->
+        refuse
+            [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
     | Ok(Some c) ->
         let errand =
             { c.Errand with

@@ -233,8 +233,7 @@ let tune (command: string) (arguments: ParseResults<TuneArgument>) : int =
     match
         search arguments
         |> Result.bind (fun search ->
-            Sweep.prepare (arguments.Contains TuneArgument.Force) search.Sweep.Out search.Cells
-            |> Result.map (fun () -> search))
+            Sweep.prepare (arguments.Contains TuneArgument.Force) search.Sweep.Out search.Cells |> Result.map (fun () -> search))
     with
     | Error faults -> refuse faults
     | Ok search ->

@@ -118,7 +118,18 @@ let private batch =
               SweepFile.write path (SweepFile.ofBlocks [ SweepFile.block [ "synthetic" ] [ "vanilla" ] ]) |> Check.get
 
               let code, said =
-                  [ "sweep"; "submit"; path; "--out"; out; "--engine"; "slurm"; "--dry-run"; "--time"; "5"; "--"; "--account=x" ]
+                  [ "sweep"
+                    "submit"
+                    path
+                    "--out"
+                    out
+                    "--engine"
+                    "slurm"
+                    "--dry-run"
+                    "--time"
+                    "5"
+                    "--"
+                    "--account=x" ]
                   |> cmcl
                   |> finish
 
@@ -181,7 +192,9 @@ let private real =
             let conf = [ "SLURM_CONF", Path.Combine(folder, "s", "slurm.conf") ]
             ran conf "dotnet" (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll") :: arguments)
 
-        let submit path = cmcl [ "sweep"; "submit"; path; "--out"; out; "--engine"; "slurm"; "--array-limit"; "2"; "--cells-per-task"; "2" ]
+        let submit path =
+            cmcl [ "sweep"; "submit"; path; "--out"; out; "--engine"; "slurm"; "--array-limit"; "2"; "--cells-per-task"; "2" ]
+
         let code, said = submit (sweep [ 0; 1 ])
         Expect.equal code 0 said
         Expect.stringContains said "4 cells submitted as job 1; job 2 collects" "submitted"

@@ -61,8 +61,7 @@ let private wrong =
 /// Random sweeps, as their form allows, of any names.
 let private anyFile: Gen<SweepFile> =
     gen {
-        let some (g: Gen<'a>) =
-            Gen.choose (1, 3) |> Gen.bind (fun n -> Gen.listOfLength n g) |> Gen.map List.distinct
+        let some (g: Gen<'a>) = Gen.choose (1, 3) |> Gen.bind (fun n -> Gen.listOfLength n g) |> Gen.map List.distinct
 
         let name = Gen.elements [ "emoji"; "synthetic"; "/a b/stream.json"; "ü\"\\"; "x" ]
         let pair = Gen.zip (Gen.elements [ "lr"; "tau"; "epochs" ]) (Gen.elements [ "1"; "1e-3"; "on"; "trace:1" ])
@@ -89,9 +88,7 @@ let private anyFile: Gen<SweepFile> =
         let! blocks = some block
         let! device = Gen.elements [ "cpu"; "cuda:1" ]
 
-        return
-            { SweepFile.ofBlocks blocks with
-                Device = device }
+        return { SweepFile.ofBlocks blocks with Device = device }
     }
 
 let private asWritten (file: SweepFile) : SweepFile =
@@ -156,10 +153,15 @@ let tests =
                   Expect.stringContains text place "told")
 
           test "numbers are taken as they are written" (fun () ->
-              let file = wrap $"{{{good}, \"set\": {{\"lr\": 1e-4, \"symmetric\": true, \"shuffle\": false}}}}" |> parse |> Check.get
+              let file =
+                  wrap $"{{{good}, \"set\": {{\"lr\": 1e-4, \"symmetric\": true, \"shuffle\": false}}}}" |> parse |> Check.get
+
               Expect.equal file.Blocks.Head.Set [ "lr", "1e-4"; "symmetric", "on"; "shuffle", "off" ] "texts")
 
-          testPropertyWithConfig config "what is written is read" (Prop.forAll (Arb.fromGen anyFile) (fun file -> asWritten file = file))
+          testPropertyWithConfig
+              config
+              "what is written is read"
+              (Prop.forAll (Arb.fromGen anyFile) (fun file -> asWritten file = file))
 
           testCase "the paths of a file are meant from its folder, names stay"
           <| inFolder (fun folder ->
@@ -177,7 +179,10 @@ let tests =
               Expect.isError (SweepFile.read (Path.Combine(folder, "none.json"))) "no file")
 
           test "any bytes are read or refused, in words" (fun () ->
-              let valid = wrap $"{{{good}, \"grid\": {{\"lr\": [1e-4]}}, \"set\": {{\"epochs\": 1}}, \"seeds\": [0, 1], \"split\": \"test\"}}"
+              let valid =
+                  wrap
+                      $"{{{good}, \"grid\": {{\"lr\": [1e-4]}}, \"set\": {{\"epochs\": 1}}, \"seeds\": [0, 1], \"split\": \"test\"}}"
+
               let random = Random 7
               let letters = "{}[]\",:0-e.ax \\"
 

@@ -55,7 +55,11 @@ let private locks =
               let gate = obj ()
               let counts = Collections.Generic.Dictionary(dict [ "inside", 0; "most", 0; "entered", 0 ])
               use over = new CancellationTokenSource()
-              let look = Task.Run(fun () -> while not over.IsCancellationRequested do CellLock.isTaken folder hash |> ignore)
+
+              let look =
+                  Task.Run(fun () ->
+                      while not over.IsCancellationRequested do
+                          CellLock.isTaken folder hash |> ignore)
 
               let work () : Result<unit, string> =
                   lock gate (fun () ->
@@ -89,10 +93,7 @@ let private row (c: SweepCell) step task metric value : Row =
       Value = value }
 
 let private put (c: SweepCell) result =
-    let record =
-        { Result = result
-          Seconds = 1.0
-          Memory = 1000_000_000L }
+    let record = { Result = result; Seconds = 1.0; Memory = 1000_000_000L }
 
     CellFile.write c.Errand.Out c.Identity c.Cell null record |> Check.get
 
@@ -205,7 +206,12 @@ let private folders =
               let lines = File.ReadAllLines(Path.Combine(folder, "results.csv")) |> Array.map _.Split(',')
               let columns = parquet (Path.Combine(folder, "results.parquet"))
               Expect.equal (List.map fst columns) (List.ofArray lines[0]) "names"
-              Expect.equal (List.truncate 7 (List.map fst columns)) [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ] "first"
+
+              Expect.equal
+                  (List.truncate 7 (List.map fst columns))
+                  [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ]
+                  "first"
+
               Expect.contains (List.map fst columns) "option.lr" "options"
 
               for i, (name, values) in List.indexed columns do
@@ -334,9 +340,19 @@ let private processes =
 
               // A worker that asks twice, then ends the cell.
               let count = Path.Combine(folder, "count")
-              let script = $"read line; echo x >> '{count}'; [ $(wc -l < '{count}') -ge 3 ] || exit {Pool.Again}; echo '[\"done\",\"1\"]'; read line"
+
+              let script =
+                  $"read line; echo x >> '{count}'; [ $(wc -l < '{count}') -ge 3 ] || exit {Pool.Again}; echo '[\"done\",\"1\"]'; read line"
+
               let events = ResizeArray()
-              Pool.run (fun () -> ProcessStartInfo("sh", [ "-c"; script ])) 1 CancellationToken.None events.Add [ cells.Head.Errand ]
+
+              Pool.run
+                  (fun () -> ProcessStartInfo("sh", [ "-c"; script ]))
+                  1
+                  CancellationToken.None
+                  events.Add
+                  [ cells.Head.Errand ]
+
               Expect.equal (List.ofSeq events) [ PoolEvent.Began 0; PoolEvent.Told(0, Answer.Ended(CellEnd.Done 1.0)) ] "done"
               Expect.hasLength (File.ReadAllLines count) 3 "three times"
               let always () = ProcessStartInfo("sh", [ "-c"; $"read line; exit {Pool.Again}" ])
@@ -344,7 +360,8 @@ let private processes =
               Pool.run always 1 CancellationToken.None events.Add [ cells.Head.Errand ]
 
               match Seq.last events with
-              | PoolEvent.Told(0, Answer.Ended(CellEnd.Broken message)) -> Expect.stringContains message "20 times" "not for ever"
+              | PoolEvent.Told(0, Answer.Ended(CellEnd.Broken message)) ->
+                  Expect.stringContains message "20 times" "not for ever"
               | other -> failtest $"{other}") ]
 
 let tests = testSequenced (testList "SweepFolder" [ locks; folders; processes ])

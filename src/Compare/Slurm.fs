@@ -85,8 +85,7 @@ module Slurm =
     let private head (options: string list) : string = String.Join("\n", [ for o in options -> $"#SBATCH {o}" ])
 
     /// The command line that runs a cell.
-    let command (program: string list) (arguments: string list) : string =
-        String.Join(" ", List.map quoted (program @ arguments))
+    let command (program: string list) (arguments: string list) : string = String.Join(" ", List.map quoted (program @ arguments))
 
     let private arrayScript (folder: string) (number: string) (count: int) (wishes: SlurmWishes) : string =
         let limit = wishes.ArrayLimit |> Option.map (fun n -> $"%%{n}") |> Option.defaultValue ""
@@ -140,7 +139,10 @@ exit $worst
 
     let private collectScript (folder: string) (number: string) (wishes: SlurmWishes) : string =
         let log = Path.Combine(slurm folder, "logs", $"{number}-collect.log")
-        let own = wishes.Options |> List.filter (fun o -> o.StartsWith "--partition=" || o.StartsWith "--account=" || o.StartsWith "--qos=")
+
+        let own =
+            wishes.Options
+            |> List.filter (fun o -> o.StartsWith "--partition=" || o.StartsWith "--account=" || o.StartsWith "--qos=")
 
         let options =
             own

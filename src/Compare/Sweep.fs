@@ -178,7 +178,11 @@ module Sweep =
 
     /// Waits for cells that other processes run: until all are finished, or until one is free again, for its process has died. Those
     /// that are not finished then.
-    let private await (cancel: CancellationToken) (ended: SweepCell -> CellEnd -> unit) (elsewhere: SweepCell list) : SweepCell list =
+    let private await
+        (cancel: CancellationToken)
+        (ended: SweepCell -> CellEnd -> unit)
+        (elsewhere: SweepCell list)
+        : SweepCell list =
         let isFree (c: SweepCell) = not (CellLock.isTaken c.Errand.Out c.Errand.Hash)
         let mutable left = elsewhere
         let mutable free = false
@@ -209,8 +213,7 @@ module Sweep =
         : (Cell * string) list =
         let broken = ResizeArray()
 
-        let mutable left =
-            states (List.distinctBy _.Identity cells) |> List.filter (snd >> Option.isNone) |> List.map fst
+        let mutable left = states (List.distinctBy _.Identity cells) |> List.filter (snd >> Option.isNone) |> List.map fst
 
         while not (left.IsEmpty || cancel.IsCancellationRequested) do
             let now = Array.ofList left

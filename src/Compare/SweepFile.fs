@@ -121,9 +121,7 @@ module SweepFile =
                 bad node "each name once"
             else
                 [ for entry in node.Json.EnumerateObject() ->
-                      item
-                          { Where = $"{node.Where}.{entry.Name}"
-                            Json = entry.Value }
+                      item { Where = $"{node.Where}.{entry.Name}"; Json = entry.Value }
                       |> Result.map (fun value -> entry.Name, value) ]
                 |> Check.all
 
@@ -178,13 +176,7 @@ module SweepFile =
                 and! orders' = field "orders" (Some 1) (whole 1) node
                 and! split' = field "split" (Some Split.Test) readSplit node
 
-                return
-                    block streams methods
-                    |> set set'
-                    |> grid axes
-                    |> seeds seeds'
-                    |> orders orders'
-                    |> split split'
+                return block streams methods |> set set' |> grid axes |> seeds seeds' |> orders orders' |> split split'
             })
 
     let private readFormat (node: Node) =
@@ -221,10 +213,7 @@ module SweepFile =
             parse path (File.ReadAllText path)
             |> Result.map (fun file ->
                 { file with
-                    Blocks =
-                        [ for b in file.Blocks ->
-                              { b with
-                                  Streams = b.Streams |> List.map (rooted folder) } ] })
+                    Blocks = [ for b in file.Blocks -> { b with Streams = b.Streams |> List.map (rooted folder) } ] })
         with
         | :? FileNotFoundException
         | :? DirectoryNotFoundException -> Error [ Fault.Missing(path, "the sweep") ]
@@ -280,13 +269,7 @@ module SweepFile =
     let private written (b: SweepBlock) : string list =
         [ for options in Grid.trials b.Grid do
               for method in b.Methods do
-                  if options.IsEmpty then
-                      method
-                  else
-                      { Method = method
-                        Number = 1
-                        Options = options }
-                          .Written ]
+                  if options.IsEmpty then method else { Method = method; Number = 1; Options = options }.Written ]
 
     /// Options that there are not, and values that they do not take.
     let private optionFaults (where: string) (b: SweepBlock) : Fault list =

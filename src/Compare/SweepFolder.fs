@@ -51,7 +51,9 @@ module SweepFolder =
 
         let rec facts (prefix: string) (json: JsonElement) =
             match json.ValueKind with
-            | JsonValueKind.Object -> [ for p in json.EnumerateObject() do yield! facts $"{prefix}.{p.Name}" p.Value ]
+            | JsonValueKind.Object ->
+                [ for p in json.EnumerateObject() do
+                      yield! facts $"{prefix}.{p.Name}" p.Value ]
             | JsonValueKind.String -> [ prefix.TrimStart '.', string (json.GetString()) ]
             | _ -> [ prefix.TrimStart '.', json.GetRawText() ]
 

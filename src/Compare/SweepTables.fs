@@ -35,7 +35,11 @@ module SweepTables =
     /// A line for every figure of every finished cell: what `results.csv` of a run has, then where the cell comes from, then a column
     /// for each option that any of them uses, empty for those that do not.
     let columns (cells: (SweepCell * Row list) list) : (string * Column) list =
-        let names = [ for c, _ in cells do yield! List.map fst (SweepFolder.options c) ] |> List.distinct |> List.sort
+        let names =
+            [ for c, _ in cells do
+                  yield! List.map fst (SweepFolder.options c) ]
+            |> List.distinct
+            |> List.sort
 
         let lines =
             [ for c, rows in cells do
@@ -87,8 +91,7 @@ module SweepTables =
                 | Column.Texts all -> do! group.WriteAsync(field, Array.ofList all)
                 | Column.Wholes all -> do! group.WriteAsync<int>(field, ReadOnlyMemory(Array.ofList all))
                 | Column.Numbers all -> do! group.WriteAsync<float>(field, ReadOnlyMemory(Array.ofList all))
-                | Column.Some all ->
-                    do! group.WriteAsync<float>(field, ReadOnlyMemory [| for x in all -> Option.toNullable x |])
+                | Column.Some all -> do! group.WriteAsync<float>(field, ReadOnlyMemory [| for x in all -> Option.toNullable x |])
                 | Column.SomeTexts all -> do! group.WriteAsync(field, [| for x in all -> Option.toObj x |])
             }
 
@@ -128,13 +131,7 @@ module SweepTables =
                   | None -> () ]
 
         let fields (c: SweepCell, state: string, reason: string) =
-            [ c.Errand.Hash
-              c.Cell.Stream
-              c.Cell.Method
-              string c.Cell.Order
-              string c.Cell.Seed
-              state
-              reason ]
+            [ c.Errand.Hash; c.Cell.Stream; c.Cell.Method; string c.Cell.Order; string c.Cell.Seed; state; reason ]
 
         let table = columns finished
         let path name = Path.Combine(folder, name)

@@ -139,10 +139,7 @@ module Worker =
         let seconds = clock.Elapsed.TotalSeconds
 
         let record =
-            { Result =
-                outcome
-                |> Result.map (Experiment.rows stream plan e.Seed)
-                |> Result.mapError sentences
+            { Result = outcome |> Result.map (Experiment.rows stream plan e.Seed) |> Result.mapError sentences
               Seconds = seconds
               Memory = peak () }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A sweep of 48 cells on a Slurm of one node, while a cell's process, a whole task, the node's daemon and the controller are
-# killed: every cell has to end in the results once. Needs what start.sh needs, and .NET. About two minutes.
+# killed or restarted: every cell has to end in the results once. Needs what start.sh needs, and .NET. About two minutes.
 #
 #     tests/slurm/demo.sh
 set -euo pipefail
@@ -37,8 +37,11 @@ running() {
     echo "$pid"
 }
 
-restart() {
-    kill -KILL "$(cat "$work/slurm/$1.started")"
+restart() { # a daemon, after this signal
+    local pid
+    pid=$(cat "$work/slurm/$1.started")
+    kill "-$2" "$pid"
+    while kill -0 "$pid" 2> "$work/noise"; do sleep 0.1; done
     sleep 1
     "$here/daemon.sh" "$work/slurm" "$1"
 }
@@ -60,12 +63,12 @@ batch=$(ps -o ppid= -p "$pid") && kill -KILL $batch "$pid"
 say "killed a task: its batch shell and its cell"
 
 until_finished 16
-restart slurmd
+restart slurmd KILL
 say "killed the node's daemon and started it again"
 
 until_finished 24
-restart slurmctld
-say "killed the controller and started it again"
+restart slurmctld TERM
+say "restarted the controller"
 
 until_idle
 say "the queue is empty"
