@@ -325,9 +325,35 @@ let private submit (beyond: string list) (arguments: ParseResults<SweepSubmitArg
         | Some n when n < 1 -> Error [ Fault.BadValue(name, "a whole number ≥ 1", string n) ]
         | _ -> Ok()
 
+    let engine = arguments.GetResult(SweepSubmitArgument.Engine, "local")
+
+    let ofSlurm =
+        [ if arguments.Contains SweepSubmitArgument.Array_Limit then
+              "--array-limit"
+          if arguments.Contains SweepSubmitArgument.Cells_Per_Task then
+              "--cells-per-task"
+          if arguments.Contains SweepSubmitArgument.Partition then
+              "--partition"
+          if arguments.Contains SweepSubmitArgument.Gres then
+              "--gres"
+          if arguments.Contains SweepSubmitArgument.Time then
+              "--time"
+          if arguments.Contains SweepSubmitArgument.Mem then
+              "--mem"
+          if arguments.Contains SweepSubmitArgument.Dry_Run then
+              "--dry-run"
+          yield! beyond ]
+
     let ready =
         validated {
             let! () = checkGiven arguments out cpus None None
+
+            and! () =
+                match ofSlurm with
+                | some :: _ when engine <> "slurm" ->
+                    Error [ Fault.Contradiction($"{some} is for --engine slurm", "leave it out, or name the engine") ]
+                | _ -> Ok()
+
             and! () = positive "--array-limit" (arguments.TryGetResult SweepSubmitArgument.Array_Limit)
             and! () = positive "--cells-per-task" (arguments.TryGetResult SweepSubmitArgument.Cells_Per_Task)
             and! t = target (arguments.GetResult SweepSubmitArgument.Sweep) out cpus
@@ -337,7 +363,7 @@ let private submit (beyond: string list) (arguments: ParseResults<SweepSubmitArg
     let adopted act = ready |> Result.bind (fun t -> adopt t |> Result.bind (fun () -> act t))
 
     let outcome =
-        match arguments.GetResult(SweepSubmitArgument.Engine, "local"), ready with
+        match engine, ready with
         | "local", Ok t -> Ok(runTarget false None None t)
         | "slurm", _ -> adopted (toSlurm arguments beyond) |> Result.map (fun () -> 0)
         | "parallel", _ -> adopted jobList |> Result.map (fun () -> 0)

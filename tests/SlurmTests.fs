@@ -139,7 +139,19 @@ let private batch =
               for line in [ "--account=x"; "--time=5"; "--cpus-per-task=1"; "--mem=" ] do
                   Expect.stringContains text $"#SBATCH {line}" line
 
-              Expect.stringContains text (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll")) "the exact program") ]
+              Expect.stringContains text (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll")) "the exact program")
+
+          testCase "options that would do nothing are refused, and memory that holds no cell"
+          <| onPosix (fun folder ->
+              let path, out = Path.Combine(folder, "s.json"), Path.Combine(folder, "out")
+              SweepFile.write path (SweepFile.ofBlocks [ SweepFile.block [ "synthetic" ] [ "vanilla" ] ]) |> Check.get
+
+              for arguments, words in
+                  [ [ "submit"; path; "--out"; out; "--partition"; "x" ], "--partition is for --engine slurm"
+                    [ "run"; path; "--out"; out; "--memory"; "1M" ], "--memory allows 0.0 GB" ] do
+                  let code, said = finish (cmcl ("sweep" :: arguments))
+                  Expect.equal code 2 said
+                  Expect.stringContains said words "told") ]
 
 // ---- a real Slurm ----------------------------------------------------------------------------------------------------------
 

@@ -188,13 +188,13 @@ module Sweep =
         let mutable free = false
 
         while not (free || left.IsEmpty || cancel.IsCancellationRequested) do
-            free <- List.exists isFree left
-
             left <-
                 [ for c, record in states left do
                       match record with
                       | Some record -> ended c (CellEnd.ofRecord record)
                       | None -> c ]
+
+            free <- List.exists isFree left
 
             if not (free || left.IsEmpty) then
                 cancel.WaitHandle.WaitOne look |> ignore
