@@ -209,7 +209,7 @@ let private real =
 
         let code, said = submit (sweep [ 0; 1 ])
         Expect.equal code 0 said
-        Expect.stringContains said "4 cells submitted as job 1; job 2 collects" "submitted"
+        Expect.stringContains said "4 cells submitted as job " "submitted"
         let code, said = submit (sweep [ 0; 1 ])
         Expect.equal code 0 said
         Expect.stringContains said "Nothing to submit" "everything is there"
