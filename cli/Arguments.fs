@@ -5,6 +5,7 @@ open Argu
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.SweepArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -418,6 +419,8 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Resume of ParseResults<ResumeArgument>
     | [<CliPrefix(CliPrefix.None)>] Compare of ParseResults<CompareArgument>
     | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
+    | [<CliPrefix(CliPrefix.None)>] Sweep of ParseResults<SweepArgument>
+    | [<CliPrefix(CliPrefix.None)>] Cell of ParseResults<CellArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
@@ -441,6 +444,8 @@ type Command =
             | Compare _ ->
                 "run many methods, seeds, orders and streams in worker processes, and compare them: tables, tests, a page"
             | Tune _ -> "choose a method's settings on validation rows"
+            | Sweep _ -> "run what a sweep file says, here or on a cluster, and collect it"
+            | Cell _ -> "run one cell of a sweep's folder"
             | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection, beside what the machine can do"
             | Import _ -> "make a stream folder of files of features; without arguments, list the formats"

@@ -6,6 +6,7 @@ open Cmcl
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -16,6 +17,8 @@ let private options =
       "resume", names (ArgumentParser.Create<ResumeArgument>().GetArgumentCases())
       "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
       "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
+      "sweep", names (ArgumentParser.Create<SweepArgument>().GetArgumentCases())
+      "cell", names (ArgumentParser.Create<CellArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
@@ -29,7 +32,7 @@ let private options =
       "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
 
 let private commands =
-    [ "run"; "resume"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
+    [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
     @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
@@ -60,6 +63,12 @@ let main argv =
     let parser =
         ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
 
+    // What stands after "--" is not ours to read.
+    let argv, beyond =
+        match Array.tryFindIndex ((=) "--") argv with
+        | Some i -> argv[.. i - 1], List.ofArray argv[i + 1 ..]
+        | None -> argv, []
+
     try
         let results = parser.ParseCommandLine(argv, raiseOnUsage = true)
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
@@ -77,6 +86,8 @@ let main argv =
             printfn "%s" (Metric.describe ())
             0
         | Some Worker, _ -> SweepCommand.work ()
+        | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
+        | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments

@@ -40,6 +40,15 @@ type CellEnd =
     | Failed of message: string
     /// It has no file: something went wrong that need not go wrong again.
     | Broken of message: string
+    /// Another process runs it.
+    | Elsewhere
+
+[<RequireQualifiedAccess>]
+module CellEnd =
+    let ofRecord (record: CellRecord) : CellEnd =
+        match record.Result with
+        | Ok _ -> CellEnd.Done record.Seconds
+        | Error message -> CellEnd.Failed message
 
 /// What a worker tells of the cell that it runs.
 [<RequireQualifiedAccess>]
@@ -72,6 +81,7 @@ module Line =
             | Answer.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
             | Answer.Ended(CellEnd.Failed message) -> [ "failed"; message ]
             | Answer.Ended(CellEnd.Broken message) -> [ "broken"; message ]
+            | Answer.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
         )
 
     /// None for a line that is none: a native library may have its own to say.
@@ -83,6 +93,7 @@ module Line =
         | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))
         | Some [ "failed"; message ] -> Some(Answer.Ended(CellEnd.Failed message))
         | Some [ "broken"; message ] -> Some(Answer.Ended(CellEnd.Broken message))
+        | Some [ "elsewhere" ] -> Some(Answer.Ended CellEnd.Elsewhere)
         | _ -> None
 
 /// A process that runs cells for another and leaves their files.
@@ -112,16 +123,48 @@ module Worker =
 
     let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
 
-    /// Runs one cell on the stream of its errand and writes its file.
-    let private run (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) : Result<CellEnd, Fault list> =
+    /// Trains, measures and writes the cell's file.
+    let private train (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) (plan: Plan) (identity: string) (cell: Cell) =
+        torch.set_num_threads e.Threads
+        restartPeak ()
+
+        let within event =
+            match event with
+            | Event.Epoch(step, _, _, updates, total) -> tell (Answer.Within(step.Name, float updates / float (max 1L total)))
+            | Event.Remark _ -> ()
+
+        let clock = Stopwatch.StartNew()
+        let observer = { Observer.silent with Tell = within }
+        let outcome = Train.run stream (torch.device e.Device) (split e.Split) e.Seed observer plan
+        let seconds = clock.Elapsed.TotalSeconds
+
+        let record =
+            { Result = outcome |> Result.map (Experiment.rows stream plan e.Seed) |> Result.mapError sentences
+              Seconds = seconds
+              Memory = peak () }
+
+        CellFile.write e.Out identity cell (Record.machine e.Jobs) record |> Result.map (fun () -> record)
+
+    /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
+    let private runOn (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) : Result<CellEnd, Fault list> =
         let stream = Order.apply e.Order stream
         let given = [ for pair in e.Given -> pair[0], pair[1] ]
 
         Plan.resolve stream.Preset given [ e.Method ]
         |> Result.map List.exactlyOne
         |> Result.bind (fun plan ->
-            let device = torch.device e.Device
-            let identity = CellFile.identity stream plan e.Seed (split e.Split) device.``type``
+            let identity = CellFile.identity stream plan e.Seed (split e.Split) (torch.device e.Device).``type``
+
+            let cell =
+                { Stream = stream.Name
+                  Method = plan.Label
+                  Order = e.Order
+                  Seed = e.Seed }
+
+            let work () =
+                match CellFile.read e.Out identity cell with
+                | Some record -> Ok(CellEnd.ofRecord record)
+                | None -> train tell e stream plan identity cell |> Result.map CellEnd.ofRecord |> Result.mapError sentences
 
             if CellFile.hash identity <> e.Hash then
                 Error
@@ -130,37 +173,24 @@ module Worker =
                           "start the same command again"
                       ) ]
             else
-                torch.set_num_threads e.Threads
-                restartPeak ()
+                match CellLock.holding e.Out e.Hash work with
+                | None -> Ok CellEnd.Elsewhere
+                | Some(Ok ended) -> Ok ended
+                | Some(Error reason) -> Ok(CellEnd.Broken reason))
 
-                let within event =
-                    match event with
-                    | Event.Epoch(step, _, _, updates, total) ->
-                        tell (Answer.Within(step.Name, float updates / float (max 1L total)))
-                    | Event.Remark _ -> ()
+    /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
+    let private runWith (find: string -> Result<Cmcl.Stream, Fault list>) (tell: Answer -> unit) (errand: Errand) : CellEnd =
+        try
+            match find errand.Source |> Result.bind (runOn tell errand) with
+            | Ok ended -> ended
+            | Error faults -> CellEnd.Broken(sentences faults)
+        with e ->
+            CellEnd.Broken e.Message
 
-                let clock = Stopwatch.StartNew()
-                let outcome = Train.run stream device (split e.Split) e.Seed { Observer.silent with Tell = within } plan
-                let seconds = clock.Elapsed.TotalSeconds
-
-                let result =
-                    match outcome with
-                    | Ok outcome -> Ok(Experiment.rows stream plan e.Seed outcome)
-                    | Error faults -> Error(sentences faults)
-
-                CellFile.write
-                    e.Out
-                    identity
-                    { Stream = stream.Name
-                      Method = plan.Label
-                      Order = e.Order
-                      Seed = e.Seed }
-                    (Record.machine e.Jobs)
-                    { Result = result; Seconds = seconds; Memory = peak () }
-                |> Result.map (fun () ->
-                    match result with
-                    | Ok _ -> CellEnd.Done seconds
-                    | Error message -> CellEnd.Failed message))
+    /// Runs one cell in this process.
+    let run (tell: Answer -> unit) (errand: Errand) : CellEnd =
+        use scope = torch.NewDisposeScope()
+        runWith Catalogue.find tell errand
 
     /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
     /// `alone` is called at once, in the midst of a cell too.
@@ -194,16 +224,10 @@ module Worker =
             output.Flush()
 
         for line in errands.GetConsumingEnumerable() do
-            let ended =
-                match Line.errand line with
-                | None -> CellEnd.Broken $"a worker cannot read '{line}'"
-                | Some errand ->
-                    // Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
-                    try
-                        match streamOf errand.Source |> Result.bind (run tell errand) with
-                        | Ok ended -> ended
-                        | Error faults -> CellEnd.Broken(sentences faults)
-                    with e ->
-                        CellEnd.Broken e.Message
-
-            tell (Answer.Ended ended)
+            tell (
+                Answer.Ended(
+                    match Line.errand line with
+                    | None -> CellEnd.Broken $"a worker cannot read '{line}'"
+                    | Some errand -> runWith streamOf tell errand
+                )
+            )

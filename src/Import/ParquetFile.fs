@@ -14,7 +14,7 @@ open Microsoft.Win32.SafeHandles
 /// work is bounded by the file's length. Read: pages of both versions, plain and dictionary encoding, no compression, Snappy, gzip
 /// and Zstandard; what is left out is refused by name.
 [<RequireQualifiedAccess>]
-module internal Parquet =
+module internal ParquetFile =
 
     /// What a file says that cannot be. It leaves this module as the words of `Corrupt` only through `guarded`.
     exception private Corrupt of reason: string
