@@ -109,9 +109,10 @@ folder={quoted (Path.GetFullPath folder)}
 cmcl() {{ exec {command wishes.Program []} "$@"; }}
 
 # What the scheduler says is passed on to the cell. USR1 comes a minute before the time is over.
-process= stopped=
-trap '[ -z "$process" ] || kill -USR1 "$process"' USR1
-trap 'stopped=1; [ -z "$process" ] || kill -TERM "$process"' TERM
+process= signal= stopped=
+pass() {{ [ -z "$process" ] || kill "-$signal" "$process" 2>/dev/null; }}
+trap 'signal=USR1; pass' USR1
+trap 'signal=TERM; stopped=1; pass' TERM
 
 worst=0
 for hash in $(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$folder/slurm/{number}.tasks"); do
@@ -119,6 +120,8 @@ for hash in $(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$folder/slurm/{number}.tas
     echo "$(date '+%%F %%T') $(hostname) cell $hash, restart ${{SLURM_RESTART_COUNT:-0}}"
     cmcl cell "$folder" "$hash" --threads "${{SLURM_CPUS_PER_TASK:-1}}" &
     process=$!
+    # What came before there was a process to pass it on to.
+    [ -z "$signal" ] || pass
 
     # A signal ends the waiting, not the cell.
     while wait "$process"; code=$?; [ "$code" -gt 128 ] && kill -0 "$process" 2>/dev/null; do :; done
