@@ -241,7 +241,7 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
             if finished.Failures.IsEmpty then 0 else 1
 
 let run (command: string) (written: string list) (arguments: ParseResults<RunArgument>) : int =
-    use leaving = new Signals.Leaving()
+    use leaving = new Signals.Leaving true
 
     match
         validated {
@@ -280,7 +280,7 @@ let private resumable (folder: string) : Result<string * string list * int, Faul
         | :? UnauthorizedAccessException as e -> unreadable e.Message
 
 let resume (arguments: ParseResults<ResumeArgument>) : int =
-    use leaving = new Signals.Leaving()
+    use leaving = new Signals.Leaving true
     let folder = arguments.GetResult ResumeArgument.Folder
     let quiet = arguments.Contains ResumeArgument.Quiet
 

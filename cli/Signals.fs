@@ -12,17 +12,22 @@ let ResumeMe = 75
 [<Literal>]
 let Stopped = 130
 
-/// Listens for SIGTERM, SIGINT and, where there is one, SIGUSR1, until it is disposed. A second SIGINT ends the process where it is.
-type Leaving() =
+/// Listens for SIGTERM, SIGINT and, where there is one, SIGUSR1, until it is disposed. A second SIGINT ends the process where it is. A process
+/// that does not belong to itself (`own` is false) lets SIGINT go by: a terminal sends it to every process, and it is the parent's to say
+/// what it means.
+type Leaving(own: bool) =
     let mutable asked = false
 
     let ask (context: PosixSignalContext) =
         context.Cancel <- true
 
-        if asked && context.Signal = PosixSignal.SIGINT then
+        let interrupt = context.Signal = PosixSignal.SIGINT
+
+        if asked && interrupt && own then
             exit Stopped
 
-        asked <- true
+        if own || not interrupt then
+            asked <- true
 
     /// .NET has no name for SIGUSR1; the system's own number of it stands for it.
     let userSignal =

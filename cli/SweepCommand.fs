@@ -13,14 +13,16 @@ open Cmcl
 
 /// `cmcl worker`: runs cells for the process that started it and ends with it.
 let work () : int =
-    // Ctrl-C goes to every process of a terminal; what it means for a worker is its parent's business.
-    use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, fun context -> context.Cancel <- true)
+    use leaving = new Signals.Leaving false
     use input = new StreamReader(Console.OpenStandardInput(), UTF8Encoding false)
     use output = new StreamWriter(Console.OpenStandardOutput(), UTF8Encoding false)
     // Standard output is for answers.
     Console.SetOut Console.Error
-    Worker.serve input output (fun () -> Process.GetCurrentProcess().Kill())
-    0
+
+    if Worker.serve input output (fun () -> leaving.Asked) (fun () -> Process.GetCurrentProcess().Kill()) then
+        0
+    else
+        Signals.ResumeMe
 
 /// How this program is started once more: as it was itself, or from beside another program that runs it as a library.
 let program () : string list =

@@ -142,7 +142,7 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
-            SweepCommand.Stopped
+            Signals.Stopped
         else
             let missing = tellMissing (SweepFolder.standings t.Cells)
 
@@ -411,17 +411,20 @@ let cell (arguments: ParseResults<CellArgument>) : int =
                 while CellLock.isTaken errand.Out hash do
                     Thread.Sleep pause
 
+        use leaving = new Signals.Leaving true
+
         let rec attempt () =
             wait ()
 
-            match Worker.run ignore errand with
-            | CellEnd.Elsewhere -> attempt ()
+            match Worker.run (fun () -> leaving.Asked) ignore errand with
+            | Some CellEnd.Elsewhere -> attempt ()
             | ended -> ended
 
         match attempt () with
-        | CellEnd.Done _ -> 0
-        | CellEnd.Failed message
-        | CellEnd.Broken message ->
+        | Some(CellEnd.Done _) -> 0
+        | Some(CellEnd.Failed message)
+        | Some(CellEnd.Broken message) ->
             eprintfn "cmcl: %s" message
             1
-        | CellEnd.Elsewhere -> 1
+        | Some CellEnd.Elsewhere -> 1
+        | None -> Signals.ResumeMe

@@ -212,7 +212,7 @@ let private lines =
               use input = new StringReader(String.Join("\n", asked))
               use output = new StringWriter()
               use alone = new ManualResetEventSlim()
-              Worker.serve input output alone.Set
+              Worker.serve input output (fun () -> false) alone.Set |> ignore
 
               let ends =
                   output.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries)

@@ -266,6 +266,11 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
                 parts <- Map.add number (set [ for _, place in places -> place.Part ]) parts
                 forgetOld ()))
 
+    /// Deletes them all: the run is over.
+    member _.Delete() : unit =
+        if Directory.Exists folder then
+            Directory.Delete(folder, true)
+
     /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there never
     /// was one. Faults: none of them can be read, or they are another run's.
     member _.Latest() : Result<Checkpoint option * Fault list, Fault list> =

@@ -123,8 +123,16 @@ module Worker =
 
     let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
 
-    /// Trains, measures and writes the cell's file.
-    let private train (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) (plan: Plan) (identity: string) (cell: Cell) =
+    /// Trains, measures and writes the cell's file, from its last checkpoint on if there is one. None: it was left, and its state is kept.
+    let private train
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (e: Errand)
+        (stream: Cmcl.Stream)
+        (plan: Plan)
+        (identity: string)
+        (cell: Cell)
+        : Result<CellRecord option, Fault list> =
         torch.set_num_threads e.Threads
         restartPeak ()
 
@@ -135,18 +143,44 @@ module Worker =
 
         let clock = Stopwatch.StartNew()
         let observer = { Observer.silent with Tell = within }
-        let outcome = Train.run stream (torch.device e.Device) (split e.Split) e.Seed observer plan
-        let seconds = clock.Elapsed.TotalSeconds
+        let device = torch.device e.Device
+        let kept = CheckpointFolder.Of(Path.Combine(e.Out, "checkpoints"), stream, plan, e.Seed, split e.Split, device, 1)
 
-        let record =
-            { Result = outcome |> Result.map (Experiment.rows stream plan e.Seed) |> Result.mapError sentences
-              Seconds = seconds
-              Memory = peak () }
+        // One that cannot be read costs the time since the beginning, no more.
+        let from =
+            match kept.Latest() with
+            | Ok(Some { Reached = Reached.Midst state }, _) -> Some state
+            | _ -> None
 
-        CellFile.write e.Out identity cell (Record.machine e.Jobs) record |> Result.map (fun () -> record)
+        let keep state =
+            kept.Write
+                { Reached = Reached.Midst state
+                  Monitor = [] }
+            |> Result.defaultWith (fun faults -> eprintfn "cmcl: %s" (sentences faults))
+
+        let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
+            let record =
+                { Result = result
+                  Seconds = clock.Elapsed.TotalSeconds
+                  Memory = peak () }
+
+            CellFile.write e.Out identity cell (Record.machine e.Jobs) record
+            |> Result.map (fun () ->
+                kept.Delete()
+                Some record)
+
+        match Train.resume stream device (split e.Split) e.Seed observer (Cadence.keeper Cadence.Auto leave keep) from plan with
+        | Ok Ending.Left -> Ok None
+        | Ok(Ending.Over outcome) -> over (Ok(Experiment.rows stream plan e.Seed outcome))
+        | Error faults -> over (Error(sentences faults))
 
     /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
-    let private runOn (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) : Result<CellEnd, Fault list> =
+    let private runOn
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (e: Errand)
+        (stream: Cmcl.Stream)
+        : Result<CellEnd option, Fault list> =
         let stream = Order.apply e.Order stream
         let given = [ for pair in e.Given -> pair[0], pair[1] ]
 
@@ -163,8 +197,11 @@ module Worker =
 
             let work () =
                 match CellFile.read e.Out identity cell with
-                | Some record -> Ok(CellEnd.ofRecord record)
-                | None -> train tell e stream plan identity cell |> Result.map CellEnd.ofRecord |> Result.mapError sentences
+                | Some record -> Ok(Some(CellEnd.ofRecord record))
+                | None ->
+                    train leave tell e stream plan identity cell
+                    |> Result.map (Option.map CellEnd.ofRecord)
+                    |> Result.mapError sentences
 
             if CellFile.hash identity <> e.Hash then
                 Error
@@ -174,27 +211,32 @@ module Worker =
                       ) ]
             else
                 match CellLock.holding e.Out e.Hash work with
-                | None -> Ok CellEnd.Elsewhere
+                | None -> Ok(Some CellEnd.Elsewhere)
                 | Some(Ok ended) -> Ok ended
-                | Some(Error reason) -> Ok(CellEnd.Broken reason))
+                | Some(Error reason) -> Ok(Some(CellEnd.Broken reason)))
 
     /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
-    let private runWith (find: string -> Result<Cmcl.Stream, Fault list>) (tell: Answer -> unit) (errand: Errand) : CellEnd =
+    let private runWith
+        (find: string -> Result<Cmcl.Stream, Fault list>)
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (errand: Errand)
+        : CellEnd option =
         try
-            match find errand.Source |> Result.bind (runOn tell errand) with
+            match find errand.Source |> Result.bind (runOn leave tell errand) with
             | Ok ended -> ended
-            | Error faults -> CellEnd.Broken(sentences faults)
+            | Error faults -> Some(CellEnd.Broken(sentences faults))
         with e ->
-            CellEnd.Broken e.Message
+            Some(CellEnd.Broken e.Message)
 
-    /// Runs one cell in this process.
-    let run (tell: Answer -> unit) (errand: Errand) : CellEnd =
+    /// Runs one cell in this process. None: `leave`, asked again and again, said so, and the state is kept to go on from.
+    let run (leave: unit -> bool) (tell: Answer -> unit) (errand: Errand) : CellEnd option =
         use scope = torch.NewDisposeScope()
-        runWith Catalogue.find tell errand
+        runWith Catalogue.find leave tell errand
 
     /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
-    /// `alone` is called at once, in the midst of a cell too.
-    let serve (input: TextReader) (output: TextWriter) (alone: unit -> unit) : unit =
+    /// `alone` is called at once, in the midst of a cell too. False: it left in the midst of a cell, whose state is kept, because `leave` said so.
+    let serve (input: TextReader) (output: TextWriter) (leave: unit -> bool) (alone: unit -> unit) : bool =
         use errands = new BlockingCollection<string>()
 
         let listen () =
@@ -223,11 +265,14 @@ module Worker =
             output.WriteLine(Line.ofAnswer answer)
             output.Flush()
 
-        for line in errands.GetConsumingEnumerable() do
-            tell (
-                Answer.Ended(
-                    match Line.errand line with
-                    | None -> CellEnd.Broken $"a worker cannot read '{line}'"
-                    | Some errand -> runWith streamOf tell errand
-                )
-            )
+        /// Whether the cell came to an end, which is told.
+        let ended (line: string) : bool =
+            let ended =
+                match Line.errand line with
+                | None -> Some(CellEnd.Broken $"a worker cannot read '{line}'")
+                | Some errand -> runWith streamOf leave tell errand
+
+            Option.iter (Answer.Ended >> tell) ended
+            ended.IsSome
+
+        errands.GetConsumingEnumerable() |> Seq.forall ended
