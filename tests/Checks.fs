@@ -151,6 +151,10 @@ let taken (f: unit -> unit) : int64 =
 
     use scope = torch.NewDisposeScope()
     use over = new ManualResetEventSlim()
+    // What tests before this one left lying would be room for it.
+    GC.Collect()
+    GC.WaitForPendingFinalizers()
+    Native.trim ()
     let before = anonymous ()
 
     let rec watch (most: int64) : int64 =

@@ -195,7 +195,7 @@ let private write (folder: string) (rows: int64) (columns: int64) : unit =
 let private memory =
     test "what a run that streams takes does not grow with its rows" (fun () ->
         let folder = Directory.CreateTempSubdirectory "cmcl-scale"
-        let few, many, columns = 5_000L, 50_000L, 256L
+        let few, many, columns = 5_000L, 100_000L, 256L
 
         try
             let at (rows: int64) = Path.Combine(folder.FullName, $"{rows}")

@@ -21,8 +21,8 @@ module internal Readings =
           B = b
           Source = None }
 
-    /// Bytes of batches after which freed memory is given back: 256 MiB.
-    let private betweenTrims = 256L <<< 20
+    /// Bytes of batches after which freed memory is given back: 64 MiB.
+    let private betweenTrims = 64L <<< 20
 
     /// The same rows, read when they are asked for. Their numbers alone are held.
     let streamed (bench: Bench) (step: Step) : Task =
