@@ -614,6 +614,8 @@ module internal ParquetFile =
         | Corrupt reason -> fault reason
         | :? InvalidDataException as e -> fault e.Message
         | :? ZstdSharp.ZstdException as e -> fault e.Message
+        // Snappier's words for bytes that are not what it wrote.
+        | :? InvalidOperationException
         | :? ArgumentException as e -> fault $"a page cannot be unpacked: {e.Message}"
         | :? IOException as e -> fault e.Message
         | :? UnauthorizedAccessException as e -> fault e.Message
