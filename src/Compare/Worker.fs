@@ -153,9 +153,7 @@ module Worker =
             | _ -> None
 
         let keep state =
-            kept.Write
-                { Reached = Reached.Midst state
-                  Monitor = [] }
+            kept.Write { Reached = Reached.Midst state; Monitor = [] }
             |> Result.defaultWith (fun faults -> eprintfn "cmcl: %s" (sentences faults))
 
         let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
