@@ -54,6 +54,8 @@ type RunArgument =
     | Monitor of N: int
     | Checkpoint_Every of WHEN: string
     | Keep of N: int
+    | Log_Format of KIND: string
+    | No_Memory_Check
 
     interface IArgParserTemplate with
         member a.Usage =
@@ -103,6 +105,8 @@ type RunArgument =
             | Checkpoint_Every _ ->
                 "when to keep the whole state, so that cmcl resume can go on from there: auto (default: when half a minute has passed), step, every N updates (200), epochs (1ep) or seconds (30s) and after each step, or off"
             | Keep _ -> "checkpoints to keep of each method and seed (default: 2)"
+            | Log_Format _ -> "text (default), or json: one line of JSON an event on standard output, and nothing else there"
+            | No_Memory_Check -> "start even if more memory seems to be needed than is free"
 
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option =
@@ -145,7 +149,9 @@ type RunArgument =
         | Quiet
         | Monitor _
         | Checkpoint_Every _
-        | Keep _ -> None
+        | Keep _
+        | Log_Format _
+        | No_Memory_Check -> None
 
 /// `cmcl resume`.
 [<RequireQualifiedAccess>]

@@ -111,6 +111,12 @@ let private safekeeping (leaving: Signals.Leaving) (arguments: ParseResults<RunA
     validated {
         let! cadence = Cadence.parse "--checkpoint-every" (arguments.GetResult(Checkpoint_Every, "auto"))
 
+        and! () =
+            match arguments.GetResult(Log_Format, "text") with
+            | "text"
+            | "json" -> Ok()
+            | other -> Error [ Fault.BadValue("--log-format", "text or json", other) ]
+
         and! keep =
             match arguments.GetResult(Keep, 2) with
             | n when n >= 1 -> Ok n
@@ -199,18 +205,38 @@ let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.
 let jobsFor (device: torch.Device) (threads: int) : int =
     if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / threads) else 1
 
+/// With threads set, as many jobs as they leave cores for, or as were asked for; refused where memory will not do.
+let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<Request, Fault list> =
+    setThreads r.Stream (arguments.TryGetResult Threads)
+    let cells = r.Plans.Length * r.Seeds.Length
+    let jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ()))
+
+    let check () =
+        if arguments.Contains No_Memory_Check then
+            Ok()
+        else
+            Estimate.check (Estimate.available ()) r.Stream (min jobs cells) r.Plans
+
+    check () |> Result.map (fun () -> { r with Jobs = jobs })
+
 /// Runs a request and shows it: what it is, how it goes, what came out.
 let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) : int =
-    setThreads r.Stream (arguments.TryGetResult Threads)
+    let json = arguments.GetResult(Log_Format, "text") = "json"
+    let quiet = quiet || json
+    let work tell = Experiment.runSafely safekeeping DateTimeOffset.Now tell r
 
-    let r =
-        { r with
-            Jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ())) }
+    if json then
+        JsonLog.started r
 
     if not quiet then
         printfn "%s\n" (Display.settings r)
 
-    match Display.progress quiet r (fun tell -> Experiment.runSafely safekeeping DateTimeOffset.Now tell r) with
+    let result = if json then work JsonLog.tell else Display.progress quiet r work
+
+    if json then
+        JsonLog.finished result
+
+    match result with
     | Error faults -> refuse faults
     | Ok finished when finished.Left > 0 ->
         let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
@@ -249,6 +275,7 @@ let run (command: string) (written: string list) (arguments: ParseResults<RunArg
             and! request = request command written arguments
             return safekeeping, request
         }
+        |> Result.bind (fun (safekeeping, r) -> fitted arguments r |> Result.map (fun r -> safekeeping, r))
         |> Result.bind (fun (safekeeping, r) ->
             Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> safekeeping, r))
     with
@@ -308,6 +335,7 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
                 and! request = request command written own
                 return { safekeeping with Resume = true }, { request with Out = folder }
             }
+            |> Result.bind (fun (safekeeping, r) -> fitted own r |> Result.map (fun r -> safekeeping, r))
         with
         | Error faults -> refuse faults
         | Ok(safekeeping, r) -> go (quiet || own.Contains Quiet) safekeeping own r

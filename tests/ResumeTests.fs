@@ -124,6 +124,18 @@ let tests =
 
                       Expect.isTrue (File.Exists(Path.Combine(out, "report.html"))) "done"))
 
+          testCase "told to a machine: a line of JSON an event, and nothing else" (fun () ->
+              inFolder (fun folder ->
+                  let out = Path.Combine(folder, "out")
+                  let code, said = finish (cmcl (arguments "synthetic" "zero-shot,vanilla" out @ [ "--log-format"; "json" ]))
+                  Expect.equal code 0 said
+                  let lines = said.Split '\n' |> Array.map (fun line -> Text.Json.JsonDocument.Parse(line).RootElement)
+                  let events = [ for line in lines -> line.GetProperty("event").GetString() ]
+                  Expect.equal (List.head events, List.last events) ("started", "finished") said
+                  Expect.equal (events |> List.filter ((=) "epoch") |> List.length) 18 "three epochs of six steps"
+                  Expect.equal (events |> List.filter ((=) "ended") |> List.length) 2 "two methods"
+                  Expect.equal ((Array.last lines).GetProperty("left").GetInt32()) 0 "nothing left"))
+
           testCase "what cannot be resumed says why" (fun () ->
               inFolder (fun folder ->
                   let refused (words: string) (arguments: string list) =
