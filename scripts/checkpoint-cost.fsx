@@ -31,7 +31,7 @@ if Directory.Exists folder then
 
 printfn "%-10s %8s %12s %10s %8s" "method" "run, s" "checkpoints" "each, ms" "share"
 
-for text in [ "vanilla"; "dns"; "derpp" ] do
+for text in [ "vanilla"; "dns" ] do
     let plan = Plan.resolve stream.Preset [ "epochs", "5"; "batch", "64" ] [ text ] |> Check.get |> List.head
     let checkpoints = CheckpointFolder.Of(folder, stream, plan, 0, Split.Test, torch.CPU, 2)
     let writing = Stopwatch()

@@ -59,7 +59,7 @@ module Shards =
 
     /// The moment of everything that some sources have, each by its name: one after another, never two held beside the sum. All
     /// faults are gathered; sources of different widths are one. In another order the result is the same to rounding.
-    /// Example: `Shards.merged (fun _ -> Ok ma) [ "one"; "two" ]`.
+    /// Example: `Shards.merged (fun _ -> Ok(Moment.ofRows xa)) [ "one"; "two" ]`.
     let merged (read: string -> Result<Moment, Fault list>) (names: string list) : Result<Moment, Fault list> =
         let add (sum: Result<(string * Moment) option, Fault list>) (name: string) =
             match sum, read name with
