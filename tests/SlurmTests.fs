@@ -233,6 +233,31 @@ let private real =
                           line.Split(" cell ")[1] ]
 
         Expect.hasLength (List.distinct begun) 6 "every cell"
-        Expect.hasLength begun 6 "each once")
+        Expect.hasLength begun 6 "each once"
+
+        let shard (i: int) =
+            let rows = Seed.normal [ 40L + int64 i; 5L ] (Seed.ofInt i)
+            let path = Path.Combine(folder, $"shard-{i}.npy")
+            Npy.write path rows |> Check.get
+            path, rows
+
+        let shards = List.map shard [ 0; 1; 2 ]
+        let merged = Path.Combine(folder, "all.safetensors")
+        let dll = Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll")
+
+        let environment = [ "SLURM_CONF", Path.Combine(folder, "s", "slurm.conf"); "CMCL", $"dotnet '{dll}'" ]
+
+        let code, said =
+            ran
+                environment
+                (Path.Combine(__SOURCE_DIRECTORY__, "..", "scripts", "slurm-moments.sh"))
+                (merged :: List.map fst shards)
+
+        Expect.equal code 0 said
+        until "moments are merged" (fun () -> File.Exists merged)
+        let whole = Moment.ofRows (TorchSharp.torch.cat (shards |> List.map snd |> Array.ofList))
+        let found = MomentFile.read merged |> Check.get
+        Expect.equal found.Count whole.Count "rows"
+        Expect.isLessThan (Tensors.norm (found.Matrix - whole.Matrix)) 1e-12 "the moment of all rows")
 
 let tests = testSequenced (testList "Slurm" [ batch; real ])
