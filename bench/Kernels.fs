@@ -72,7 +72,8 @@ type Updates() =
               Name = "made"
               Pair = pair
               A = rows
-              B = rows }
+              B = rows
+              Source = None }
 
         let session =
             { Training.plainSession context Map.empty heads [ task ] with
