@@ -116,3 +116,10 @@ let onLinux (body: string -> unit) =
 let signal (name: string) (c: Command) : unit =
     use p = Process.Start("kill", [ "-" + name; string c.Process.Id ])
     p.WaitForExit()
+
+/// Skips the test where this process, and so every one that it starts, ignores SIGINT: a background job of a shell without job control.
+let needsInterrupts () : unit =
+    let line = File.ReadLines "/proc/self/status" |> Seq.find _.StartsWith("SigIgn:")
+
+    if Convert.ToUInt64(line.Replace("SigIgn:", "").Trim(), 16) &&& 2UL <> 0UL then
+        skiptest "SIGINT is ignored here, as in a shell's background jobs"

@@ -494,6 +494,7 @@ let private processes =
 
           testCase "Ctrl-C ends the workers, and says how to go on"
           <| onLinux (fun folder ->
+              needsInterrupts ()
               // From the command's own program, not by dotnet.
               let first = start (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli")) (argumentsFor "0-99" folder)
               until "a cell is finished" (fun () -> (cellFiles folder).Length >= 1 && (children first.Process.Id).Length = 2)
