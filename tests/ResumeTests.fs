@@ -112,7 +112,9 @@ let tests =
           for name in [ "TERM"; "INT"; "USR1" ] do
               testCase $"SIG{name}: the state is kept, and the exit code asks to be resumed" (fun () ->
                   inFolder (fun folder ->
-                      needsInterrupts ()
+                      if name = "INT" then
+                          needsInterrupts ()
+
                       let out = Path.Combine(folder, "out")
                       let command = arguments "synthetic" "vanilla,dns,gem" out
                       let hit, code, said = interrupt name Random.Shared out command
