@@ -2,6 +2,8 @@
 module Cmcl.Cli.Arguments
 
 open Argu
+open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.ExtractArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -199,6 +201,99 @@ type VerifyArgument =
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option = a.OfRun |> Option.bind _.Hyperparameter
 
+/// `cmcl compare`. What it shares with `cmcl run` is said there once.
+[<RequireQualifiedAccess>]
+type CompareArgument =
+    | Stream of LIST: string
+    | [<AltCommandLine("-m")>] Methods of LIST: string
+    | Seeds of LIST: string
+    | Orders of N: int
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Jobs of N: int
+    | Threads of N: int
+    | Device of NAME: string
+    | Split of NAME: string
+    | Set of NAME_VALUE: string
+    | Metrics of LIST: string
+    | Against of METHOD: string
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            let shared (argument: RunArgument) = (argument :> IArgParserTemplate).Usage
+
+            match a with
+            | Stream _ ->
+                "the data, one or several separated by commas: emoji (default), emoji-dense, synthetic, or stream folders or files"
+            | Methods _ ->
+                "methods, separated by commas, each with options of its own in brackets if wanted (default: every method that trains, and zero-shot)"
+            | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0-9)"
+            | Orders _ -> "in how many orders of its steps each stream is run: its own and others drawn at random (default: 1)"
+            | Out _ ->
+                "folder for the results (default: results/compare). A comparison that was broken off goes on where it was: cells that are finished are not run again"
+            | Jobs _ ->
+                "worker processes side by side (default: as many as the threads of each leave cores for; 1 on a GPU). Results are the same, times are not"
+            | Threads n -> shared (RunArgument.Threads n)
+            | Device v -> shared (RunArgument.Device v)
+            | Split v -> shared (RunArgument.Split v)
+            | Set v -> shared (RunArgument.Set v)
+            | Metrics _ -> "figures for tables and tests, separated by commas (default: those that the page says most with)"
+            | Against _ -> "the method that every other is tested against (default: the best is tested against all)"
+            | Force -> "run every cell again, also those that are finished"
+            | Quiet -> shared RunArgument.Quiet
+
+    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
+    member a.Hyperparameter: (string * string) option =
+        match a with
+        | Set v -> Some(assignment v)
+        | _ -> None
+
+/// `cmcl tune`. There is no `--split`: settings are chosen on validation rows.
+[<RequireQualifiedAccess>]
+type TuneArgument =
+    | [<Mandatory; AltCommandLine("-m", "--methods")>] Method of LIST: string
+    | Stream of NAME_OR_FOLDER: string
+    | Seeds of LIST: string
+    | Trials of N: int
+    | Grid of AXES: string
+    | Within of POINTS: string
+    | [<AltCommandLine("-o")>] Out of FOLDER: string
+    | Jobs of N: int
+    | Threads of N: int
+    | Device of NAME: string
+    | Set of NAME_VALUE: string
+    | Force
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            let shared (argument: CompareArgument) = (argument :> IArgParserTemplate).Usage
+
+            match a with
+            | Method _ -> "the method to find settings for, or several separated by commas"
+            | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
+            | Seeds _ -> "seeds, such as 0,1,2 or 0-9, over which each trial is averaged (default: 0)"
+            | Trials _ -> "the most trials of a method; of a larger grid so many are drawn, the same every time (default: 12)"
+            | Grid _ ->
+                "values to try instead of the declared ones: \"lr=1e-4,5e-4;alpha=0.1,1\"; options that move together: \"threshold=partner-threshold=trace:1e-3,trace:1e-2\""
+            | Within _ ->
+                "of the trials whose recall@10 on validation rows is within so many points of the best, the one that moves old scores least is chosen (default: 0.5)"
+            | Out _ ->
+                "folder for trials.csv and preset.json (default: results/tune/STREAM). A search that was broken off goes on where it was"
+            | Jobs n -> shared (CompareArgument.Jobs n)
+            | Threads n -> shared (CompareArgument.Threads n)
+            | Device v -> shared (CompareArgument.Device v)
+            | Set v -> shared (CompareArgument.Set v)
+            | Force -> shared CompareArgument.Force
+            | Quiet -> shared CompareArgument.Quiet
+
+    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
+    member a.Hyperparameter: (string * string) option =
+        match a with
+        | Set v -> Some(assignment v)
+        | _ -> None
+
 /// `cmcl bench`. Lists are texts here; the command reads them.
 [<RequireQualifiedAccess>]
 type BenchArgument =
@@ -300,22 +395,39 @@ type MethodsArgument =
 
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
+    | [<CliPrefix(CliPrefix.None)>] Compare of ParseResults<CompareArgument>
+    | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Export of ParseResults<ExportArgument>
+    | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
+    | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
+    | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
+    | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
+    | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
 
     interface IArgParserTemplate with
         member a.Usage =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
+            | Compare _ ->
+                "run many methods, seeds, orders and streams in worker processes, and compare them: tables, tests, a page"
+            | Tune _ -> "choose a method's settings on validation rows"
             | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection, beside what the machine can do"
             | Import _ -> "make a stream folder of files of features; without arguments, list the formats"
             | Report _ -> "make the report of a results folder again"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"
+            | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
+            | Apply _ -> "project new features through a trained head"
+            | Extract _ -> "run an encoder over images, texts or recordings and write their features"
+            | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
+            | Metrics -> "list the metrics by name, with their formulas and whose they are"
+            | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -17,7 +17,7 @@ let refuse (faults: Fault list) : int =
 
     2
 
-let private parseSeeds (text: string) : Result<int list, Fault list> =
+let parseSeeds (text: string) : Result<int list, Fault list> =
     let bad = Error [ Fault.BadValue("--seeds", "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once", text) ]
     let number (s: string) = Int32.TryParse(s.Trim(), NumberStyles.None, CultureInfo.InvariantCulture)
 
@@ -37,7 +37,7 @@ let private parseSeeds (text: string) : Result<int list, Fault list> =
     let seeds = parts |> List.collect (Option.defaultValue [])
     if List.contains None parts || List.distinct seeds <> seeds then bad else Ok seeds
 
-let private parseSplit (text: string) : Result<Split, Fault list> =
+let parseSplit (text: string) : Result<Split, Fault list> =
     match text with
     | "test" -> Ok Split.Test
     | "validation" -> Ok Split.Validation
@@ -112,7 +112,10 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
         let! seeds = arguments.GetResult(Seeds, "0,1,2") |> parseSeeds
         and! split = arguments.GetResult(Split, "test") |> parseSplit
         and! device = arguments.GetResult(Device, "cpu") |> parseDevice
-        and! preset = arguments.TryGetResult Preset |> Option.map (Presets.find >> Result.map Some) |> Option.defaultValue (Ok None)
+
+        and! preset =
+            arguments.TryGetResult Preset |> Option.map (Presets.find >> Result.map Some) |> Option.defaultValue (Ok None)
+
         and! stream = Catalogue.find (arguments.GetResult(Stream, "emoji"))
 
         and! () =
@@ -123,7 +126,12 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                 (arguments.TryGetResult Jobs)
                 (arguments.TryGetResult RunArgument.Monitor)
 
-        return seeds, split, device, { stream with Preset = Option.defaultValue stream.Preset preset }
+        return
+            seeds,
+            split,
+            device,
+            { stream with
+                Preset = Option.defaultValue stream.Preset preset }
     }
     |> Result.bind (fun (seeds, split, device, stream) ->
         let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
@@ -158,17 +166,16 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
             | faults -> Error faults))
 
 /// Threads as given, or by the size of the matrices: up to 512 columns one thread is done before several have agreed on their parts.
-let private setThreads (stream: Cmcl.Stream) (given: int option) : unit =
+let threadsFor (stream: Cmcl.Stream) (given: int option) : int =
     let widest = Stream.modalities stream |> List.map snd |> List.max
     let fitting = if widest <= 512L then 1 else min MostThreads Environment.ProcessorCount
-    torch.set_num_threads (Option.defaultValue fitting given)
+    Option.defaultValue fitting given
+
+let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.set_num_threads (threadsFor stream given)
 
 /// Cells side by side: as many as the threads of each leave cores for.
-let private fittingJobs (device: torch.Device) : int =
-    if device.``type`` = DeviceType.CPU then
-        max 1 (Environment.ProcessorCount / torch.get_num_threads ())
-    else
-        1
+let jobsFor (device: torch.Device) (threads: int) : int =
+    if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / threads) else 1
 
 let run (command: string) (arguments: ParseResults<RunArgument>) : int =
     let quiet = arguments.Contains Quiet
@@ -183,7 +190,7 @@ let run (command: string) (arguments: ParseResults<RunArgument>) : int =
 
         let r =
             { r with
-                Jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> fittingJobs r.Device) }
+                Jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ())) }
 
         if not quiet then
             printfn "%s\n" (Display.settings r)

@@ -6,13 +6,13 @@ open System.Diagnostics
 open Spectre.Console
 open Cmcl
 
-let private duration (t: TimeSpan) =
+let duration (t: TimeSpan) =
     if t.TotalMinutes < 1.0 then $"{int (ceil t.TotalSeconds)} s"
     elif t.TotalHours < 1.0 then $"{int t.TotalMinutes} min {t.Seconds} s"
     else $"{int t.TotalHours} h {t.Minutes} min"
 
 /// What is left, from what is done.
-let private left (watch: Stopwatch) (share: float) =
+let left (watch: Stopwatch) (share: float) =
     if share <= 0.0 then "" else duration (watch.Elapsed * ((1.0 - share) / share)) + " left"
 
 let private place (request: Request) (step: Step) = $"step {step.Index}/{request.Stream.Steps.Length} {step.Name}"

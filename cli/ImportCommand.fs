@@ -17,7 +17,13 @@ let private list () : int =
     printfn "Options: cmcl import --help. Formats in full: docs/import.md."
     0
 
-let private number (name: string) (takes: string) (parse: string -> bool * 'a) (fits: 'a -> bool) (text: string) : Result<'a, Fault list> =
+let private number
+    (name: string)
+    (takes: string)
+    (parse: string -> bool * 'a)
+    (fits: 'a -> bool)
+    (text: string)
+    : Result<'a, Fault list> =
     match parse text with
     | true, value when fits value -> Ok value
     | _ -> Error [ Fault.BadValue(name, takes, text) ]
@@ -27,7 +33,11 @@ let private steps (text: string) : Result<int list, Fault list> =
     let parts = text.Split ',' |> Array.map parse |> List.ofArray
     let numbers = List.map snd parts
 
-    if List.forall fst parts && List.distinct numbers = numbers && numbers |> List.forall (fun n -> n >= 1 && n <= Published.stepCount) then
+    if
+        List.forall fst parts
+        && List.distinct numbers = numbers
+        && numbers |> List.forall (fun n -> n >= 1 && n <= Published.stepCount)
+    then
         Ok numbers
     else
         Error [ Fault.BadValue("--steps", $"numbers from 1 to {Published.stepCount}, separated by commas, each once", text) ]
@@ -60,9 +70,13 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
     validated {
         let! share =
             arguments.TryGetResult ImportArgument.Validation
-            |> optional (number "--validation" "a share of the training rows, above 0 and below 1" real (fun x -> x > 0.0 && x < 1.0))
+            |> optional (
+                number "--validation" "a share of the training rows, above 0 and below 1" real (fun x -> x > 0.0 && x < 1.0)
+            )
 
-        and! seed = arguments.TryGetResult ImportArgument.Seed |> optional (number "--seed" "a whole number ≥ 0" whole (fun _ -> true))
+        and! seed =
+            arguments.TryGetResult ImportArgument.Seed |> optional (number "--seed" "a whole number ≥ 0" whole (fun _ -> true))
+
         and! steps = arguments.TryGetResult ImportArgument.Steps |> optional steps
 
         and! () =
@@ -72,7 +86,11 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
 
         and! () =
             if arguments.Contains ImportArgument.Normalise && arguments.Contains ImportArgument.Allow_Zero_Rows then
-                Error [ Fault.Contradiction("--normalise cannot scale the rows of zeros that --allow-zero-rows keeps", "leave one of them out") ]
+                Error
+                    [ Fault.Contradiction(
+                          "--normalise cannot scale the rows of zeros that --allow-zero-rows keeps",
+                          "leave one of them out"
+                      ) ]
             else
                 Ok()
 
@@ -85,13 +103,18 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
               Steps = steps
               Order =
                 match arguments.TryGetResult ImportArgument.Order with
-                | Some text -> text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries) |> List.ofArray
+                | Some text ->
+                    text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries) |> List.ofArray
                 | None -> defaults.Order
               DropUnmatched = arguments.Contains ImportArgument.Drop_Unmatched
               Name = arguments.TryGetResult ImportArgument.Name }
     }
 
-let private import (format: string) (source: string) (arguments: ParseResults<ImportArgument>) : Result<string * Importer * string list, Fault list> =
+let private import
+    (format: string)
+    (source: string)
+    (arguments: ParseResults<ImportArgument>)
+    : Result<string * Importer * string list, Fault list> =
     match arguments.TryGetResult ImportArgument.Out with
     | None -> Error [ Fault.MissingKey("cmcl import", "--out FOLDER") ]
     | Some out ->
@@ -122,7 +145,13 @@ let run (arguments: ParseResults<ImportArgument>) : int =
                     | Some backbone -> $" --preset paper-{backbone}"
                     | None -> ""
 
-                printfn "\nRows %s. Written to %s; next: cmcl run --stream %s%s" (if arguments.Contains ImportArgument.Normalise then "scaled to length 1" else "as stored") (Path.GetFullPath out) out preset
+                printfn
+                    "\nRows %s. Written to %s; next: cmcl run --stream %s%s"
+                    (if arguments.Contains ImportArgument.Normalise then "scaled to length 1" else "as stored")
+                    (Path.GetFullPath out)
+                    out
+                    preset
 
             0
-    | given -> refuse [ Fault.BadValue("cmcl import", "a format and a folder (cmcl import lists the formats)", String.Join(" ", given)) ]
+    | given ->
+        refuse [ Fault.BadValue("cmcl import", "a format and a folder (cmcl import lists the formats)", String.Join(" ", given)) ]

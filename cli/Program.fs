@@ -3,6 +3,8 @@ module Cmcl.Cli.Program
 open System
 open Argu
 open Cmcl
+open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -10,11 +12,19 @@ let private options =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+      "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
+      "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
-      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
+      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases())
+      "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
+      "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
+      "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
+      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
 
-let private commands = [ "run"; "verify"; "bench"; "import"; "report"; "info"; "methods" ]
+let private commands =
+    [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
+    @ [ "import"; "export"; "apply"; "retrieve"; "extract" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -54,10 +64,20 @@ let main argv =
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
         | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Compare arguments), _ -> CompareCommand.compare command arguments
+        | Some(Tune arguments), _ -> TuneCommand.tune command arguments
+        | Some Metrics, _ ->
+            printfn "%s" (Metric.describe ())
+            0
+        | Some Worker, _ -> SweepCommand.work ()
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments
         | Some(Info arguments), _ -> Commands.info arguments
+        | Some(Export arguments), _ -> HeadCommands.export arguments
+        | Some(Apply arguments), _ -> HeadCommands.apply arguments
+        | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
+        | Some(Extract arguments), _ -> ExtractCommand.extract arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0

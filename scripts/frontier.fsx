@@ -1,6 +1,6 @@
 // Stability against plasticity for every way to protect: trust at four budgets and three learning rates, trust with a total
 // budget, block, product and soft. Tells whether a certificate was broken and whether deviation follows the budget or the rate, and
-// draws recall@10 against deviation. Nothing is chosen here: scripts/settings.fsx does that, on validation rows.
+// draws recall@10 against deviation. Nothing is chosen here: cmcl tune does that, on validation rows.
 //
 //     dotnet fsi scripts/frontier.fsx [STREAM] [SEEDS]        (default: emoji 0)
 #load "load.fsx"

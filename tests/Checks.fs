@@ -48,10 +48,14 @@ type Generators =
         }
         |> Arb.fromGen
 
+/// Random cases of a property; `CMCL_CASES=600` looks longer, for what fails one time in thousands.
 let config =
     { FsCheckConfig.defaultConfig with
         arbitrary = [ typeof<Generators> ]
-        maxTest = 60 }
+        maxTest =
+            match Environment.GetEnvironmentVariable "CMCL_CASES" with
+            | null -> 60
+            | count -> int count }
 
 /// A test in a scope of its own.
 let test name (body: unit -> unit) =

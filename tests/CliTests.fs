@@ -10,10 +10,10 @@ open Cmcl
 open Cmcl.Cli
 
 /// What a command left: its exit code, standard output, standard error.
-type private Told = { Code: int; Out: string; Error: string }
+type Told = { Code: int; Out: string; Error: string }
 
 /// The command in this process, with both its outputs caught.
-let private cmcl (arguments: string list) : Told =
+let cmcl (arguments: string list) : Told =
     let out, error, console = Console.Out, Console.Error, AnsiConsole.Console
     use newOut = new StringWriter()
     use newError = new StringWriter()
@@ -33,7 +33,7 @@ let private cmcl (arguments: string list) : Told =
         AnsiConsole.Console <- console
         torch.set_num_threads 1
 
-let private inFolder (act: string -> unit) =
+let inFolder (act: string -> unit) =
     let folder = Directory.CreateTempSubdirectory "cmcl-cli"
 
     try
@@ -43,7 +43,7 @@ let private inFolder (act: string -> unit) =
 
 /// Refused as a user's mistake: exit code 2, one line a fault on standard error with these words, no stack trace, nothing on
 /// standard output.
-let private expectRefused (words: string list) (told: Told) =
+let expectRefused (words: string list) (told: Told) =
     Expect.equal told.Code 2 $"exit code; standard error: {told.Error}"
     Expect.equal told.Out "" "standard output"
 
@@ -202,11 +202,11 @@ let private commands =
     let case (arguments: string list) words =
         testCase $"""cmcl {String.Join(' ', arguments)}""" (fun () -> expectRefused words (cmcl arguments))
 
-    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, verify, bench, report, info, methods" ]
+    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, compare, tune, verify, bench, report, info, methods" ]
       case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
       case [ "--frob" ] [ "no option '--frob'" ]
-      case [ "--force" ] [ "--force is an option of cmcl run and of cmcl verify and of cmcl bench"; "after 'run'" ]
-      case [ "--seeds"; "1" ] [ "--seeds is an option of cmcl run; write it after 'run'" ]
+      case [ "--force" ] [ "--force is an option of cmcl run and of cmcl compare"; "after 'run'" ]
+      case [ "--seeds"; "1" ] [ "--seeds is an option of cmcl run and of cmcl compare and of cmcl tune; write it after 'run'" ]
       case [ "report" ] [ "missing argument" ]
       case [ "info" ] [ "missing argument" ]
       case [ "methods"; "nope" ] [ "no method 'nope'" ]
@@ -263,7 +263,16 @@ let private folders =
 let private help =
     testList
         "help"
-        [ for command in [ []; [ "run" ]; [ "verify" ]; [ "bench" ]; [ "report" ]; [ "info" ]; [ "methods" ] ] do
+        [ for command in
+              [ []
+                [ "run" ]
+                [ "compare" ]
+                [ "tune" ]
+                [ "verify" ]
+                [ "bench" ]
+                [ "report" ]
+                [ "info" ]
+                [ "methods" ] ] do
               testCase $"""cmcl {String.Join(' ', command)} --help""" (fun () ->
                   let told = cmcl (command @ [ "--help" ])
                   Expect.equal (told.Code, told.Error) (0, "") "help is no fault"
@@ -272,8 +281,10 @@ let private help =
               let told = cmcl []
               Expect.equal told.Code 0 "exit code"
 
-              for name in [ "run"; "verify"; "bench"; "report"; "info"; "methods"; "--version" ] do
-                  Expect.stringContains told.Out name "the command")
+              for name in [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods"; "metrics"; "--version" ] do
+                  Expect.stringContains told.Out name "the command"
+
+              Expect.isFalse (told.Out.Contains "    worker") "workers are nobody's business")
           testCase "run --help has every hyperparameter and every other option" (fun () ->
               let text = (cmcl [ "run"; "--help" ]).Out
 
@@ -581,6 +592,143 @@ let private bench =
                 [ "more" ], [ "cmcl bench does not take 'more'" ] ] do
               refused (String.Join(' ', arguments)) ("bench" :: arguments) words ]
 
+// ---- compare and tune --------------------------------------------------------------------------------------------
+
+let private cellFiles (folder: string) =
+    [ for path in Directory.GetFiles(Path.Combine(folder, "cells"), "*.json") |> Array.sort -> path, File.GetLastWriteTimeUtc path ]
+
+let private diverging = "vanilla[lr=1e30;clip=off;optimizer=sgd]"
+
+let private compared out more =
+    cmcl (
+        [ "compare"
+          "--stream"
+          "synthetic"
+          "-m"
+          $"zero-shot,vanilla,{diverging}"
+          "--seeds"
+          "0,3"
+          "--set"
+          "epochs=1" ]
+        @ [ "--orders"; "2"; "--jobs"; "2"; "--out"; out ]
+        @ more
+    )
+
+let private tuned out more =
+    cmcl (
+        [ "tune"
+          "--method"
+          "vanilla"
+          "--stream"
+          "synthetic"
+          "--grid"
+          "lr=1e-3,1e30;clip=off"
+          "--jobs"
+          "1"
+          "--out"
+          out ]
+        @ [ "--set"; "epochs=1"; "--set"; "optimizer=sgd" ]
+        @ more
+    )
+
+let private sweeps =
+    testList
+        "compare and tune"
+        [ testCase "a cell that diverges is recorded, the others go on; what is finished is not run again" (fun () ->
+              inFolder (fun folder ->
+                  let told = compared folder []
+                  Expect.equal told.Code 1 told.Error
+                  Expect.stringContains told.Out "12 cells, 12 of them to be run, by 2 workers" "what there is"
+                  Expect.stringContains told.Out "8 of 12 cells done, 4 failed" "how it went"
+                  Expect.equal (told.Error.TrimEnd().Split('\n').Length) 4 "a sentence for each cell that diverged"
+                  let first = cellFiles folder
+                  Expect.hasLength first 12 "a file each"
+                  let again = compared folder []
+                  Expect.equal (again.Code, again.Error) (told.Code, told.Error) "the same end"
+                  Expect.equal (cellFiles folder) first "nothing is run again"
+                  let more = compared folder [ "--quiet" ]
+                  Expect.equal (more.Code, more.Out) (1, "") "--quiet"
+                  Expect.equal (compared folder [ "--force"; "-q" ]).Code 1 "forced"
+
+                  for (path, before), (_, after) in List.zip first (cellFiles folder) do
+                      Expect.isGreaterThan after before $"{path} is run again"))
+          testCase "a cell has the figures that cmcl run gives" (fun () ->
+              inFolder (fun folder ->
+                  let out, other = Path.Combine(folder, "compare"), Path.Combine(folder, "run")
+                  compared out [ "-q" ] |> ignore
+                  let arguments = onSynthetic [ "-m"; "vanilla"; "--epochs"; "1"; "--seeds"; "3"; "-q"; "--out"; other ]
+                  Expect.equal (cmcl arguments).Code 0 "the run"
+                  let stream = Catalogue.find "synthetic" |> Check.get
+                  let plan = Plan.resolve stream.Preset [ "epochs", "1" ] [ "vanilla" ] |> Check.get |> List.exactlyOne
+                  let identity = CellFile.identity stream plan 3 Split.Test DeviceType.CPU
+
+                  let cell: Cell =
+                      { Stream = stream.Name
+                        Method = "vanilla"
+                        Order = 0
+                        Seed = 3 }
+
+                  let figures (rows: Row list) =
+                      [ for r in rows do
+                            if not (r.Metric.StartsWith "seconds_") then
+                                r ]
+
+                  match CellFile.read out identity cell with
+                  | Some { Result = Ok rows } ->
+                      Expect.equal (figures (rows @ Results.aggregates rows)) (figures (Results.read other |> Check.get)) "rows"
+                  | _ -> failtest "the cell is there"))
+          testCase "a trial that diverges is recorded and not chosen" (fun () ->
+              inFolder (fun folder ->
+                  let told = tuned folder []
+                  Expect.equal (told.Code, told.Error) (0, "") "tune"
+                  Expect.stringContains told.Out "lr at the edge of the grid" "the edge"
+                  let lines = (read folder "trials.csv").TrimEnd().Split '\n'
+                  Expect.hasLength lines 3 "a line a trial"
+                  Expect.stringStarts lines[1] "vanilla,1,1e-3,off,0,0." "the first"
+                  Expect.stringEnds lines[1] ",done,,1,lr" "it is chosen"
+                  Expect.stringContains lines[2] "diverged" "why"
+                  Expect.stringEnds lines[2] ",0," "not chosen"
+                  Expect.stringContains (read folder "preset.json") "\"lr\": \"1e-3\"" "the preset"
+                  let first = cellFiles folder
+                  Expect.equal (tuned folder [ "-q" ]) { Code = 0; Out = ""; Error = "" } "--quiet"
+                  Expect.equal (cellFiles folder) first "nothing is run again"))
+          testCase "where every trial fails there is no choice" (fun () ->
+              inFolder (fun folder ->
+                  let told = tuned folder [ "--grid"; "lr=1e30;clip=off" ]
+                  expectRefused [ "--grid is given twice" ] told
+                  let arguments = [ "tune"; "-m"; diverging.Replace(";optimizer", ",optimizer"); "--stream"; "synthetic" ]
+                  let told = cmcl (arguments @ [ "--grid"; "weight-decay=0,0.1"; "--out"; folder ])
+                  Expect.equal told.Code 1 "exit code"
+                  Expect.stringContains told.Out "no trial has figures" "the sentence"))
+          for arguments, words in
+              [ [ "compare"; "--stream"; "nothing,synthetic"; "--seeds"; "x"; "--orders"; "0" ],
+                [ "no stream 'nothing'"; "--seeds takes"; "--orders takes a whole number ≥ 1" ]
+                [ "compare"; "--stream"; "" ], [ "--stream takes at least one stream" ]
+                [ "compare"; "--stream"; "synthetic"; "--methods"; "nope,vanilla[tau=1]" ],
+                [ "no method 'nope'"; "'tau' is not an option" ]
+                [ "compare"; "--stream"; "synthetic"; "--methods"; "," ], [ "--methods takes at least one method" ]
+                [ "compare"; "--stream"; "synthetic"; "--set"; "batch=421" ], [ "421"; "420 training rows" ]
+                [ "compare"; "--stream"; "synthetic"; "--set"; "lr" ], [ "--lr takes" ]
+                [ "compare"; "--stream"; "synthetic"; "--orders"; "721" ], [ "at most 720"; "6 steps" ]
+                [ "compare"; "--stream"; "synthetic"; "--against"; "dnns" ], [ "no method in this comparison 'dnns'" ]
+                [ "compare"; "--split"; "train" ], [ "--split takes test or validation" ]
+                [ "compare"; "--jobs"; "0" ], [ "--jobs takes a whole number" ]
+                [ "compare"; "--threads"; "0" ], [ "--threads takes a whole number" ]
+                [ "compare"; "--device"; "tpu" ], [ "--device takes cpu" ]
+                [ "compare"; "--method"; "dns" ], [ "no option '--method'"; "did you mean '--methods'"; "cmcl compare --help" ]
+                [ "tune" ], [ "--method" ]
+                [ "tune"; "--method"; "vanilla"; "--split"; "test" ], [ "no option '--split'"; "cmcl tune --help" ]
+                [ "tune"; "--method"; "zero-shot" ], [ "zero-shot does not train" ]
+                [ "tune"; "--method"; "vanila" ], [ "did you mean 'vanilla'" ]
+                [ "tune"; "--method"; "dns,dns[sides=input]" ], [ "'dns' is named twice" ]
+                [ "tune"; "--method"; "," ], [ "--method takes at least one method" ]
+                [ "tune"; "--method"; "vanilla"; "--grid"; "lr" ], [ "--grid takes OPTION=VALUE" ]
+                [ "tune"; "--method"; "vanilla"; "--stream"; "synthetic"; "--grid"; "tau=1,2" ],
+                [ "'tau' is not an option of vanilla" ]
+                [ "tune"; "--method"; "vanilla"; "--trials"; "0" ], [ "--trials takes a whole number ≥ 1" ]
+                [ "tune"; "--method"; "vanilla"; "--within"; "-1" ], [ "--within takes points" ] ] do
+              refused (String.Join(' ', arguments)) arguments words ]
+
 let tests =
     testSequenced (
         testList
@@ -595,5 +743,6 @@ let tests =
               help
               runs
               verify
-              bench ]
+              bench
+              sweeps ]
     )

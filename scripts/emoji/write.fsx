@@ -94,7 +94,7 @@ let private rowSets (dense: bool) =
 
     if dense then set "all" (fun _ -> true) else set "a" isHalfA @ set "b" (isHalfA >> not)
 
-/// The settings that scripts/settings.fsx picked on validation rows; kept in their own file so that data and settings change apart.
+/// The settings that cmcl tune picks on validation rows; kept in their own file so that data and settings change apart.
 let private preset (name: string) : JsonNode =
     JsonNode.Parse(File.ReadAllText(Path.Combine(__SOURCE_DIRECTORY__, $"preset-{name}.json")))
     |> Option.ofObj

@@ -232,8 +232,16 @@ module Npy =
 
     // ---- writing -------------------------------------------------------------------------------------------------
 
-    /// The first bytes of a file, up to the first number: version 1.0, as NumPy writes it, spare room included.
-    let internal preamble (descr: string) (shape: int64[]) : byte[] =
+    let private descrOf (what: string) (dtype: torch.ScalarType) : string =
+        match types |> List.tryFind (fun (_, known) -> known = dtype) with
+        | Some(descr, _) -> descr
+        | None -> Check.fail (Fault.BadValue(what, typeNames, string dtype))
+
+    /// The first bytes of a file, up to the first number: version 1.0, as NumPy writes it, spare room included. Their number does
+    /// not depend on how many rows there are, so that it may be written before that is known, and again in its place.
+    /// Raises `CmclException` for a type that is not written.
+    let preamble (dtype: torch.ScalarType) (shape: int64[]) : byte[] =
+        let descr = descrOf "the type of an array" dtype
         let sizes = if shape.Length = 1 then $"({shape[0]},)" else $"({shape[0]}, {shape[1]})"
 
         let room = String(' ', 21 - (string shape[0]).Length)
@@ -250,7 +258,8 @@ module Npy =
            byte (padded.Length >>> 8)
            yield! Encoding.ASCII.GetBytes padded |]
 
-    let private writeBody (stream: Stream) (tensor: torch.Tensor) : unit =
+    /// Writes the numbers of a tensor in C order: all of a file's behind its `preamble`, or some rows of them.
+    let writeNumbers (stream: Stream) (tensor: torch.Tensor) : unit =
         use scope = torch.NewDisposeScope()
 
         overBytes (tensor.detach().cpu().contiguous().reshape -1L) (fun piece ->
@@ -262,26 +271,31 @@ module Npy =
         if tensor.dim () < 1L || tensor.dim () > 2L then
             Check.fail (Fault.Shape($"an array for '{path}'", "a vector or a matrix", Tensors.shapeText tensor))
 
-        match types |> List.tryFind (fun (_, dtype) -> dtype = tensor.dtype) with
-        | None -> Check.fail (Fault.BadValue($"an array for '{path}'", typeNames, string tensor.dtype))
-        | Some(descr, _) ->
-            let temporary = $"{path}.{Guid.NewGuid():N}.tmp"
+        descrOf $"an array for '{path}'" tensor.dtype |> ignore
 
-            let fault (e: exn) =
-                try
-                    File.Delete temporary
-                with _ ->
-                    ()
+        Files.writeWhole path (fun stream ->
+            stream.Write(ReadOnlySpan(preamble tensor.dtype tensor.shape))
+            writeNumbers stream tensor)
 
-                Error [ Fault.Unwritable(path, e.Message.TrimEnd '.') ]
+    /// Writes a matrix that is never held whole: blocks of its rows, each freed once it is on disk. The file appears whole or not at
+    /// all. Raises what making a block raises, and `CmclException` for rows that are not as announced; an I/O failure is a fault.
+    let writeRows
+        (path: string)
+        (dtype: torch.ScalarType)
+        (rows: int64)
+        (columns: int64)
+        (blocks: seq<torch.Tensor>)
+        : Result<unit, Fault list> =
+        Files.writeWhole path (fun stream ->
+            stream.Write(ReadOnlySpan(preamble dtype [| rows; columns |]))
+            let mutable written = 0L
 
-            try
-                (use stream = File.Create temporary
-                 stream.Write(ReadOnlySpan(preamble descr tensor.shape))
-                 writeBody stream tensor)
+            for block in blocks do
+                use block = block
+                Tensors.requireMatrix $"a block of rows for '{path}'" -1L columns block
+                written <- written + block.shape[0]
+                use typed = block.``to`` dtype
+                writeNumbers stream typed
 
-                File.Move(temporary, path, true)
-                Ok()
-            with
-            | :? IOException as e -> fault e
-            | :? UnauthorizedAccessException as e -> fault e
+            if written <> rows then
+                Check.fail (Fault.Shape($"rows for '{path}'", string rows, string written)))

@@ -21,7 +21,12 @@ module Presets =
                   "clip", "1"
                   "dtype", "float32" ]
           Methods = Map [ "reference", Map [ "threshold", $"absolute:{cut}" ] ]
-          Run = [ "zero-shot"; "vanilla"; $"dns[place=gradient;threshold=absolute:{cut};partner-threshold=absolute:{cut}]"; "dns"; "reference" ] }
+          Run =
+            [ "zero-shot"
+              "vanilla"
+              $"dns[place=gradient;threshold=absolute:{cut};partner-threshold=absolute:{cut}]"
+              "dns"
+              "reference" ] }
 
     let private all =
         [ "paper-imagebind", paper "1e-4" "0.01"

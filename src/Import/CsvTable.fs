@@ -20,28 +20,30 @@ module CsvTable =
         )
 
     /// Where the columns are: the id, the label, the features.
-    type private Columns =
-        { Id: int
-          Label: int option
-          Features: int[] }
+    type private Columns = { Id: int; Label: int option; Features: int[] }
 
     let private columns (names: string[]) : Result<Columns, string> =
         let find name = names |> Array.tryFindIndex (fun n -> n = name)
-        let features = [| for i in 0 .. names.Length - 1 do if names[i] <> "id" && names[i] <> "label" then i |]
+
+        let features =
+            [| for i in 0 .. names.Length - 1 do
+                   if names[i] <> "id" && names[i] <> "label" then
+                       i |]
+
         let repeated = names |> Array.countBy id |> Array.tryFind (fun (_, n) -> n > 1)
 
         match find "id", repeated with
         | _, Some(name, _) -> Error $"its header names '{name}' twice"
         | None, _ -> Error "its header has no 'id'; id,label,f0,f1,… is expected, the label may be left out"
-        | Some _, _ when features.Length = 0 -> Error "its header names no features; id,label,f0,f1,… is expected, the label may be left out"
-        | Some i, _ ->
-            Ok
-                { Id = i
-                  Label = find "label"
-                  Features = features }
+        | Some _, _ when features.Length = 0 ->
+            Error "its header names no features; id,label,f0,f1,… is expected, the label may be left out"
+        | Some i, _ -> Ok { Id = i; Label = find "label"; Features = features }
 
     /// Passes over the rows of a file, `act` on each: its number from 0, its fields by place.
-    let private rows (path: string) (act: Columns -> int64 -> (int -> string) -> Result<unit, string>) : Result<Columns * int64, Fault list> =
+    let private rows
+        (path: string)
+        (act: Columns -> int64 -> (int -> string) -> Result<unit, string>)
+        : Result<Columns * int64, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
         try
@@ -75,8 +77,7 @@ module CsvTable =
         | :? IOException as e -> fault e.Message
         | :? UnauthorizedAccessException as e -> fault e.Message
 
-    let private number (text: string) : bool * float32 =
-        Single.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture)
+    let private number (text: string) : bool * float32 = Single.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture)
 
     let private read (path: string) (count: int) (act: int64 -> torch.Tensor -> unit) : Result<unit, Fault list> =
         let size = int (Draft.blockRows (4L * int64 count))
@@ -95,7 +96,9 @@ module CsvTable =
             for i in columns.Features do
                 match number (field i) with
                 | true, value -> buffer.Add value
-                | _ -> if wrong.IsNone then wrong <- Some $"'{field i}' is not a number"
+                | _ ->
+                    if wrong.IsNone then
+                        wrong <- Some $"'{field i}' is not a number"
 
             if wrong.IsNone && buffer.Count >= size * count then
                 flush (row + 1L)

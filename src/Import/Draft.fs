@@ -10,9 +10,7 @@ type Matrix =
       Columns: int64 }
 
 /// Which rows of a matrix the rows of an array become, one after another; −1 for a row that is left out.
-type Target =
-    { Matrix: string
-      Place: int64 -> int64 }
+type Target = { Matrix: string; Place: int64 -> int64 }
 
 /// Rows that come from one file, read once from front to back.
 type Feed =

@@ -58,10 +58,12 @@ module Hdf5 =
 
     /// A part of a buffer that is read from front to back, each time checked.
     type private Cursor =
-        { Bytes: byte[]
-          /// Of the buffer in the file.
-          Base: int64
-          mutable At: int }
+        {
+            Bytes: byte[]
+            /// Of the buffer in the file.
+            Base: int64
+            mutable At: int
+        }
 
     let private cursor (offset: int64) (bytes: byte[]) = { Bytes = bytes; Base = offset; At = 0 }
 
@@ -96,7 +98,10 @@ module Hdf5 =
 
     /// The messages of a block of an object header of version 1 or 2.
     let private messagesIn (version: int) (ordered: bool) (block: Cursor) : Message list =
-        let head = if version = 1 then 8 elif ordered then 6 else 4
+        let head =
+            if version = 1 then 8
+            elif ordered then 6
+            else 4
 
         [ while left block >= head do
               let kind = if version = 1 then int16' block else byte' block
@@ -173,8 +178,7 @@ module Hdf5 =
         with :? DecoderFallbackException ->
             corrupt "a name in it is not valid UTF-8"
 
-    let private otherPlace (name: string) =
-        corrupt $"'{name}' is a link to another place; keep the arrays in this file"
+    let private otherPlace (name: string) = corrupt $"'{name}' is a link to another place; keep the arrays in this file"
 
     /// Names and addresses of a group's members that lie in a symbol table (h5py's default).
     let private symbols (source: Source) (body: Cursor) : (string * int64) list =
@@ -282,7 +286,8 @@ module Hdf5 =
                     skip 8 body
 
                 if int64' body <> -1L then
-                    corrupt "its names are in a fractal heap, as libver='latest' writes them; write it with h5py's default libver, or with h5repack"
+                    corrupt
+                        "its names are in a fractal heap, as libver='latest' writes them; write it with h5py's default libver, or with h5repack"
 
             Some(List.map link links)
 

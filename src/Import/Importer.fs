@@ -67,13 +67,22 @@ module Importer =
               let name, ending = Draft.nameOf path
 
               if List.contains ending pickles && ((Named.split name).IsSome || (Named.splitPart name).IsSome) then
-                  Fault.Unreadable(path, "it is a pickle, which can run code when it is opened; no pickle is ever read: write it with numpy.save") ]
+                  Fault.Unreadable(
+                      path,
+                      "it is a pickle, which can run code when it is opened; no pickle is ever read: write it with numpy.save"
+                  ) ]
 
     let private files (folder: string) (ending: string) =
         Directory.EnumerateFiles(folder, $"*{ending}") |> Seq.sortWith (fun a b -> String.CompareOrdinal(a, b)) |> List.ofSeq
 
     /// Importers of files that say by their names what they hold.
-    let private named (name: string) (reads: string) (options: string list) (pieces: string -> Result<Named.Piece list, Fault list>) (form: string) : Importer =
+    let private named
+        (name: string)
+        (reads: string)
+        (options: string list)
+        (pieces: string -> Result<Named.Piece list, Fault list>)
+        (form: string)
+        : Importer =
         { Name = name
           Reads = reads
           Example = $"cmcl import {name} features --out mine"
@@ -86,7 +95,9 @@ module Importer =
                     match refusedPickles folder, pieces folder with
                     | [], Ok [] -> Error [ Fault.Unreadable(folder, $"it holds no file called {form}") ]
                     | [], Ok pieces ->
-                        let stream = options.Name |> Option.defaultValue (Path.GetFileName(Path.GetFullPath(folder).TrimEnd('/')) |> string)
+                        let stream =
+                            options.Name
+                            |> Option.defaultValue (Path.GetFileName(Path.GetFullPath(folder).TrimEnd('/')) |> string)
 
                         Named.draft
                             { Share = options.Validation
@@ -97,13 +108,21 @@ module Importer =
                             folder
                             pieces
                         |> Result.map (fun draft ->
-                            let description = $"Imported from {name} files. Where they name no validation rows, those are a share of {options.Validation} of the training rows, drawn with seed {options.Seed}."
-                            { draft with Stream = { draft.Stream with Description = description } })
+                            let description =
+                                $"Imported from {name} files. Where they name no validation rows, those are a share of {options.Validation} of the training rows, drawn with seed {options.Seed}."
+
+                            { draft with
+                                Stream = { draft.Stream with Description = description } })
                     | faults, Ok _ -> Error faults
                     | faults, Error others -> Error(faults @ others) }
 
     /// One piece a file.
-    let private single (ending: string) (table: string -> Result<FeatureTable, Fault list>) (vector: string -> Result<int64[], Fault list>) (folder: string) =
+    let private single
+        (ending: string)
+        (table: string -> Result<FeatureTable, Fault list>)
+        (vector: string -> Result<int64[], Fault list>)
+        (folder: string)
+        =
         Ok
             [ for path in files folder ending do
                   match Named.split (fst (Draft.nameOf path)) with
@@ -113,7 +132,8 @@ module Importer =
                         Part = part
                         Table = fun () -> table path
                         Vector = fun () -> vector path
-                        File = path }: Named.Piece
+                        File = path }
+                      : Named.Piece
                   | None -> () ]
 
     /// One piece an array of a `.npz` file.
@@ -132,9 +152,15 @@ module Importer =
                                     Part = part
                                     Table = fun () -> NpyTable.matrix place
                                     Vector = fun () -> NpyTable.vector place
-                                    File = place.File }: Result<Named.Piece, _>
+                                    File = place.File }
+                              : Result<Named.Piece, _>
                           else
-                              Error [ Fault.BadValue($"an array's name in '{path}'", "a modality (letters, digits, '-' and '_') or labels", name) ])
+                              Error
+                                  [ Fault.BadValue(
+                                        $"an array's name in '{path}'",
+                                        "a modality (letters, digits, '-' and '_') or labels",
+                                        name
+                                    ) ])
                       |> Check.all)
               | None -> () ]
         |> Check.all
@@ -178,7 +204,14 @@ module Importer =
 
     /// Reads a folder and writes a stream folder. Gives what is worth telling. Faults: everything that is wrong with the options, the
     /// files and their rows; then nothing is written.
-    let run (importer: Importer) (options: ImportOptions) (treatment: Treatment) (force: bool) (source: string) (out: string) : Result<string list, Fault list> =
+    let run
+        (importer: Importer)
+        (options: ImportOptions)
+        (treatment: Treatment)
+        (force: bool)
+        (source: string)
+        (out: string)
+        : Result<string list, Fault list> =
         StreamWriter.prepare force source out
         |> Result.bind (fun () -> importer.Read options source)
         |> Result.bind (StreamWriter.write treatment out)

@@ -19,18 +19,22 @@ module Named =
 
     /// What a file, or an array in one, says by its name, and how it is read.
     type Piece =
-        { Step: string
-          Name: string
-          Part: string
-          Table: unit -> Result<FeatureTable, Fault list>
-          /// Its integers, where it is a file of labels.
-          Vector: unit -> Result<int64[], Fault list>
-          File: string }
+        {
+            Step: string
+            Name: string
+            Part: string
+            Table: unit -> Result<FeatureTable, Fault list>
+            /// Its integers, where it is a file of labels.
+            Vector: unit -> Result<int64[], Fault list>
+            File: string
+        }
 
     /// The step, the modality and the part in a file's name without its ending.
     let split (name: string) : (string * string * string) option =
         match name.Split '.' |> List.ofArray |> List.rev with
-        | part :: modality :: (_ :: _ as step) when List.contains part parts && (modality = Labels || (Modality.create modality).IsOk) ->
+        | part :: modality :: (_ :: _ as step) when
+            List.contains part parts && (modality = Labels || (Modality.create modality).IsOk)
+            ->
             Some(String.Join('.', List.rev step), modality, part)
         | _ -> None
 
@@ -76,16 +80,27 @@ module Named =
             placed)
 
     /// The labels that two files agree on.
-    let private agree (a: FeatureTable) (b: FeatureTable) (one: string[] option) (other: string[] option) : Result<string[] option, Fault list> =
+    let private agree
+        (a: FeatureTable)
+        (b: FeatureTable)
+        (one: string[] option)
+        (other: string[] option)
+        : Result<string[] option, Fault list> =
         match one, other with
         | Some x, Some y ->
-            let differ = [ for i in 0 .. x.Length - 1 do if x[i] <> "" && y[i] <> "" && x[i] <> y[i] then $"'{x[i]}' and '{y[i]}'" ]
+            let differ =
+                [ for i in 0 .. x.Length - 1 do
+                      if x[i] <> "" && y[i] <> "" && x[i] <> y[i] then
+                          $"'{x[i]}' and '{y[i]}'" ]
 
             if differ.IsEmpty then
                 Ok(Some(Array.map2 (fun x y -> if x = "" then y else x) x y))
             else
                 Error
-                    [ Fault.Contradiction($"'{a.File}' and '{b.File}' give rows of one id different labels: {Draft.firstTen differ}", "give them one") ]
+                    [ Fault.Contradiction(
+                          $"'{a.File}' and '{b.File}' give rows of one id different labels: {Draft.firstTen differ}",
+                          "give them one"
+                      ) ]
         | one, other -> Ok(Option.orElse other one)
 
     let private byOrder (a: FeatureTable) (b: FeatureTable) : Result<Matched, Fault list> =
@@ -99,7 +114,13 @@ module Named =
         else
             Error [ Fault.Shape($"'{b.File}'", $"{a.Rows} rows, one for each of '{a.File}'", $"{b.Rows}") ]
 
-    let private byId (drop: bool) (a: FeatureTable) (idsA: string[]) (b: FeatureTable) (idsB: string[]) : Result<Matched, Fault list> =
+    let private byId
+        (drop: bool)
+        (a: FeatureTable)
+        (idsA: string[])
+        (b: FeatureTable)
+        (idsB: string[])
+        : Result<Matched, Fault list> =
         let inB = idsB |> Seq.mapi (fun i id -> id, int64 i) |> dict
         let inA = Collections.Generic.HashSet idsA
         let common = idsA |> Array.filter inB.ContainsKey
@@ -172,7 +193,11 @@ module Named =
                           Fault.Missing($"{step}.{name}.{part}", $"step '{step}'") ]
 
     /// A class file: its table, the names of its classes, the modality of its features.
-    let private classesOf (step: string) (folder: string) (pieces: Piece list) : Result<(FeatureTable * string list * string) option, Fault list> =
+    let private classesOf
+        (step: string)
+        (folder: string)
+        (pieces: Piece list)
+        : Result<(FeatureTable * string list * string) option, Fault list> =
         match pieces |> List.filter (fun p -> p.Part = "classes") with
         | [] -> Ok None
         | [ piece ] when piece.Name <> Labels ->
@@ -183,19 +208,35 @@ module Named =
                 let given =
                     match table.Ids with
                     | Some ids -> List.ofArray ids
-                    | None when File.Exists names -> File.ReadAllLines names |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray
+                    | None when File.Exists names ->
+                        File.ReadAllLines names |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray
                     | None -> [ for i in 0L .. table.Rows - 1L -> string i ]
 
                 match FeatureTable.repeated table, int64 given.Length = table.Rows with
                 | [], true when (List.distinct given).Length = given.Length -> Ok(Some(table, given, piece.Name))
-                | [], true -> Error [ Fault.Contradiction($"'{names}' names a class twice", "give every class a name of its own") ]
-                | [], false -> Error [ Fault.Shape($"'{names}'", $"{table.Rows} names, one for each row of '{table.File}'", $"{given.Length}") ]
+                | [], true ->
+                    Error [ Fault.Contradiction($"'{names}' names a class twice", "give every class a name of its own") ]
+                | [], false ->
+                    Error
+                        [ Fault.Shape($"'{names}'", $"{table.Rows} names, one for each row of '{table.File}'", $"{given.Length}") ]
                 | faults, _ -> Error faults)
         | several ->
-            Error [ Fault.Contradiction($"""step '{step}' has {several.Length} files of classes: {String.Join(", ", several |> List.map _.File)}""", "keep the one whose head classes go through") ]
+            Error
+                [ Fault.Contradiction(
+                      $"""step '{step}' has {several.Length} files of classes: {String.Join(", ", several |> List.map _.File)}""",
+                      "keep the one whose head classes go through"
+                  ) ]
 
     /// The class of every row of a split as the number of its name, −1 for none; from the files' own labels, or from a file of labels.
-    let private labelsOf (step: string) (pieces: Piece list) (classes: string list) (part: string) (a: FeatureTable) (b: FeatureTable) (m: Matched) : Result<int64[], Fault list> =
+    let private labelsOf
+        (step: string)
+        (pieces: Piece list)
+        (classes: string list)
+        (part: string)
+        (a: FeatureTable)
+        (b: FeatureTable)
+        (m: Matched)
+        : Result<int64[], Fault list> =
         match m.Labels, find pieces Labels part with
         | Some labels, _ ->
             let number = classes |> List.mapi (fun i c -> c, int64 i) |> dict
@@ -212,13 +253,21 @@ module Named =
             piece.Vector()
             |> Result.bind (fun labels ->
                 if labels.LongLength <> m.Rows then
-                    Error [ Fault.Shape($"'{piece.File}'", $"{m.Rows} labels, one for each row of '{a.File}'", $"{labels.Length}") ]
+                    Error
+                        [ Fault.Shape($"'{piece.File}'", $"{m.Rows} labels, one for each row of '{a.File}'", $"{labels.Length}") ]
                 else
                     match labels |> Array.tryFindIndex (fun l -> l < -1L || l >= int64 classes.Length) with
-                    | Some row -> Error [ Fault.BadValue($"row {row} of '{piece.File}'", $"-1 (no class) to {classes.Length - 1}", string labels[row]) ]
+                    | Some row ->
+                        Error
+                            [ Fault.BadValue(
+                                  $"row {row} of '{piece.File}'",
+                                  $"-1 (no class) to {classes.Length - 1}",
+                                  string labels[row]
+                              ) ]
                     | None -> Ok labels)
         | None, None when part = "train" -> Ok(Array.create (int m.Rows) -1L)
-        | None, None -> Error [ Fault.Missing($"{step}.{Labels}.{part}", $"the accuracy of step '{step}', whose classes are there,") ]
+        | None, None ->
+            Error [ Fault.Missing($"{step}.{Labels}.{part}", $"the accuracy of step '{step}', whose classes are there,") ]
 
     let private uniform (tables: FeatureTable list) : Fault list =
         let first = tables.Head
@@ -226,6 +275,7 @@ module Named =
         [ for t in tables.Tail do
               if t.Columns <> first.Columns then
                   Fault.Shape($"'{t.File}'", $"d = {first.Columns}, as '{first.File}' has", $"d = {t.Columns}")
+
               if t.Type <> first.Type then
                   Fault.BadValue($"'{t.File}'", $"numbers of type {first.Type}, as '{first.File}' has", string t.Type) ]
 
@@ -236,7 +286,13 @@ module Named =
           Targets = [ for matrix, place in targets -> { Matrix = matrix; Place = place } ] }
 
     /// What a step adds to a draft.
-    let private stepDraft (options: Options) (folder: string) (index: int) (step: string) (pieces: Piece list) : Result<Draft, Fault list> =
+    let private stepDraft
+        (options: Options)
+        (folder: string)
+        (index: int)
+        (step: string)
+        (pieces: Piece list)
+        : Result<Draft, Fault list> =
         let prefix = $"{index + 1:``00``}-{Draft.slug step}"
 
         validated {
@@ -248,7 +304,13 @@ module Named =
                     [ "train"; "validation"; "test" ]
                     |> List.map (fun part -> splitOf options step pieces (a, b) part |> Result.map (fun found -> part, found))
                     |> Check.all
-                    |> Result.map (fun found -> a, b, [ for part, found in found do match found with Some f -> part, f | None -> () ]))
+                    |> Result.map (fun found ->
+                        a,
+                        b,
+                        [ for part, found in found do
+                              match found with
+                              | Some f -> part, f
+                              | None -> () ]))
 
             return classes, splits
         }
@@ -272,7 +334,11 @@ module Named =
             let total = List.last starts
             let file modality = $"features/{prefix}-{modality}.npy"
             let tableOf = [ for _, (x, y, _) in splits -> x, y ]
-            let offset first (place: int64 -> int64) row = match place row with -1L -> -1L | p -> first + p
+
+            let offset first (place: int64 -> int64) row =
+                match place row with
+                | -1L -> -1L
+                | p -> first + p
 
             let range part =
                 splits
@@ -306,13 +372,16 @@ module Named =
                           $"{step}:validation", (if drawn then StreamFile.Rows.File(listed "validation") else kept "validation")
                           $"{step}:test", kept "test" ]
                   Classes =
-                    Map [ for _, names, _, _ in Option.toList labels -> classSet, ({ Names = names; Labels = StreamFile.Rows.File labelFile }: StreamFile.Classes) ]
+                    Map
+                        [ for _, names, _, _ in Option.toList labels ->
+                              classSet, ({ Names = names; Labels = StreamFile.Rows.File labelFile }: StreamFile.Classes) ]
                   Prototypes =
                     Map
                         [ for _, _, modality, _ in Option.toList labels ->
                               $"{modality}:{step}",
                               ({ Classes = classSet
-                                 Vectors = { Modality = Modality.named modality; File = prototypeFile } }: StreamFile.Prototypes) ]
+                                 Vectors = { Modality = Modality.named modality; File = prototypeFile } }
+                              : StreamFile.Prototypes) ]
                   Steps =
                     [ { Name = step
                         A = $"{a}:{step}"
@@ -348,6 +417,7 @@ module Named =
               Notes =
                 [ let drawn = if drawn then $", {held.Length} of the train rows for validation" else ""
                   $"""{step}: {a}–{b}, {String.Join(", ", sizes)} rows{drawn}"""
+
                   for _, (_, _, m) in splits do
                       yield! m.Notes ] })
 
@@ -362,7 +432,10 @@ module Named =
         |> List.mapi (fun i (step, pieces) ->
             match pieces |> List.countBy (fun p -> p.Name, p.Part) |> List.filter (fun (_, n) -> n > 1) with
             | [] -> stepDraft options folder i step pieces
-            | twice -> Error [ for (name, part), _ in twice -> Fault.Contradiction($"step '{step}' has several files of {name}, {part}", "keep one of them") ])
+            | twice ->
+                Error
+                    [ for (name, part), _ in twice ->
+                          Fault.Contradiction($"step '{step}' has several files of {name}, {part}", "keep one of them") ])
         |> Check.all
         |> Result.map (fun steps ->
             let union pick = steps |> List.collect (fun s -> Map.toList (pick s.Stream)) |> Map.ofList

@@ -156,7 +156,12 @@ module NpyTable =
             let header = found.Value
 
             if not (List.contains header.Type floats) then
-                Error [ Fault.BadValue($"'{place.File}'", "numbers of type float16, float32 or float64", (string header.Type).ToLowerInvariant()) ]
+                Error
+                    [ Fault.BadValue(
+                          $"'{place.File}'",
+                          "numbers of type float16, float32 or float64",
+                          (string header.Type).ToLowerInvariant()
+                      ) ]
             elif header.Shape.Length <> 2 || Array.contains 0L header.Shape then
                 Error [ Fault.Shape($"'{place.File}'", "rows × d, at least one of each", String.Join(" × ", header.Shape)) ]
             else
@@ -181,8 +186,8 @@ module NpyTable =
                 use numbers = Npy.readBody stream header
                 found <- numbers.``to``(torch.int64).data<int64>().ToArray()
             | torch.ScalarType.Int32
-            | torch.ScalarType.Int64 ->
-                wrong <- [ Fault.Shape($"'{place.File}'", "a vector", String.Join(" × ", header.Shape)) ]
+            | torch.ScalarType.Int64 -> wrong <- [ Fault.Shape($"'{place.File}'", "a vector", String.Join(" × ", header.Shape)) ]
             | other ->
-                wrong <- [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", (string other).ToLowerInvariant()) ])
+                wrong <-
+                    [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", (string other).ToLowerInvariant()) ])
         |> Result.bind (fun () -> if wrong.IsEmpty then Ok found else Error wrong)

@@ -91,7 +91,12 @@ module internal Parquet =
             let head = next c
             let length = size c (if head >>> 4 = 15 then varint c else uint64 (head >>> 4))
             // Truth values in a list take a byte each, unlike those in a struct.
-            let item = match head &&& 15 with 1 | 2 -> 3 | other -> other
+            let item =
+                match head &&& 15 with
+                | 1
+                | 2 -> 3
+                | other -> other
+
             Many(Array.init length (fun _ -> value (depth + 1) item c))
         | 11 ->
             let length = size c (varint c)
@@ -148,21 +153,19 @@ module internal Parquet =
 
     let int32, int64', float32', float64', text = 1, 2, 4, 5, 6
 
-    type private Chunk =
-        { Codec: int
-          Values: int64
-          First: int64
-          Stop: int64 }
+    type private Chunk = { Codec: int; Values: int64; First: int64; Stop: int64 }
 
     type File =
         private
-            { Path: string
-              Handle: SafeFileHandle
-              Length: int64
-              Columns: Column list
-              Groups: (int64 * Chunk[])[]
-              /// Values that may still be decoded: no file holds more than eight in a byte.
-              mutable Budget: int64 }
+            {
+                Path: string
+                Handle: SafeFileHandle
+                Length: int64
+                Columns: Column list
+                Groups: (int64 * Chunk[])[]
+                /// Values that may still be decoded: no file holds more than eight in a byte.
+                mutable Budget: int64
+            }
 
     let columns (file: File) = file.Columns
     let rows (file: File) = file.Groups |> Array.sumBy fst
@@ -189,7 +192,12 @@ module internal Parquet =
 
             let element = elements[at]
             at <- at + 1
-            let name = match field 4 element with Some(Text name) -> textOf name | _ -> corrupt "a column has no name"
+
+            let name =
+                match field 4 element with
+                | Some(Text name) -> textOf name
+                | _ -> corrupt "a column has no name"
+
             let root = depth = 0
             let kind = if root then 0L else numberOr 0L 3 element
             let path = if root then [] else path @ [ name ]
@@ -245,7 +253,13 @@ module internal Parquet =
             corrupt "it does not end as a Parquet file does; it may be cut short"
 
         let size = int64 (BinaryPrimitives.ReadUInt32LittleEndian(ReadOnlySpan tail))
-        let meta = fields 0 { Bytes = bytes handle length "its description" (length - 8L - size) size; At = 0 }
+
+        let meta =
+            fields
+                0
+                { Bytes = bytes handle length "its description" (length - 8L - size) size
+                  At = 0 }
+
         let columns = leaves (items 2 meta)
 
         let groups =
@@ -314,7 +328,10 @@ module internal Parquet =
             corrupt $"numbers of {bits} bits are not read"
 
         if bits > 0 then
-            let c = { Bytes = (if stop = bytes.Length then bytes else bytes[.. stop - 1]); At = start }
+            let c =
+                { Bytes = (if stop = bytes.Length then bytes else bytes[.. stop - 1])
+                  At = start }
+
             let mutable n = 0
 
             while n < count do
@@ -358,10 +375,7 @@ module internal Parquet =
         | Fixed of byte[]
         | Texts of byte[][]
 
-    type private Page =
-        { Definition: int[]
-          Repetition: int[]
-          Plain: Plain }
+    type private Page = { Definition: int[]; Repetition: int[]; Plain: Plain }
 
     let private width (column: Column) =
         if column.Type = int32 || column.Type = float32' then 4
@@ -374,18 +388,20 @@ module internal Parquet =
         | 0 ->
             let c = { Bytes = bytes; At = start }
 
-            Texts(Array.init count (fun _ ->
-                if left c < 4 then
-                    corrupt "a text is cut short"
+            Texts(
+                Array.init count (fun _ ->
+                    if left c < 4 then
+                        corrupt "a text is cut short"
 
-                let length = size c (uint64 (BinaryPrimitives.ReadUInt32LittleEndian(ReadOnlySpan(bytes, c.At, 4))))
-                c.At <- c.At + 4
+                    let length = size c (uint64 (BinaryPrimitives.ReadUInt32LittleEndian(ReadOnlySpan(bytes, c.At, 4))))
+                    c.At <- c.At + 4
 
-                if length > left c then
-                    corrupt "a text is cut short"
+                    if length > left c then
+                        corrupt "a text is cut short"
 
-                c.At <- c.At + length
-                bytes[c.At - length .. c.At - 1]))
+                    c.At <- c.At + length
+                    bytes[c.At - length .. c.At - 1])
+            )
         | width ->
             if count > (bytes.Length - start) / width then
                 corrupt "a page has fewer values than it says"
@@ -411,14 +427,22 @@ module internal Parquet =
             places |> Array.iteri (fun at i -> Array.blit bytes (i * width) found (at * width) width)
             Fixed found
 
-    let private decode (column: Column) (dictionary: Plain option) (encoding: int64) (count: int) (bytes: byte[]) (start: int) : Plain =
+    let private decode
+        (column: Column)
+        (dictionary: Plain option)
+        (encoding: int64)
+        (count: int)
+        (bytes: byte[])
+        (start: int)
+        : Plain =
         match encoding, dictionary with
         | 0L, _ -> plain column count bytes start
         | (2L | 8L), Some _ when count = 0 -> plain column 0 bytes start
         | (2L | 8L), Some _ when start >= bytes.Length -> corrupt "a page has fewer values than it says"
         | (2L | 8L), Some words -> hybrid (int bytes[start]) count bytes (start + 1) bytes.Length |> look (width column) words
         | (2L | 8L), None -> corrupt "a page needs a dictionary that is not there"
-        | other, _ -> corrupt $"a column is in encoding {other}; plain and dictionary can be read (pyarrow: column_encoding='PLAIN')"
+        | other, _ ->
+            corrupt $"a column is in encoding {other}; plain and dictionary can be read (pyarrow: column_encoding='PLAIN')"
 
     let private levels (most: int) (count: int) (bytes: byte[]) (start: int) (stop: int) : int[] =
         let found = hybrid (bitsFor most) count bytes start stop
@@ -441,7 +465,10 @@ module internal Parquet =
             int n
 
         while seen < chunk.Values do
-            let window = { Bytes = bytes file.Handle file.Length "a page" at (min 65536L (chunk.Stop - at)); At = 0 }
+            let window =
+                { Bytes = bytes file.Handle file.Length "a page" at (min 65536L (chunk.Stop - at))
+                  At = 0 }
+
             let head = fields 0 window
             let packed, unpacked = number "how long a page is" 3 head, number "how long a page is" 2 head
             let body = at + int64 window.At

@@ -23,7 +23,8 @@ module ParquetTable =
 
         match single "id", single "label", all |> List.filter (fun c -> c.Repetition = 1 && List.contains c.Type floats) with
         | None, _, _ -> fault "it has no column 'id'"
-        | Some id, _, _ when id.Repetition > 0 || not (List.contains id.Type words) -> fault "its column 'id' is neither of texts nor of integers"
+        | Some id, _, _ when id.Repetition > 0 || not (List.contains id.Type words) ->
+            fault "its column 'id' is neither of texts nor of integers"
         | _, Some label, _ when label.Repetition > 0 || not (List.contains label.Type words) ->
             fault "its column 'label' is neither of texts nor of integers"
         | _, _, [] -> fault "it has no column with a list of float32 or float64 in each row"
@@ -38,8 +39,10 @@ module ParquetTable =
         let mutable first, row, length, odd = 0L, -1L, 0L, None
 
         let ended () =
-            if row = 0L then first <- length
-            elif row > 0L && length <> first && odd.IsNone then odd <- Some(row, length, first)
+            if row = 0L then
+                first <- length
+            elif row > 0L && length <> first && odd.IsNone then
+                odd <- Some(row, length, first)
 
         Parquet.lists file features (fun begins _ _ ->
             if begins then
@@ -98,7 +101,12 @@ module ParquetTable =
                 | None ->
                     match lengths file found.Features with
                     | Error(row, length, first) ->
-                        Error [ Fault.Shape($"'{path}', row {row} ('{ids[int row].Value}')", $"d = {first}, as the rows before have", $"d = {length}") ]
+                        Error
+                            [ Fault.Shape(
+                                  $"'{path}', row {row} ('{ids[int row].Value}')",
+                                  $"d = {first}, as the rows before have",
+                                  $"d = {length}"
+                              ) ]
                     | Ok width ->
                         Ok
                             { File = path

@@ -129,7 +129,11 @@ module Published =
               elif flat e <> columns then
                   Fault.Shape($"'{path}', row {i} (key '{e.Key}')", $"d = {columns.Value}, as the rows before have", is)
               elif e.Type <> first.Type then
-                  Fault.BadValue($"'{path}', row {i} (key '{e.Key}')", $"numbers of type {first.Type}, as the rows before have", string e.Type) ]
+                  Fault.BadValue(
+                      $"'{path}', row {i} (key '{e.Key}')",
+                      $"numbers of type {first.Type}, as the rows before have",
+                      string e.Type
+                  ) ]
         |> List.truncate 10
 
     let private readSamples (modalities: string list) (path: string) : Result<Samples, Fault list> =
@@ -185,7 +189,14 @@ module Published =
                     read entries[start + i] buffer (i * size)
 
                 use scope = torch.NewDisposeScope()
-                let all = torch.empty ([| int64 count; int64 rows; -1L |] |> Array.map (fun n -> if n < 0L then List.last entries[0].Shape else n), dtype = Nullable entries[0].Type)
+
+                let all =
+                    torch.empty (
+                        [| int64 count; int64 rows; -1L |]
+                        |> Array.map (fun n -> if n < 0L then List.last entries[0].Shape else n),
+                        dtype = Nullable entries[0].Type
+                    )
+
                 buffer.AsSpan(0, count * size).CopyTo(all.bytes)
                 act (int64 start) [ for j in wanted -> all.select (1L, int64 j) ])
 
@@ -212,7 +223,12 @@ module Published =
         readClasses path
         |> Result.bind (fun entries ->
             let texts = entries |> Array.map (fun e -> e.Key, e) |> Map.ofArray
-            let classes = samples |> List.collect (fun s -> [ for k in s.Keys -> k.Class ]) |> List.distinct |> List.sortWith (fun a b -> String.CompareOrdinal(a, b))
+
+            let classes =
+                samples
+                |> List.collect (fun s -> [ for k in s.Keys -> k.Class ])
+                |> List.distinct
+                |> List.sortWith (fun a b -> String.CompareOrdinal(a, b))
 
             let missing =
                 [ for s in samples do
@@ -222,7 +238,9 @@ module Published =
                 |> List.distinctBy (fun (c, _, _) -> c)
 
             if missing.IsEmpty then
-                let name, labels, file = $"{dataSet}:classes", $"labels/{Draft.slug dataSet}.npy", $"prototypes/{Draft.slug dataSet}-text.npy"
+                let name, labels, file =
+                    $"{dataSet}:classes", $"labels/{Draft.slug dataSet}.npy", $"prototypes/{Draft.slug dataSet}-text.npy"
+
                 let number = classes |> List.mapi (fun i c -> c, int64 i) |> Map.ofList
                 let used = classes |> List.map (fun c -> texts[c]) |> Array.ofList
                 let idle = entries.Length - used.Length
@@ -230,8 +248,15 @@ module Published =
                 Ok(fun part ->
                     { part with
                         Classes = [ name, { Names = classes; Labels = StreamFile.Rows.File labels } ]
-                        Prototypes = [ $"text:{dataSet}", { Classes = name; Vectors = { Modality = Modality.named "text"; File = file } } ]
-                        Vectors = (labels, [| for s in samples do for key in s.Keys -> number[key.Class] |]) :: part.Vectors
+                        Prototypes =
+                            [ $"text:{dataSet}",
+                              { Classes = name
+                                Vectors = { Modality = Modality.named "text"; File = file } } ]
+                        Vectors =
+                            (labels,
+                             [| for s in samples do
+                                    for key in s.Keys -> number[key.Class] |])
+                            :: part.Vectors
                         Matrices =
                             { File = file
                               Type = used[0].Type
@@ -244,15 +269,31 @@ module Published =
                               Read = readBlocks path used 1 [ 0 ]
                               Targets = [ { Matrix = file; Place = id } ] }
                             :: part.Feeds
-                        Notes = if idle > 0 then part.Notes @ [ $"{idle} classes of '{path}' have no sample and are left out" ] else part.Notes })
+                        Notes =
+                            if idle > 0 then
+                                part.Notes @ [ $"{idle} classes of '{path}' have no sample and are left out" ]
+                            else
+                                part.Notes })
             else
                 Error
                     [ for c, s, i in List.truncate 10 missing do
-                          Fault.Unreadable(path, $"it has no text feature of class '{c}' (row {i} of '{s.Path}', key '{s.Entries[i].Key}')")
+                          Fault.Unreadable(
+                              path,
+                              $"it has no text feature of class '{c}' (row {i} of '{s.Path}', key '{s.Entries[i].Key}')"
+                          )
                       if missing.Length > 10 then
                           Fault.Unreadable(path, $"{missing.Length - 10} more classes have no text feature") ])
 
-    let private dataSet (share: float) (seed: Seed) (used: string list) (classPath: string option) name modalities (trainPath: string) (testPath: string) =
+    let private dataSet
+        (share: float)
+        (seed: Seed)
+        (used: string list)
+        (classPath: string option)
+        name
+        modalities
+        (trainPath: string)
+        (testPath: string)
+        =
         validated {
             let! train = readSamples modalities trainPath
             and! test = readSamples modalities testPath
@@ -276,7 +317,9 @@ module Published =
                   Targets = [ for _, modality in wanted -> { Matrix = file modality; Place = (+) first } ] }
 
             let part =
-                { Banks = [ for _, modality in wanted -> $"{modality}:{name}", { Modality = Modality.named modality; File = file modality } ]
+                { Banks =
+                    [ for _, modality in wanted ->
+                          $"{modality}:{name}", { Modality = Modality.named modality; File = file modality } ]
                   Rows =
                     [ $"{name}:train", StreamFile.Rows.File(rows "train")
                       $"{name}:validation", StreamFile.Rows.File(rows "validation")
@@ -317,12 +360,23 @@ module Published =
         |> List.groupBy (fun (_, (name, _, _, _)) -> name)
         |> List.map (fun (name, steps) ->
             let classified = steps |> List.exists (fun (_, (_, _, _, items)) -> items.IsSome)
-            name, [ "train"; "test"; if classified then "class" ])
+
+            name,
+            [ "train"
+              "test"
+              if classified then
+                  "class" ])
 
     /// The paper's stream from a folder of feature files: the steps by number (all when `None`), a share of each data set's
     /// training rows held back for validation, drawn by the seed. Test rows are the test files', whole. Faults: data sets that are
     /// not there, with the steps that can be run without them; files, keys, rows.
-    let draft (backbone: string) (share: float) (seed: int) (numbers: int list option) (folder: string) : Result<Draft, Fault list> =
+    let draft
+        (backbone: string)
+        (share: float)
+        (seed: int)
+        (numbers: int list option)
+        (folder: string)
+        : Result<Draft, Fault list> =
         let found = locate folder backbone
         let twice = found |> List.countBy fst |> List.filter (fun (_, n) -> n > 1)
         let files = Map.ofList found

@@ -133,17 +133,18 @@ module StreamWriter =
 
     /// A matrix file, made with its full length, whose rows are written in any order.
     type private Open =
-        { Matrix: Matrix
-          Handle: SafeFileHandle
-          /// Of the first number.
-          Offset: int64
-          RowBytes: int64 }
+        {
+            Matrix: Matrix
+            Handle: SafeFileHandle
+            /// Of the first number.
+            Offset: int64
+            RowBytes: int64
+        }
 
     let private create (folder: string) (matrix: Matrix) : Open =
         let path = Path.Combine(folder, matrix.File)
         Directory.CreateDirectory(Path.GetDirectoryName path |> string) |> ignore
-        let descr = Npy.types |> List.find (snd >> (=) matrix.Type) |> fst
-        let head = Npy.preamble descr [| matrix.Rows; matrix.Columns |]
+        let head = Npy.preamble matrix.Type [| matrix.Rows; matrix.Columns |]
         let rowBytes = matrix.Columns * int64 (matrix.Type.ElementSize())
         let handle = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write)
         RandomAccess.Write(handle, ReadOnlySpan head, 0L)
@@ -166,7 +167,7 @@ module StreamWriter =
                 stop <- stop + 1
 
             if places[start] >= 0L then
-                use rows = block.narrow(0L, int64 start, int64 (stop - start)).contiguous ()
+                use rows = block.narrow(0L, int64 start, int64 (stop - start)).contiguous()
                 let bytes: ReadOnlySpan<byte> = Span.op_Implicit rows.bytes
                 RandomAccess.Write(file.Handle, bytes, file.Offset + places[start] * file.RowBytes)
 
@@ -178,7 +179,15 @@ module StreamWriter =
         | name -> $"{row} ('{name}')"
 
     /// One block of one target, checked, scaled if wanted, written.
-    let private pass (treatment: Treatment) (feed: Feed) (zeros: ResizeArray<int64>) (file: Open) place first (block: torch.Tensor) =
+    let private pass
+        (treatment: Treatment)
+        (feed: Feed)
+        (zeros: ResizeArray<int64>)
+        (file: Open)
+        place
+        first
+        (block: torch.Tensor)
+        =
         use scope = torch.NewDisposeScope()
 
         match Tensors.nonFiniteRow block with
@@ -187,7 +196,7 @@ module StreamWriter =
             let where = if name = "" then $"'{feed.File}'" else $"'{feed.File}' ('{name}')"
             Check.fail (Fault.NonFinite(where, first + row))
         | None ->
-            let empty = block.ne(0.0.ToScalar()).any(1).logical_not ()
+            let empty = block.ne(0.0.ToScalar()).any(1).logical_not()
 
             for row in empty.nonzero().reshape(-1L).data<int64>().ToArray() do
                 if place (first + row) >= 0L then
@@ -196,7 +205,7 @@ module StreamWriter =
             let scaled =
                 if treatment.Normalise then
                     let wide = block.``to`` torch.float64
-                    (wide / wide.norm(1, true).clamp_min (Double.Epsilon.ToScalar())).``to`` block.dtype
+                    (wide / wide.norm(1, true).clamp_min(Double.Epsilon.ToScalar())).``to`` block.dtype
                 else
                     block
 
@@ -229,8 +238,7 @@ module StreamWriter =
 
     /// What a folder is filled with, before it takes its name.
     let private build (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
-        let files =
-            Dictionary<string, Open>()
+        let files = Dictionary<string, Open>()
 
         try
             for matrix in draft.Matrices do
@@ -253,7 +261,12 @@ module StreamWriter =
         |> Result.map (fun notes ->
             let scale = if treatment.Normalise then "Rows scaled to length 1." else "Rows as stored."
             let description = String.Join(" ", draft.Stream.Description :: scale :: [ for note in notes -> $"{note}." ]).Trim()
-            File.WriteAllText(Path.Combine(folder, StreamFolder.DefaultFile), json { draft.Stream with Description = description })
+
+            File.WriteAllText(
+                Path.Combine(folder, StreamFolder.DefaultFile),
+                json { draft.Stream with Description = description }
+            )
+
             notes)
 
     /// The same folder or one within the other.

@@ -33,7 +33,7 @@ module Contrastive =
             if c.Symmetric then (rows + s.logsumexp(0L).mean() - matched) * 0.5.ToScalar() else rows)
 
     /// Through the normalisation of rows: ∂L/∂Y from ∂L/∂Ŷ, Ŷ = Y/‖Y‖: (g − Ŷ⟨Ŷ, g⟩)/‖Y‖.
-    let private throughNorm (scoring: Scoring) (y: torch.Tensor) (unit: torch.Tensor) (g: torch.Tensor) =
+    let internal throughNorm (scoring: Scoring) (y: torch.Tensor) (unit: torch.Tensor) (g: torch.Tensor) =
         match scoring with
         | Scoring.Raw -> g
         | Scoring.Cosine -> (g - unit * (g * unit).sum(1L, true)) / Alignment.lengths y

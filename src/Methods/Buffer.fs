@@ -31,6 +31,8 @@ module Buffer =
           Pair = pair
           Parts = Map([ "a", a; "b", b ] @ beside) }
 
+    let private tensors (groups: Group list) : torch.Tensor seq = groups |> Seq.collect _.Parts.Values
+
     /// Some of a group's items, by row number (int64).
     let rows (rows: torch.Tensor) (g: Group) : Group =
         { g with
@@ -71,7 +73,7 @@ module Buffer =
 
     /// Offers a batch, item by item, to a reservoir of so many items: item number s (1 for the first ever) enters with probability
     /// min(1, capacity/s) and takes the place of one that is drawn from all (Vitter's algorithm R), so that at any time every item offered
-    /// is as likely to be there.
+    /// is as likely to be there. Groups are ordered by step.
     let offer (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
         let random = System.Random(int (seed.Value &&& 0x7FFFFFFFUL))
         let incoming = buffer.Groups.Length
@@ -97,33 +99,44 @@ module Buffer =
                    if item.Group = place then
                        item.Row |]
 
-        let left =
-            [ for place, g in List.indexed buffer.Groups do
-                  match chosen place with
-                  | [||] -> ()
-                  | few when few.LongLength = g.Count -> g
-                  | few -> rows (torch.tensor few) g ]
+        let groups () =
+            let left =
+                [ for place, g in List.indexed buffer.Groups do
+                      match chosen place with
+                      | [||] -> ()
+                      | few when few.LongLength = g.Count -> g
+                      | few -> rows (torch.tensor few) g ]
 
-        let joined =
             match chosen incoming with
             | [||] -> left
             | few ->
                 let added = rows (torch.tensor few) batch
+                let own, others = left |> List.partition (fun g -> g.Step = batch.Step && g.Pair = batch.Pair)
 
-                match left |> List.tryFind (fun g -> g.Step = batch.Step && g.Pair = batch.Pair) with
-                | None -> left @ [ added ]
-                | Some own ->
-                    let both = Map.map (fun name (t: torch.Tensor) -> torch.cat ([| t; added.Parts[name] |], 0L)) own.Parts
-                    [ for g in left -> if g.Step = batch.Step then { g with Parts = both } else g ]
+                let join (g: Group) =
+                    { g with
+                        Parts = g.Parts |> Map.map (fun name t -> torch.cat ([| t; added.Parts[name] |], 0L)) }
 
-        { Seen = buffer.Seen + batch.Count; Groups = joined }
+                (own |> List.tryHead |> Option.map join |> Option.defaultValue added) :: others
+                |> List.sortBy (fun g -> g.Step, g.Pair)
 
-    /// The buffer with so many items of a step that has ended, drawn from all of them.
+        { Seen = buffer.Seen + batch.Count
+          Groups = Tensors.scopedWith tensors groups }
+
+    /// The buffer with so many items of a step that has ended, drawn from all of them, in tensors of its own.
     let keep (perStep: int64) (seed: Seed) (step: Group) (buffer: Buffer) : Buffer =
-        { Seen = buffer.Seen + step.Count
-          Groups = buffer.Groups @ [ sample seed perStep step ] }
+        let kept =
+            Tensors.scopedWith _.Parts.Values (fun () ->
+                let kept = sample seed perStep step
 
-    /// The same for a buffer of so many items in all, an equal part for each step: those before give up some of theirs, drawn.
+                { kept with
+                    Parts = kept.Parts |> Map.map (fun _ t -> t.alias ()) })
+
+        { Seen = buffer.Seen + step.Count
+          Groups = buffer.Groups @ [ kept ] }
+
+    /// The same for a buffer of so many items in all, an equal part for each step: those before give up some of theirs, drawn. More steps
+    /// than items leave the last ones without.
     let share (capacity: int64) (seed: Seed) (step: Group) (buffer: Buffer) : Buffer =
         let each = max 1L (capacity / int64 (buffer.Groups.Length + 1))
 
@@ -131,7 +144,10 @@ module Buffer =
             { buffer with
                 Groups = [ for g in buffer.Groups -> sample (Seed.split $"step {g.Step}" seed) each g ] }
 
-        keep each (Seed.split "new" seed) step fewer
+        if int64 buffer.Groups.Length >= capacity then
+            { fewer with Seen = buffer.Seen + step.Count }
+        else
+            keep each (Seed.split "new" seed) step fewer
 
     let private prefix = "buffer/"
 
@@ -152,7 +168,9 @@ module Buffer =
 
         { Seen =
             match Map.tryFind "offered" memory with
-            | Some n -> n.cpu().item<int64>()
+            | Some n ->
+                use onCpu = n.cpu ()
+                onCpu.item<int64>()
             | None -> 0L
           Groups = groups }
 

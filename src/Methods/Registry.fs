@@ -1,21 +1,26 @@
 namespace Cmcl
 
-/// Every method by name. A new one is one file and one line here.
+/// Every method by name: bounds, the paper's rivals in its order, null spaces and what is left of them, DNS. A new one is one file and one line here.
 [<RequireQualifiedAccess>]
 module Registry =
     let methods: Method list =
         [ Plain.zeroShot
-          Plain.vanilla
           Plain.individual
           Plain.joint
+          Plain.vanilla
+          Gem.gem
+          Der.der
+          Der.derpp
+          Ewc.ewc
+          Co2l.co2l
+          CFlat.cFlat
+          Cila.cila
+          Dns.nsp
+          Reference.reference
+          Dns.eigenbasisOnly
           Dns.dns
           Dns.soft
-          Dns.trust
-          Dns.eigenbasisOnly
-          Dns.nsp
-          Ewc.ewc
-          CFlat.cFlat
-          Reference.reference ]
+          Dns.trust ]
 
     /// Those that a method which changes how another trains can be put around.
     let hosts: Method list = methods |> List.filter (fun m -> m.Around.IsNone && m.Curriculum <> Curriculum.Never)

@@ -8,7 +8,7 @@ open Giraffe.ViewEngine
 module internal ReportFigures =
     /// The method to show first and the one to show beside it.
     let private contrast (methods: string list) : string list =
-        let trained = methods |> List.filter (fun m -> not (Theme.isReference m))
+        let trained = methods |> List.filter (fun m -> not (Label.isReference m))
         let preferred = [ "vanilla"; "dns" ] |> List.filter (fun m -> List.contains m trained)
         preferred @ trained @ methods |> List.distinct |> List.truncate 2
 
@@ -56,7 +56,7 @@ module internal ReportFigures =
         | _ -> string step
 
     /// The rows of the methods that go on from step to step.
-    let private kept (run: ReportedRun) : Row list = run.Rows |> List.filter (fun r -> not (Theme.startsAgain r.Method))
+    let private kept (run: ReportedRun) : Row list = run.Rows |> List.filter (fun r -> not (Label.startsAgain r.Method))
 
     let forgetting (run: ReportedRun) : Section =
         let recall = kept run |> List.filter (fun r -> r.Metric = "r10")

@@ -30,7 +30,7 @@ module internal ReportText =
     let heading (text: string) (explanation: string) = [ h2 [] [ str text ]; p [ _class "note" ] [ str explanation ] ]
 
     /// A method's colour; hollow where a second method has the same and its lines are dashed.
-    let private chip (styles: Map<string, MethodStyle>) (method: string) =
+    let chip (styles: Map<string, MethodStyle>) (method: string) =
         let style = styles[method]
 
         span
@@ -96,15 +96,16 @@ module internal ReportText =
             match column.Better with
             | Better.Higher -> "↑"
             | Better.Lower -> "↓"
+            | Better.Neither -> ""
 
         let row method =
-            (if Theme.isReference method then "reference" else ""),
+            (if Label.isReference method then "reference" else ""),
             [ [ chip run.Styles method; str method ]
               for column in columns do
                   cell column method
               [ str (string seeds[method]) ] ]
 
-        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition Theme.isReference
+        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition Label.isReference
 
         [ yield!
               heading

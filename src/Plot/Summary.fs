@@ -3,12 +3,6 @@ namespace Cmcl
 open System
 open System.Globalization
 
-/// Which way a figure is better.
-[<RequireQualifiedAccess>]
-type Better =
-    | Higher
-    | Lower
-
 /// One column of the summary table.
 type SummaryColumn =
     {
@@ -82,7 +76,7 @@ module Summary =
 
     /// A figure at the end of the stream. Of a method that starts again at every step, only what it learned counts.
     let private final (metric: string) (rows: Row list) : float option =
-        let counts (r: Row) = metric.StartsWith("learned_", StringComparison.Ordinal) || not (Theme.startsAgain r.Method)
+        let counts (r: Row) = metric.StartsWith("learned_", StringComparison.Ordinal) || not (Label.startsAgain r.Method)
 
         rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final" && counts r) |> Option.map _.Value
 
@@ -93,24 +87,21 @@ module Summary =
         some (rows |> List.filter (fun r -> r.Metric = "bytes_state")) (fun own -> (List.maxBy _.Value own).Value)
 
     let private best (better: Better) (show: Spread -> string) (spreads: Map<string, Spread>) : Set<string> =
-        let competing = spreads |> Map.filter (fun method _ -> not (Theme.isReference method))
+        let competing = spreads |> Map.filter (fun method _ -> not (Label.isReference method))
 
         if competing.Count < 2 then
             Set.empty
         else
             let meanOnly spread = show { spread with Sd = None }
-            let all = competing |> Map.toList |> List.map snd
 
             let winner =
-                match better with
-                | Better.Higher -> all |> List.maxBy _.Mean
-                | Better.Lower -> all |> List.minBy _.Mean
+                competing
+                |> Map.toList
+                |> List.map (fun (_, spread) -> spread.Mean)
+                |> Better.best better
+                |> Option.map (fun mean -> meanOnly { Mean = mean; Sd = None; Count = 1 })
 
-            competing
-            |> Map.filter (fun _ spread -> meanOnly spread = meanOnly winner)
-            |> Map.toList
-            |> List.map fst
-            |> Set.ofList
+            competing |> Map.filter (fun _ spread -> Some(meanOnly spread) = winner) |> Map.toList |> List.map fst |> Set.ofList
 
     /// The columns that have any value, in the order of the table.
     let columns (rows: Row list) : SummaryColumn list =
@@ -153,7 +144,7 @@ module Summary =
         let pick family =
             Charts.methods rows
             |> List.filter (fun m ->
-                (Theme.family m = family || m.StartsWith(family + "-", StringComparison.Ordinal)) && transfer.ContainsKey m)
+                (Label.family m = family || m.StartsWith(family + "-", StringComparison.Ordinal)) && transfer.ContainsKey m)
             |> List.sortBy (fun m -> if m = family then 0 else 1)
             |> List.tryHead
 

@@ -18,15 +18,6 @@ type MethodStyle =
 /// colour-blind readers; symbols and dashes tell apart what is left.
 [<RequireQualifiedAccess>]
 module Theme =
-    /// The name of the method behind a label: `vanilla` of `vanilla[lr=1e-3]`.
-    let family (label: string) : string = label.Split('[')[0]
-
-    /// Is it shown for comparison only? `zero-shot` never trains, `joint` and `individual` are not continual.
-    let isReference (label: string) : bool = List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
-
-    /// Does it start again at every step, so that only what it learned is to be read, and not what it kept?
-    let startsAgain (label: string) : bool = family label = "individual"
-
     let private blue, vermilion = "#0072B2", "#D55E00"
     let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
 
@@ -58,7 +49,7 @@ module Theme =
             | "vanilla" -> Some(style vermilion 0)
             | _ -> None
 
-        let references, rest = labels |> List.distinct |> List.partition isReference
+        let references, rest = labels |> List.distinct |> List.partition Label.isReference
         let pinned, free = rest |> List.partition (fixedStyle >> Option.isSome)
 
         Map.ofList

@@ -3,16 +3,20 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const plots = [...document.querySelectorAll(".plot")];
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const narrow = matchMedia("(max-width: 640px)");
   const hidden = new Set();
 
   function draw(plot) {
-    const figure = structuredClone(figures[plot.dataset.figure]);
+    const id = plot.dataset.figure;
+    const figure = structuredClone((narrow.matches && figures[id + "-narrow"]) || figures[id]);
     figure.layout.font.color = dark.matches ? "#b4bcc8" : "#4b5563";
     figure.layout.showlegend = plot.dataset.legend === "own";
     if (plot.closest(".small"))
       for (const axis of [figure.layout.xaxis, figure.layout.yaxis]) axis.title.text = "";
     for (const trace of figure.data)
       if (hidden.has(trace.meta) && trace.type !== "heatmap") trace.visible = false;
+    for (const note of figure.layout.annotations ?? [])
+      if (hidden.has(note.name)) note.visible = false;
     Plotly.react(plot, figure.data, figure.layout,
       { responsive: true, displaylogo: false, displayModeBar: false });
   }
@@ -35,5 +39,6 @@
     });
 
   dark.addEventListener("change", drawAll);
+  narrow.addEventListener("change", drawAll);
   drawAll();
 })();

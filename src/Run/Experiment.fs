@@ -62,8 +62,12 @@ module Experiment =
     /// `claim` for what a run writes.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> = claim ours force folder
 
+    /// The folder of a results folder that `--save-weights` fills for a method and a seed; in it `step-01` and so on.
+    let weightsFolder (results: string) (label: string) (seed: int) : string =
+        Path.Combine(results, "weights", folderName label, $"seed-{seed}")
+
     let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
-        let folder = Path.Combine(request.Out, "weights", folderName plan.Label, $"seed-{seed}", $"step-{step.Index:D2}")
+        let folder = Path.Combine(weightsFolder request.Out plan.Label seed, $"step-{step.Index:D2}")
 
         Directory.CreateDirectory folder |> ignore
 

@@ -78,11 +78,7 @@ module Plan =
         preset.Methods |> Map.tryFind method |> Option.defaultValue Map.empty |> Map.toList
 
     /// The method that is meant; one that changes how another trains, around its host, whose name comes with it.
-    let private meant
-        (preset: Preset)
-        (given: (string * string) list)
-        (w: Written)
-        : Result<Method * string option, Fault list> =
+    let private meant (preset: Preset) (given: (string * string) list) (w: Written) : Result<Method * string option, Fault list> =
         Registry.find w.Name
         |> Result.bind (fun m ->
             match m.Around with

@@ -55,7 +55,7 @@ module Record =
     let private whole (n: int) : JsonNode | null = JsonValue.Create n
     let private list (items: (JsonNode | null) list) : JsonNode | null = JsonArray(Array.ofList items)
 
-    let private machine (jobs: int) =
+    let internal machine (jobs: int) : JsonNode | null =
         node
             [ "os", text RuntimeInformation.OSDescription
               "cores", whole Environment.ProcessorCount

@@ -1,25 +1,8 @@
 namespace Cmcl
 
 open System
-open System.Globalization
 open System.IO
 open System.Text
-
-/// One figure of a run, a line of `results.csv`.
-type Row =
-    {
-        Stream: string
-        /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
-        Method: string
-        Seed: int
-        /// After which step: `0` (before training) … `T`, or `final`.
-        Step: string
-        /// Whose data: the number of the step that trains it, or `all`.
-        Task: string
-        /// Such as `r10`, `acc`, `deviation_rel`; rates are fractions.
-        Metric: string
-        Value: float
-    }
 
 /// The mean training loss of one epoch, a line of `losses.csv`.
 type LossRow =
@@ -70,31 +53,13 @@ type MonitorRow =
 /// same, and the aggregates over them.
 [<RequireQualifiedAccess>]
 module Results =
-    let private invariant = CultureInfo.InvariantCulture
-
-    /// Writes a text file (UTF-8) so that readers see the old one or the whole new one, never a part: into a temporary file
-    /// beside it, which then takes its name. Makes the folder if there is none. Fault: `Unwritable`.
+    /// Writes a text file (UTF-8) whole, as `Files.writeWhole` does; makes the folder if there is none.
     let writeWhole (path: string) (write: TextWriter -> unit) : Result<unit, Fault list> =
-        let full = Path.GetFullPath path
-        let folder = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
-        let beside = Path.Combine(folder, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
-
-        try
-            try
-                Directory.CreateDirectory folder |> ignore
-
-                do
-                    use file = new StreamWriter(beside, false, UTF8Encoding false, NewLine = "\n")
-                    write file
-
-                File.Move(beside, full, overwrite = true)
-                Ok()
-            with
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
-        finally
-            if File.Exists beside then
-                File.Delete beside
+        Files.makeFolderOf path
+        |> Result.bind (fun () ->
+            Files.writeWhole path (fun stream ->
+                use text = new StreamWriter(stream, UTF8Encoding false, NewLine = "\n")
+                write text))
 
     let private resultsHeader = [ "stream"; "method"; "seed"; "step"; "task"; "metric"; "value" ]
 
@@ -200,69 +165,28 @@ module Results =
               Relative = Csv.real "relative" f[6] })
 
     /// The number of a step or task as a row writes it; None for `final` and `all`.
-    let index (text: string) : int option =
-        match Int32.TryParse(text, NumberStyles.None, invariant) with
-        | true, i -> Some i
-        | _ -> None
-
-    /// The result matrix of a metric from the rows of one method and one seed: a column for every task that has the metric,
-    /// trained by the step of its own number; its last row is the last step that was measured. None without such rows.
-    let private matrixOf (metric: string) (rows: Row list) : ResultMatrix option =
-        let entries =
-            rows
-            |> List.filter (fun r -> r.Metric = metric)
-            |> List.choose (fun r ->
-                match index r.Step, index r.Task with
-                | Some step, Some task -> Some((step, task), r.Value)
-                | _ -> None)
-
-        if entries.IsEmpty then
-            None
-        else
-            let values = Map.ofList entries
-            let last = entries |> List.map (fst >> fst) |> List.max
-
-            entries
-            |> List.map (fst >> snd)
-            |> List.distinct
-            |> List.sort
-            |> List.map (fun task ->
-                { Task = string task
-                  LearnedAt = task
-                  Values = Array.init (last + 1) (fun step -> Map.tryFind (step, task) values) })
-            |> Transfer.matrix last
-            |> Result.toOption
+    let index (text: string) : int option = Row.index text
 
     /// The result matrix of one method, seed and metric; None if there are no such rows.
     /// Example: `Results.matrix "dns" 0 "r10" [] |> Option.bind Transfer.bwt`.
     let matrix (method: string) (seed: int) (metric: string) (rows: Row list) : ResultMatrix option =
-        rows |> List.filter (fun r -> r.Method = method && r.Seed = seed) |> matrixOf metric
+        rows |> List.filter (fun r -> r.Method = method && r.Seed = seed) |> Row.matrix metric
 
-    /// After the last step, the mean of a deviation over the tasks learned before it.
-    let private lastDeviation (metric: string) (rows: Row list) : float option =
-        match rows |> List.filter (fun r -> r.Metric = metric && (index r.Step).IsSome) with
-        | [] -> None
-        | deviations ->
-            let last = deviations |> List.choose (fun r -> index r.Step) |> List.max
-
-            deviations |> List.filter (fun r -> r.Step = string last) |> List.averageBy _.Value |> Some
-
-    let private figures: (string * (Row list -> float option)) list =
-        let of' (aggregate: ResultMatrix -> Average option) metric rows =
-            matrixOf metric rows |> Option.bind aggregate |> Option.map _.Value
-
-        [ "acc", of' Transfer.final "acc"
-          "bwt_acc", of' Transfer.bwt "acc"
-          "r1", of' Transfer.final "r1"
-          "r5", of' Transfer.final "r5"
-          "r10", of' Transfer.final "r10"
-          "bwt_r10", of' Transfer.bwt "r10"
-          "deviation_rel", lastDeviation "deviation_rel"
-          "deviation_test_rel", lastDeviation "deviation_test_rel"
-          "monitor_rel", lastDeviation "monitor_rel"
-          "bound_rel", lastDeviation "bound_rel"
-          "learned_acc", of' Transfer.learned "acc"
-          "learned_r10", of' Transfer.learned "r10" ]
+    /// The metrics that have `final` rows; the others of the registry follow from the rows per step.
+    let private finals =
+        [ "acc"
+          "bwt_acc"
+          "r1"
+          "r5"
+          "r10"
+          "bwt_r10"
+          "deviation_rel"
+          "deviation_test_rel"
+          "monitor_rel"
+          "bound_rel"
+          "learned_acc"
+          "learned_r10" ]
+        |> List.map (Metric.find >> Check.get)
 
     /// The `final`/`all` rows of every stream, method and seed, from their rows per step. A figure that does not exist has
     /// no row: backward transfer of a method that was measured before and after only, deviation of one that never trained.
@@ -270,14 +194,14 @@ module Results =
         rows
         |> List.groupBy (fun r -> r.Stream, r.Method, r.Seed)
         |> List.collect (fun ((stream, method, seed), own) ->
-            [ for metric, figure in figures do
-                  match figure own with
+            [ for metric in finals do
+                  match metric.Of own with
                   | Some value ->
                       { Stream = stream
                         Method = method
                         Seed = seed
                         Step = "final"
                         Task = "all"
-                        Metric = metric
+                        Metric = metric.Name
                         Value = value }
                   | None -> () ])

@@ -1,0 +1,248 @@
+/// What `cmcl tune` does. A result is an exit code: 0, 1 if a trial has no result or a method no choice, 2 for a user's mistake,
+/// 130 when stopped.
+module Cmcl.Cli.TuneCommand
+
+open System
+open System.Globalization
+open System.IO
+open Argu
+open Spectre.Console
+open Cmcl
+open Cmcl.Cli.Arguments
+open Cmcl.Cli.Commands
+
+/// What there is to try.
+type private Search =
+    { Sweep: Sweep
+      Cells: SweepCell list
+      Grids: (string * Grid) list
+      Trials: Trial list
+      Within: float }
+
+let private gridOf (given: Grid option) (method: string) : Result<string * Grid, Fault list> =
+    let name = Tuning.name method
+
+    Registry.find name
+    |> Result.bind (fun m ->
+        match m.Curriculum, given, List.tryFind (fst >> (=) name) Grid.declared with
+        | Curriculum.Never, _, _ ->
+            Error [ Fault.Contradiction($"{name} does not train", "there is nothing to choose; leave it out") ]
+        | _, Some grid, _ -> Ok(method, grid)
+        | _, None, Some(_, grid) -> Ok(method, grid)
+        | _, None, None -> Error [ Fault.Contradiction($"no grid is declared for {name}", "say with --grid what to try") ])
+
+let private once (methods: string list) : Fault list =
+    [ for name, times in methods |> List.countBy Tuning.name do
+          if times > 1 then
+              Fault.Contradiction($"'{name}' is named twice", "a preset has one choice for a method; name it once") ]
+
+let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Fault list> =
+    let methods = arguments.GetResult TuneArgument.Method |> Plan.split
+    let source = arguments.GetResult(TuneArgument.Stream, "emoji")
+    let threads = arguments.TryGetResult TuneArgument.Threads
+    let most = arguments.GetResult(TuneArgument.Trials, 12)
+    let within = arguments.GetResult(TuneArgument.Within, "0.5")
+
+    validated {
+        let! seeds = arguments.GetResult(TuneArgument.Seeds, "0") |> parseSeeds
+        and! device = arguments.GetResult(TuneArgument.Device, "cpu") |> parseDevice
+        and! stream = Catalogue.find source
+
+        and! grids =
+            match arguments.TryGetResult TuneArgument.Grid with
+            | Some text -> Grid.parse text |> Result.bind (fun g -> methods |> List.map (gridOf (Some g)) |> Check.all)
+            | None -> methods |> List.map (gridOf None) |> Check.all
+
+        and! points =
+            match Double.TryParse(within, NumberStyles.Float, CultureInfo.InvariantCulture) with
+            | true, x when x >= 0.0 && Double.IsFinite x -> Ok x
+            | _ -> Error [ Fault.BadValue("--within", "points of recall, a number ≥ 0", within) ]
+
+        and! () =
+            match once methods with
+            | [] when methods.IsEmpty -> Error [ Fault.BadValue("--method", "at least one method (cmcl methods lists them)", "") ]
+            | [] -> Ok()
+            | faults -> Error faults
+
+        and! () = if most < 1 then Error [ Fault.BadValue("--trials", "a whole number ≥ 1", string most) ] else Ok()
+
+        and! () =
+            checkGiven arguments (arguments.TryGetResult TuneArgument.Out) threads (arguments.TryGetResult TuneArgument.Jobs) None
+
+        return seeds, device, stream, grids, points
+    }
+    |> Result.bind (fun (seeds, device, stream, grids, points) ->
+        let trials = grids |> List.collect (fun (method, grid) -> Tuning.trials most method grid)
+
+        let streams =
+            [ { Source = source
+                Stream = stream
+                Threads = threadsFor stream threads } ]
+
+        let sweep =
+            { Streams = streams
+              Methods = [ for t in trials -> t.Written ]
+              Given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+              Seeds = seeds
+              Orders = 1
+              Split = Split.Validation
+              Device = device
+              Jobs = SweepCommand.jobs (arguments.TryGetResult TuneArgument.Jobs) device streams
+              Out = arguments.GetResult(TuneArgument.Out, Path.Combine("results", "tune", stream.Name)) }
+
+        Sweep.cells sweep
+        |> Result.map (fun cells ->
+            { Sweep = sweep
+              Cells = cells
+              Grids = grids
+              Trials = trials
+              Within = points }))
+
+/// Each trial with the figures that its cells left.
+let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
+    let states = Sweep.states search.Sweep search.Cells
+    let why = Map.ofList broken
+
+    [ for trial in search.Trials ->
+          let own = states |> List.filter (fun (c, _) -> c.Errand.Method = trial.Written)
+
+          let result (c: SweepCell, record: CellRecord option) =
+              match record with
+              | Some { Result = Ok rows } -> Ok(Map [ for r in Results.aggregates rows -> r.Metric, r.Value ])
+              | Some { Result = Error message } -> Error message
+              | None -> Error(why |> Map.tryFind c.Cell |> Option.defaultValue "not run")
+
+          { Trial = trial
+            Seeds = [ for c, record in own -> c.Cell.Seed, result (c, record) ]
+            Seconds =
+              Map
+                  [ for c, record in own do
+                        match record with
+                        | Some r -> c.Cell.Seed, r.Seconds
+                        | None -> () ] } ]
+
+/// A method with the trial that the rule chooses, its figures, and the options at the edge of their grid.
+type private Choice =
+    { Trial: Trial
+      Recall: float
+      Deviation: float option
+      Edges: string list }
+
+let private choose (search: Search) (all: Tried list) : (string * Choice option) list =
+    [ for method, grid in search.Grids ->
+          let own = all |> List.filter (fun t -> t.Trial.Method = method)
+          let judged = own |> List.map Tuning.judge
+
+          method,
+          Tuning.choose search.Within judged
+          |> Option.map (fun place ->
+              let recall, deviation = judged[place].Value
+
+              { Trial = own[place].Trial
+                Recall = recall
+                Deviation = deviation
+                Edges = Grid.edges grid own[place].Trial.Options }) ]
+
+let private table (search: Search) (all: Tried list) (choices: (string * Choice option) list) : Table =
+    let table = Table(Border = TableBorder.Simple, Expand = false)
+    table.AddColumn(TableColumn("method").NoWrap()) |> ignore
+    table.AddColumn(TableColumn "chosen") |> ignore
+
+    for title in [ "R@10 %"; "deviation"; "trials"; "failed" ] do
+        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
+
+    for method, choice in choices do
+        let own = all |> List.filter (fun t -> t.Trial.Method = method)
+        let failed = own |> List.filter (Tuning.judge >> Option.isNone)
+        let counts = [ string own.Length; string failed.Length ]
+
+        let cells =
+            match choice with
+            | None -> [ "none: no trial has figures"; "–"; "–" ]
+            | Some c ->
+                [ String.Join(" ", [ for name, value in c.Trial.Options -> $"{name}={value}" ])
+                  (100.0 * c.Recall).ToString("F2", CultureInfo.InvariantCulture)
+                  (match c.Deviation with
+                   | Some d -> d.ToString("G3", CultureInfo.InvariantCulture)
+                   | None -> "–") ]
+
+        table.AddRow([| for text in method :: cells @ counts -> Markup.Escape text |]) |> ignore
+
+    table
+
+let private finish (quiet: bool) (command: string) (search: Search) (broken: (Cell * string) list) : int =
+    let all = tried search broken
+    let choices = choose search all
+    let chosen = choices |> List.choose snd
+
+    let origin: Tuning.Origin =
+        { Command = command
+          Stream = search.Sweep.Streams.Head.Stream
+          Seeds = search.Sweep.Seeds
+          Within = search.Within
+          Tried =
+            [ for method, grid in search.Grids ->
+                  Tuning.name method,
+                  (Grid.trials grid).Length,
+                  (search.Trials |> List.filter (fun t -> t.Method = method)).Length ]
+          Created = DateTimeOffset.Now }
+
+    let written =
+        [ Tuning.write search.Sweep.Out (Map [ for c in chosen -> c.Trial.Method, (c.Trial.Number, c.Edges) ]) all
+          Tuning.writePreset search.Sweep.Out origin [ for c in chosen -> c.Trial ] ]
+        |> Check.all
+
+    match written with
+    | Error faults -> refuse faults
+    | Ok _ ->
+        for cell, message in broken do
+            eprintfn
+                "cmcl: %s (seed %d) has no result: %s. The same command tries again."
+                cell.Method
+                cell.Seed
+                (message.TrimEnd '.')
+
+        if not quiet then
+            if Console.IsOutputRedirected then
+                AnsiConsole.Profile.Width <- 120
+
+            AnsiConsole.Write(table search all choices)
+
+            for c in chosen do
+                if not c.Edges.IsEmpty then
+                    let edges = String.Join(" and ", c.Edges)
+                    printfn "%s: %s at the edge of the grid; better settings may lie beyond (--grid)." c.Trial.Method edges
+
+            for method, count, n in origin.Tried do
+                if n < count then
+                    printfn "%s: %d of %d trials, drawn from seed 0." method n count
+
+            let seeds = String.Join(", ", search.Sweep.Seeds)
+
+            printfn
+                "Validation rows, seeds %s. Every trial: %s. Preset: %s"
+                seeds
+                (Path.GetFullPath(Path.Combine(search.Sweep.Out, "trials.csv")))
+                (Path.GetFullPath(Path.Combine(search.Sweep.Out, "preset.json")))
+
+        if broken.IsEmpty && chosen.Length = choices.Length then 0 else 1
+
+let tune (command: string) (arguments: ParseResults<TuneArgument>) : int =
+    let quiet = arguments.Contains TuneArgument.Quiet
+
+    match
+        search arguments
+        |> Result.bind (fun search ->
+            Sweep.claim (arguments.Contains TuneArgument.Force) search.Sweep search.Cells
+            |> Result.map (fun claim -> search, claim))
+    with
+    | Error faults -> refuse faults
+    | Ok(search, claim) ->
+        use _ = claim
+        let swept = SweepCommand.run quiet search.Sweep search.Cells
+
+        if swept.Stopped then
+            eprintfn "cmcl: stopped; the same command goes on from here."
+            SweepCommand.Stopped
+        else
+            finish quiet command search swept.Broken

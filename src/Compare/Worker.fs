@@ -1,0 +1,209 @@
+namespace Cmcl
+
+open System
+open System.Collections.Concurrent
+open System.Collections.Generic
+open System.Diagnostics
+open System.Globalization
+open System.IO
+open System.Text.Json
+open System.Threading
+open TorchSharp
+
+/// A cell as the process that is to run it is told of it: one line of JSON.
+type Errand =
+    {
+        /// The stream as the user named it.
+        Source: string
+        /// The method as written.
+        Method: string
+        /// Options given for every method that takes them, each a name and a value.
+        Given: string list list
+        Seed: int
+        Order: int
+        Split: string
+        Device: string
+        Threads: int
+        /// Workers side by side, for the record.
+        Jobs: int
+        Out: string
+        /// What the cell's identity has to come to (`CellFile.hash`).
+        Hash: string
+    }
+
+/// How a cell ended.
+[<RequireQualifiedAccess>]
+type CellEnd =
+    /// Its file is written.
+    | Done of seconds: float
+    /// It diverged, and its file says so.
+    | Failed of message: string
+    /// It has no file: something went wrong that need not go wrong again.
+    | Broken of message: string
+
+/// What a worker tells of the cell that it runs.
+[<RequireQualifiedAccess>]
+type Answer =
+    /// In which step it is, and the share of its updates that are done.
+    | Within of step: string * share: float
+    | Ended of CellEnd
+
+/// What a worker reads and writes: a line each.
+[<RequireQualifiedAccess>]
+module Line =
+    let private fromLine<'a when 'a: not struct and 'a: not null> (line: string) : 'a option =
+        try
+            Option.ofObj (JsonSerializer.Deserialize<'a> line)
+        with :? JsonException ->
+            None
+
+    let ofErrand (errand: Errand) : string = JsonSerializer.Serialize errand
+
+    /// None for a line that is none.
+    let errand (line: string) : Errand option = fromLine line
+
+    /// A list of texts: what it is, and what it says.
+    let ofAnswer (answer: Answer) : string =
+        let number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
+
+        JsonSerializer.Serialize(
+            match answer with
+            | Answer.Within(step, share) -> [ "within"; number share; step ]
+            | Answer.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
+            | Answer.Ended(CellEnd.Failed message) -> [ "failed"; message ]
+            | Answer.Ended(CellEnd.Broken message) -> [ "broken"; message ]
+        )
+
+    /// None for a line that is none: a native library may have its own to say.
+    let answer (line: string) : Answer option =
+        let number (text: string) = Double.Parse(text, CultureInfo.InvariantCulture)
+
+        match fromLine<string list> line with
+        | Some [ "within"; share; step ] -> Some(Answer.Within(step, number share))
+        | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))
+        | Some [ "failed"; message ] -> Some(Answer.Ended(CellEnd.Failed message))
+        | Some [ "broken"; message ] -> Some(Answer.Ended(CellEnd.Broken message))
+        | _ -> None
+
+/// A process that runs cells for another and leaves their files.
+[<RequireQualifiedAccess>]
+module Worker =
+    /// The peak of this process's memory so far; on Linux since `restartPeak`.
+    let private peak () : int64 =
+        let status = "/proc/self/status"
+
+        let told = if File.Exists status then File.ReadLines status |> Seq.tryFind _.StartsWith("VmHWM:") else None
+
+        match told with
+        | Some line -> 1024L * int64 (line.Replace("VmHWM:", "").Replace("kB", "").Trim())
+        | None -> Process.GetCurrentProcess().PeakWorkingSet64
+
+    /// Lets the peak start at what is held now, where the system can.
+    let private restartPeak () : unit =
+        try
+            if OperatingSystem.IsLinux() then
+                File.WriteAllText("/proc/self/clear_refs", "5")
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException -> ()
+
+    let private split (name: string) : Split =
+        [ Split.Train; Split.Validation; Split.Test ] |> List.find (fun s -> string s = name)
+
+    let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
+
+    /// Runs one cell on the stream of its errand and writes its file.
+    let private run (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) : Result<CellEnd, Fault list> =
+        let stream = Order.apply e.Order stream
+        let given = [ for pair in e.Given -> pair[0], pair[1] ]
+
+        Plan.resolve stream.Preset given [ e.Method ]
+        |> Result.map List.exactlyOne
+        |> Result.bind (fun plan ->
+            let device = torch.device e.Device
+            let identity = CellFile.identity stream plan e.Seed (split e.Split) device.``type``
+
+            if CellFile.hash identity <> e.Hash then
+                Error
+                    [ Fault.Contradiction(
+                          $"the stream '{e.Source}' or this program has changed since the comparison began",
+                          "start the same command again"
+                      ) ]
+            else
+                torch.set_num_threads e.Threads
+                restartPeak ()
+
+                let within event =
+                    match event with
+                    | Event.Epoch(step, _, _, updates, total) ->
+                        tell (Answer.Within(step.Name, float updates / float (max 1L total)))
+                    | Event.Remark _ -> ()
+
+                let clock = Stopwatch.StartNew()
+                let outcome = Train.run stream device (split e.Split) e.Seed { Observer.silent with Tell = within } plan
+                let seconds = clock.Elapsed.TotalSeconds
+
+                let result =
+                    match outcome with
+                    | Ok outcome -> Ok(Experiment.rows stream plan e.Seed outcome)
+                    | Error faults -> Error(sentences faults)
+
+                CellFile.write
+                    e.Out
+                    identity
+                    { Stream = stream.Name
+                      Method = plan.Label
+                      Order = e.Order
+                      Seed = e.Seed }
+                    (Record.machine e.Jobs)
+                    { Result = result; Seconds = seconds; Memory = peak () }
+                |> Result.map (fun () ->
+                    match result with
+                    | Ok _ -> CellEnd.Done seconds
+                    | Error message -> CellEnd.Failed message))
+
+    /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
+    /// `alone` is called at once, in the midst of a cell too.
+    let serve (input: TextReader) (output: TextWriter) (alone: unit -> unit) : unit =
+        use errands = new BlockingCollection<string>()
+
+        let listen () =
+            let lines = Seq.initInfinite (fun _ -> input.ReadLine()) |> Seq.map Option.ofObj |> Seq.takeWhile _.IsSome
+
+            for line in lines do
+                Option.iter errands.Add line
+
+            alone ()
+            errands.CompleteAdding()
+
+        Thread(listen, IsBackground = true).Start()
+        use scope = torch.NewDisposeScope()
+        let loaded = Dictionary<string, Cmcl.Stream>()
+
+        let streamOf (source: string) =
+            match loaded.TryGetValue source with
+            | true, stream -> Ok stream
+            | _ ->
+                Catalogue.find source
+                |> Result.map (fun stream ->
+                    loaded[source] <- stream
+                    stream)
+
+        let tell (answer: Answer) =
+            output.WriteLine(Line.ofAnswer answer)
+            output.Flush()
+
+        for line in errands.GetConsumingEnumerable() do
+            let ended =
+                match Line.errand line with
+                | None -> CellEnd.Broken $"a worker cannot read '{line}'"
+                | Some errand ->
+                    // Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
+                    try
+                        match streamOf errand.Source |> Result.bind (run tell errand) with
+                        | Ok ended -> ended
+                        | Error faults -> CellEnd.Broken(sentences faults)
+                    with e ->
+                        CellEnd.Broken e.Message
+
+            tell (Answer.Ended ended)

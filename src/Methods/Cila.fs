@@ -1,0 +1,80 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// Co2L with a weight of distillation that adapts from step to step (Wen et al. 2024): L_asym + λ_t L_IRD, λ_2 = 1,
+/// λ_t = max(1, κ Σ_{j=2}^{t−1} L̂_IRD(j) / Σ_{j=2}^{t−1} L̂_asym(j)), L̂(j) being a step's mean training losses. Step 1 has nothing to distil.
+///
+/// There is no public code: the formula is of two summaries that agree. Decided here: κ = 1 (`ratio`; 0 is Co2L with λ = 1), means over the
+/// updates of the last epoch (`averages`). While κ times the ratio stays below 1, it is Co2L; a remark says so.
+[<RequireQualifiedAccess>]
+module Cila =
+    let private contrastName, distillationName = "losses/contrast", "losses/distillation"
+
+    /// λ_t from the sums of earlier steps' mean losses; 1 where the contrastive ones were nothing.
+    let weight (ratio: float) (contrast: float) (distillation: float) : float =
+        if contrast > 0.0 then max 1.0 (ratio * distillation / contrast) else 1.0
+
+    /// Sums of mean losses over the steps before, if one of them distilled: contrastive, of distillation.
+    let private earlier (memory: Memory) : (float * float) option =
+        match Map.tryFind contrastName memory, Map.tryFind distillationName memory with
+        | Some contrast, Some distillation -> Some(Tensors.toFloat contrast, Tensors.toFloat distillation)
+        | _ -> None
+
+    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let settings = context.Settings
+
+        /// Nothing is added in an epoch that does not count, so that as much is kept in every epoch.
+        let note (batch: Batch) (parts: RelationPass) (kept: Memory) : Memory =
+            let counted = if settings.Averages = Averages.AllEpochs || batch.Epoch = settings.Epochs then 1L else 0L
+            let add name (loss: torch.Tensor) = Tally.add name (loss * counted.ToScalar())
+
+            kept
+            |> add "mean/contrast" parts.Contrast
+            |> add "mean/distillation" parts.Distillation
+            |> Tally.count "mean/updates" counted
+
+        let lambda, remarks =
+            match earlier memory with
+            | None -> 1.0, []
+            | Some(contrast, distillation) ->
+                match weight settings.Ratio contrast distillation with
+                | 1.0 ->
+                    1.0,
+                    [ $"distillation weighs 1, as in co2l: its losses in the steps before were {distillation / contrast:G3} of the contrastive ones, and ratio is {settings.Ratio:G3}" ]
+                | lambda -> lambda, []
+
+        let session = Co2l.train lambda note context memory heads tasks
+
+        { session with
+            Kept = Tally.add "weight" (torch.tensor (lambda, dtype = torch.float64)) session.Kept
+            Remarks = session.Remarks @ remarks }
+
+    let private end' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Memory =
+        let add name (mean: float) (memory: Memory) =
+            let before = Map.tryFind name memory |> Option.map Tensors.toFloat |> Option.defaultValue 0.0
+            Map.add name (torch.tensor (before + mean, dtype = torch.float64)) memory
+
+        let memory = Co2l.remember context memory heads tasks
+        let sum name = Tally.sum $"mean/{name}" memory
+
+        match sum "contrast", sum "distillation", sum "updates" with
+        | Some contrast, Some distillation, Some updates ->
+            memory |> add contrastName (contrast / updates) |> add distillationName (distillation / updates)
+        | _ -> memory
+
+    /// What Co2L tells, and λ_t in steps that distil.
+    let private tells (memory: Memory) : (string * float) list =
+        [ yield! Co2l.tells memory
+          match Tally.sum "weight" memory, Tally.sum "loss" memory with
+          | Some weight, Some _ -> "distillation_weight", weight
+          | _ -> () ]
+
+    /// CILA with all its options. Kept: what Co2L keeps, and two numbers.
+    let cila: Method =
+        { Training.method "cila" "co2l with distillation weighted by how earlier steps' losses compare" with
+            Fields = Field.training @ Field.cila
+            Presets = [ "kappa", "0.2"; "kappa-past", "0.01"; "buffer", "512"; "ratio", "1"; "averages", "last-epoch" ]
+            Begin = begin'
+            End = end'
+            Tells = tells }

@@ -1,0 +1,339 @@
+namespace Cmcl
+
+open System
+open Giraffe.ViewEngine
+
+/// The page of a comparison: one HTML file that needs no network.
+[<RequireQualifiedAccess>]
+module ComparePage =
+    /// The page's text has no section of its own for it.
+    let private note (text: string) = p [ _class "note" ] [ str text ]
+
+    let private title (metric: Metric) =
+        [ match CompareText.heading metric with
+          | word, Some index ->
+              str word
+              sub [] [ str index ]
+          | word, None -> str word ]
+
+    /// A name broken between its settings where it is long.
+    let private label (name: string) : XmlNode list =
+        [ for i, line in List.indexed (Labels.lines name) do
+              if i > 0 then
+                  wbr []
+
+              str line ]
+
+    /// A table with its notes.
+    let table (styles: Map<string, MethodStyle>) (t: CompareTable) : XmlNode list =
+        let cell (metric: Metric) (c: TableCell) =
+            match c.Spread with
+            | None -> [ str "–" ]
+            | Some s ->
+                let mean, sd = Metric.spread metric s
+
+                [ if c.Best then strong [] [ str mean ] else str mean
+                  match sd with
+                  | Some sd -> span [ _class "sd" ] [ str $" ± {sd}" ]
+                  | None -> ()
+                  str (CompareTable.mark t c) ]
+
+        let unit (metric: Metric) = $"{Metric.unit metric} {Metric.arrow metric}".Trim()
+        let firstBound = t.Rows |> List.tryFind _.Bound |> Option.map _.Method
+
+        [ Page.table
+              1
+              ([ str "method" ]
+               :: [ for metric in t.Metrics ->
+                        [ span [ attr "title" metric.Convention ] (title metric); span [ _class "unit" ] [ str (unit metric) ] ] ])
+              [ for r in t.Rows ->
+                    (match r.Bound, firstBound = Some r.Method with
+                     | true, true -> "reference first"
+                     | true, false -> "reference"
+                     | _ -> ""),
+                    (ReportText.chip styles r.Method :: label (CompareTable.name t r)) :: List.map2 cell t.Metrics r.Cells ]
+          ul [ _class "meta" ] [ for sentence in t.Notes -> li [] [ str sentence ] ] ]
+
+    /// A chart for a wide page and one for a narrow page.
+    let private both (id: string) (chart: bool -> Plotly.NET.GenericChart) : Figure list =
+        [ { Id = id; Chart = chart false }; { Id = $"{id}-narrow"; Chart = chart true } ]
+
+    /// Room for so many lines.
+    let private tall (lines: int) (content: XmlNode) : XmlNode =
+        div [ _class "tall"; _style $"--tall:{90 + 34 * lines}px;--tall-narrow:{90 + 46 * lines}px" ] [ content ]
+
+    let private drawFrontier (styles: Map<string, MethodStyle>) (stream: string) (m: Measured) (id: string) =
+        match Frontier.points stream m with
+        | points when points.Length < 2 -> None
+        | points ->
+            let levels = CompareCharts.levels stream m
+
+            let chart narrow =
+                let width, height = if narrow then 370.0, 420.0 else 1140.0, 520.0
+                CompareCharts.frontier styles width height levels points
+
+            Some(
+                points,
+                div
+                    [ _class "tall"; _style "--tall:520px;--tall-narrow:420px" ]
+                    [ Page.plot false $"plot-{id}" { Id = id; Chart = chart false } ],
+                both id chart
+            )
+
+    let private frontier styles (m: Measured) stream id : Section =
+        match drawFrontier styles stream m id with
+        | None -> ReportText.nothing
+        | Some(points, node, figures) ->
+            let still = points |> List.filter (fun p -> p.Deviation.Mean <= 0.0) |> List.map _.Method
+
+            [ yield!
+                  ReportText.heading
+                      "Stability and what it is worth"
+                      "Recall@10 after the last step against how far the scores of old training rows have moved. Up and to the left is better; bars are ± one standard deviation over seeds, diamonds the dual-sided null-space projection and its variants. A method below and to the right of the grey line is beaten in both by one on it. Levels are bounds."
+              node
+              match Frontier.sentence points with
+              | Some sentence -> p [ _class "finding" ] [ str sentence ]
+              | None -> ()
+              if not still.IsEmpty && still.Length < points.Length then
+                  let names = String.Join(", ", still)
+                  note $"Without any deviation: {names}; a logarithmic axis has no place for it." ],
+            figures
+
+    let private transfer styles (m: Measured) stream id : Section =
+        let charts =
+            [ for name, words in [ "bwt_r10", "Backward transfer of recall@10"; "bwt_acc", "Backward transfer of accuracy" ] do
+                  let metric = Metric.find name |> Check.get
+
+                  let rows =
+                      [ for label in Measured.competing m do
+                            match Measured.spread stream label metric m with
+                            | Some s -> label, s
+                            | None -> () ]
+
+                  if not rows.IsEmpty then
+                      let id = $"{id}-{name}"
+                      let figures = both id (fun narrow -> CompareCharts.metric narrow styles metric rows)
+                      words, tall rows.Length (Page.plot false $"plot-{id}" figures.Head), figures ]
+
+        if charts.IsEmpty then
+            ReportText.nothing
+        else
+            [ yield!
+                  ReportText.heading
+                      "What was forgotten"
+                      "What tasks have gained or lost between the step that learned them and the end: left of the upright line is forgetting. Bars are ± one standard deviation over seeds. A method can forget little because it learned little: read it beside the final figures."
+              div [ _class "figures" ] [ for words, node, _ in charts -> figure [] [ h3 [] [ str words ]; node ] ] ],
+            charts |> List.collect (fun (_, _, figures) -> figures)
+
+    let private courses styles against (m: Measured) stream id : Section =
+        match CompareCharts.courses stream m with
+        | courses when courses |> List.forall (fun (_, points) -> points.Length < 3) -> ReportText.nothing
+        | courses ->
+            let ceiling =
+                CompareCharts.levels stream m
+                |> List.tryFind (fun (name, _) -> Label.family name = "joint")
+                |> Option.map (fun (_, s) -> s.Mean)
+
+            let values =
+                (courses |> List.collect snd |> List.map (fun (_, s) -> 100.0 * s.Mean))
+                @ [ for y in Option.toList ceiling -> 100.0 * y ]
+
+            let room = 0.08 * (List.max values - List.min values) + 0.5
+            let range = List.min values - room, List.max values + room
+
+            let grey = [ "vanilla"; against ] |> List.distinct |> List.filter (fun name -> List.exists (fst >> (=) name) courses)
+
+            let figures =
+                [ for i, (label, points) in List.indexed courses ->
+                      let behind =
+                          [ for name, other in courses do
+                                if name <> label && List.contains name grey then
+                                    other ]
+
+                      label,
+                      { Id = $"{id}-{i}"
+                        Chart = CompareCharts.course styles range ceiling behind label points } ]
+
+            let greyNames = String.Join(" and ", grey)
+            let greyWords = if grey.IsEmpty then "" else $" Grey are {greyNames}."
+            let levelWords = if ceiling.IsSome then " The level is joint training." else ""
+
+            [ yield!
+                  ReportText.heading
+                      "Recall@10 over the steps"
+                      $"Per cent, mean over all tasks after each step, those to come among them: always the same tasks, from zero-shot (step 0) to the figure in the table.{greyWords}{levelWords}"
+              div
+                  [ _class "small" ]
+                  [ for label, chart in figures -> figure [] [ h3 [] [ str label ]; Page.plot false $"plot-{chart.Id}" chart ] ] ],
+            List.map snd figures
+
+    let private differences styles (metrics: Metric list) against (m: Measured) stream id : Section =
+        let extra = [ "gap"; "learned_r10" ] |> List.map (Metric.find >> Check.get)
+        let asked = metrics @ extra |> List.distinctBy _.Name
+        let all = Differences.all asked against m |> List.filter (fun d -> d.Stream = stream)
+
+        let choices =
+            [ for metric in asked do
+                  match all |> List.filter (fun d -> d.Metric.Name = metric.Name) with
+                  | [] -> ()
+                  | own ->
+                      let id = $"{id}-{metric.Name}"
+                      metric, own.Length, both id (fun narrow -> CompareCharts.differences narrow styles own) ]
+
+        match choices with
+        | [] -> ReportText.nothing
+        | _ ->
+            let first =
+                choices
+                |> List.tryFind (fun (metric, _, _) -> metric.Name = "r10")
+                |> Option.defaultValue choices.Head
+                |> fun (_, _, figures) -> figures.Head
+
+            let seeds = all |> List.map _.Over.Count |> List.distinct |> List.sort |> List.map string
+            let seedWords = String.Join(" or ", seeds)
+            let words = if seeds = [ "1" ] then " With one seed there are no intervals." else ""
+
+            [ yield!
+                  ReportText.heading
+                      $"Differences to {against}"
+                      $"Each method less {against}, mean over {seedWords} paired seeds with its 95 %% interval.{words}"
+              tall
+                  (choices |> List.map (fun (_, n, _) -> n) |> List.max)
+                  (Page.chooser
+                      false
+                      $"plot-{id}"
+                      "Metric"
+                      first
+                      [ "metric", [ for metric, _, figures in choices -> metric.Title.Replace('_', ' '), figures.Head ] ])
+              note Differences.covers ],
+            choices |> List.collect (fun (_, _, figures) -> figures)
+
+    let private orders (metrics: Metric list) (m: Measured) stream : Section =
+        if m.Comparison.Orders < 2 then
+            ReportText.nothing
+        else
+            let all = OrderSpread.all metrics m |> List.filter (fun o -> o.Stream = stream)
+            let shown = metrics |> List.filter (fun metric -> all |> List.exists (fun o -> o.Metric.Name = metric.Name))
+
+            let cell (o: OrderSpread) =
+                let part sd =
+                    sd |> Option.map (fun sd -> Metric.spread o.Metric { Mean = o.Mean; Sd = Some sd; Count = o.Cells } |> snd)
+
+                let words sd = part sd |> Option.flatten |> Option.defaultValue "–"
+
+                [ str (Metric.shown o.Metric o.Mean)
+                  span [ _class "unit" ] [ str $"{words o.SdSeeds} | {words o.SdOrders}" ] ]
+
+            [ yield!
+                  ReportText.heading
+                      $"{m.Comparison.Orders} orders of the steps"
+                      $"The mean over orders; below it the standard deviation over seeds within an order, then that over orders. {OrderSpread.covers}"
+              Page.table
+                  1
+                  ([ str "method" ] :: [ for metric in shown -> title metric ])
+                  [ for name in Measured.methods m ->
+                        (if Measured.isBound name m then "reference" else ""),
+                        label name
+                        :: [ for metric in shown ->
+                                 all
+                                 |> List.tryFind (fun o -> o.Method = name && o.Metric.Name = metric.Name)
+                                 |> Option.map cell
+                                 |> Option.defaultValue [ str "–" ] ] ] ],
+            []
+
+    let private opening (m: Measured) : XmlNode =
+        let c = m.Comparison
+        let names = String.Join(", ", c.Streams)
+        let count n one many = if n = 1 then $"one {one}" else $"{n} {many}"
+
+        header
+            [ _class "top" ]
+            [ h1 [] [ str $"Methods compared on {names}" ]
+              p
+                  [ _class "meta" ]
+                  [ str
+                        $"""cmcl {Record.cmclVersion} · {count c.Methods.Length "method" "methods"}, {count c.Seeds.Length "seed" "seeds"}, {count c.Orders "order" "orders"} of the steps""" ]
+              p
+                  []
+                  [ str
+                        "Each method learns the steps of a stream one after the other. Rates are means over tasks after the last step, in per cent. BWT, backward transfer, is what tasks have gained or lost since they were learned. Deviation is how far alignment scores of old training rows have moved since, against their size. Hold the pointer over a heading for its formula." ]
+              match Measured.missing m with
+              | 0 -> ()
+              | n ->
+                  p [ _class "failure" ] [ str $"{n} of {c.Cells.Length} cells are not finished; the figures are of the others." ] ]
+
+    let private failures (m: Measured) : Section =
+        match Measured.failures m with
+        | [] -> ReportText.nothing
+        | failed ->
+            [ yield! ReportText.heading "What failed" "These cells ended early, and would again; means are over the others."
+              for cell, message in failed do
+                  p [ _class "failure" ] [ str $"{cell.Stream}, {cell.Method}, seed {cell.Seed}, order {cell.Order}: {message}" ] ],
+            []
+
+    let private repeat (m: Measured) : Section =
+        let used = Metric.all
+
+        [ yield!
+              ReportText.heading
+                  "How to repeat this"
+                  "The same command on the same data gives the same figures, up to timing. What is finished is not run again."
+          if m.Comparison.Command <> "" then
+              pre [] [ code [] [ str m.Comparison.Command ] ]
+          details
+              []
+              [ summary [] [ str "What every metric is" ]
+                Page.terms false [ for metric in used -> metric.Name, metric.Convention ] ] ],
+        []
+
+    /// The page as HTML text, with these columns in its tables and differences to this method.
+    let build (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : string =
+        let labels = Measured.methods m
+        let styles = CompareCharts.styles labels
+
+        let ofStream i stream =
+            let made = CompareTable.make metrics stream m
+            let made = if trim then CompareTable.withoutEmpty made else made
+            let heading = if m.Comparison.Streams.Length > 1 then $"Stream “{stream}”" else "The table"
+
+            [ (h2 [] [ str heading ] :: table styles made), []
+              frontier styles m stream $"frontier-{i}"
+              transfer styles m stream $"transfer-{i}"
+              courses styles (Option.defaultValue "" against) m stream $"course-{i}"
+              match against with
+              | Some against -> differences styles made.Metrics against m stream $"difference-{i}"
+              | None -> ()
+              orders made.Metrics m stream ]
+
+        let parts =
+            (m.Comparison.Streams |> List.mapi ofStream |> List.concat) @ [ failures m; repeat m ]
+            |> List.filter (fun (nodes, _) -> not nodes.IsEmpty)
+
+        let names = String.Join(", ", m.Comparison.Streams)
+
+        Page.render
+            $"Cmcl comparison: {names}"
+            [ opening m
+              ReportText.legend styles labels
+              main [ _class "compared" ] [ for nodes, _ in parts -> section [] nodes ] ]
+            (List.collect snd parts)
+
+    /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
+    let frontierAlone (stream: string) (c: Comparison) : string option =
+        let m = Measured.ofComparison c
+        let styles = CompareCharts.styles (Measured.methods m)
+
+        drawFrontier styles stream m "frontier"
+        |> Option.map (fun (_, node, figures) ->
+            let name = "Stability against recall@10"
+
+            let top =
+                header
+                    [ _class "top" ]
+                    [ h1 [] [ str name ]
+                      p
+                          []
+                          [ str
+                                $"Stream {stream}, mean ± standard deviation over {c.Seeds.Length} seeds. Further up and to the left is better; what is below and to the right of the grey line is beaten in both." ] ]
+
+            Page.render name [ top; main [ _class "compared" ] [ node ] ] figures)

@@ -1,0 +1,586 @@
+module Cmcl.Tests.EncoderInputTests
+
+open System
+open System.IO
+open System.Text
+open System.Text.Json
+open System.Text.RegularExpressions
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open SkiaSharp
+open TorchSharp
+open Cmcl
+open Cmcl.Encoders
+open Cmcl.Tests.Checks
+open Cmcl.Tests.CliTests
+
+/// Pixels by a function of row, column and channel.
+let pixels (height: int) (width: int) (value: int -> int -> int -> int) : Pixels =
+    { Height = height
+      Width = width
+      Bytes =
+        [| for y in 0 .. height - 1 do
+               for x in 0 .. width - 1 do
+                   for c in 0..2 -> byte (value y x c) |] }
+
+/// Writes pixels as an image file.
+let encode (kind: SKEncodedImageFormat) (path: string) (image: Pixels) : unit =
+    use bitmap = new SKBitmap(image.Width, image.Height, SKColorType.Rgba8888, SKAlphaType.Unpremul)
+
+    for y in 0 .. image.Height - 1 do
+        for x in 0 .. image.Width - 1 do
+            let at = 3 * (y * image.Width + x)
+            bitmap.SetPixel(x, y, SKColor(image.Bytes[at], image.Bytes[at + 1], image.Bytes[at + 2]))
+
+    use data = bitmap.Encode(kind, 100)
+    File.WriteAllBytes(path, data.ToArray())
+
+let private noise (seed: int) (height: int) (width: int) : Pixels =
+    let random = Random seed
+    pixels height width (fun _ _ _ -> random.Next 256)
+
+let plainImage (resize: int) (crop: int) : ImageInput =
+    { Resize = resize
+      Crop = crop
+      Squash = false
+      Bicubic = true
+      Mean = [ 0.0; 0.0; 0.0 ]
+      Std = [ 1.0; 1.0; 1.0 ]
+      Bgr = false
+      ChannelsLast = false }
+
+// ---- images ------------------------------------------------------------------------------------------------------
+
+/// A line of numbers at another length as Pillow makes it: a weighted mean within the filter's reach, which grows with the factor.
+let private shrunk (bicubic: bool) (length: int) (line: float[]) : float[] =
+    let filter (x: float) =
+        let x = abs x
+
+        if not bicubic then max 0.0 (1.0 - x)
+        elif x < 1.0 then (1.5 * x - 2.5) * x * x + 1.0
+        elif x < 2.0 then ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+        else 0.0
+
+    let factor = float line.Length / float length
+    let scale = max 1.0 factor
+    let reach = scale * (if bicubic then 2.0 else 1.0)
+
+    [| for i in 0 .. length - 1 do
+           let centre = (float i + 0.5) * factor
+           let first, past = max 0 (int (centre - reach + 0.5)), min line.Length (int (centre + reach + 0.5))
+           let weights = [| for j in first .. past - 1 -> filter ((float j - centre + 0.5) / scale) |]
+           Array.sum [| for j in first .. past - 1 -> weights[j - first] * line[j] |] / Array.sum weights |]
+
+let private images =
+    testList
+        "images"
+        [ test "a PNG is read as it was written, and JPEG and WebP nearly" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "image")
+                  let image = pixels 9 14 (fun y x c -> 20 * y + 3 * x + 10 * c)
+
+                  for kind, allowed in
+                      [ SKEncodedImageFormat.Png, 0; SKEncodedImageFormat.Jpeg, 12; SKEncodedImageFormat.Webp, 12 ] do
+                      encode kind path image
+                      let back = Images.read path |> Check.get
+                      Expect.equal (back.Height, back.Width) (9, 14) "sizes"
+
+                      let worst =
+                          Array.map2 (fun (a: byte) (b: byte) -> abs (int a - int b)) back.Bytes image.Bytes |> Array.max
+
+                      Expect.isLessThanOrEqual worst allowed $"{kind}"))
+          test "no image, half an image, no file" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "image.png")
+
+                  let refused () =
+                      match Images.read path with
+                      | Error [ Fault.Unreadable(named, _) ] -> Expect.equal named path "path"
+                      | other -> failtest $"%A{other}"
+
+                  refused ()
+                  File.WriteAllText(path, "no image")
+                  refused ()
+                  encode SKEncodedImageFormat.Png path (noise 1 40 40)
+                  let whole = File.ReadAllBytes path
+                  File.WriteAllBytes(path, Array.take (whole.Length / 2) whole)
+                  refused ()))
+          test "damaged images are read or refused, nothing else" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "image")
+                  let random = Random 5
+
+                  for kind in [ SKEncodedImageFormat.Png; SKEncodedImageFormat.Jpeg; SKEncodedImageFormat.Webp ] do
+                      encode kind path (noise 2 12 12)
+                      let whole = File.ReadAllBytes path
+
+                      for _ in 1..150 do
+                          let bytes = Array.copy whole
+
+                          for _ in 0 .. random.Next 4 do
+                              bytes[random.Next(min 60 bytes.Length)] <- byte (random.Next 256)
+
+                          File.WriteAllBytes(path, bytes)
+
+                          match Images.read path with
+                          | Ok image -> Expect.equal image.Bytes.Length (image.Height * image.Width * 3) "bytes"
+                          | Error [ Fault.Unreadable _ ] -> ()
+                          | other -> failtest $"%A{other}"))
+          test "the middle, scaled, channels in either order and place" (fun () ->
+              let image = pixels 4 4 (fun y x c -> 10 * y + x + 100 * c)
+
+              let input =
+                  { plainImage 4 2 with
+                      Mean = [ 0.1; 0.2; 0.3 ]
+                      Std = [ 0.5; 1.0; 2.0 ] }
+
+              let expected (c: int) (y: int) (x: int) =
+                  (float (10 * (y + 1) + (x + 1) + 100 * c) / 255.0 - input.Mean[c]) / input.Std[c]
+
+              let at (t: torch.Tensor) (place: int64 list) =
+                  item (
+                      t
+                          .reshape(-1L)
+                          .narrow(0L, List.fold2 (fun sum i side -> sum * side + i) 0L place (List.ofArray t.shape), 1L)
+                  )
+
+              let first, last = Images.prepare input image, Images.prepare { input with ChannelsLast = true } image
+              Expect.equal (first.shape, last.shape) ([| 3L; 2L; 2L |], [| 2L; 2L; 3L |]) "shapes"
+
+              for c in 0..2 do
+                  for y in 0..1 do
+                      for x in 0..1 do
+                          near "channels first" single (at first [ c; y; x ]) (expected c y x)
+                          near "channels last" single (at last [ y; x; c ]) (expected c y x)
+
+              let plain = Images.prepare (plainImage 4 4) image
+              identical "blue first" (Images.prepare { plainImage 4 4 with Bgr = true } image) (plain.flip(0L).contiguous()))
+          testPropertyWithConfig
+              { FsCheckConfig.defaultConfig with maxTest = 25 }
+              "resized it is within one step of 255 of a weighted mean, rows and columns apart"
+              (fun (a: uint8) (b: uint8) (bicubic: bool) (seed: int) ->
+                  use scope = torch.NewDisposeScope()
+                  let height, width = 3 + int a % 40, 3 + int b % 40
+                  let side = 8
+                  let image = noise seed height width
+
+                  let input =
+                      { plainImage side side with
+                          Squash = true
+                          Bicubic = bicubic }
+
+                  let result = (Images.prepare input image) * number 255.0
+
+                  for c in 0..2 do
+                      let plane =
+                          [| for y in 0 .. height - 1 ->
+                                 [| for x in 0 .. width - 1 -> float image.Bytes[3 * (y * width + x) + c] |] |]
+
+                      let rows = plane |> Array.map (shrunk bicubic side)
+                      let columns = rows |> Array.transpose |> Array.map (shrunk bicubic side) |> Array.transpose
+                      let reference = columns |> Array.map (Array.map (fun x -> min 255.0 (max 0.0 (round x))))
+                      let worst = (result[int64 c].``to`` torch.float64 - torch.tensor (array2D reference)).abs().max()
+                      Expect.isLessThan (item worst) 1.01 $"channel {c}")
+          test "the shorter side, whichever it is" (fun () ->
+              let sizes height width = Images.resized (plainImage 224 224) height width
+              Expect.equal (sizes 480 640) (224L, 298L) "landscape"
+              Expect.equal (sizes 640 480) (298L, 224L) "portrait"
+              Expect.equal (sizes 100 1) (22400L, 224L) "a line"
+              Expect.equal (Images.resized { plainImage 224 224 with Squash = true } 480 640) (224L, 224L) "squashed"
+
+              Expect.equal
+                  [ for side in [ 224L; 225L; 226L; 227L; 229L ] -> Images.middle 224 side ]
+                  [ 0L; 0L; 1L; 2L; 2L ]
+                  "halves to even") ]
+
+// ---- recordings --------------------------------------------------------------------------------------------------
+
+/// A WAVE file of samples as they are laid down.
+let wave (format: int) (bits: int) (rate: int) (channels: int) (data: byte[]) : byte[] =
+    use memory = new MemoryStream()
+    use w = new BinaryWriter(memory)
+    w.Write "RIFF"B
+    w.Write(uint32 (4 + 8 + 5 + 1 + 8 + 16 + 8 + data.Length))
+    w.Write "WAVE"B
+    // A chunk of no interest, of an odd length.
+    w.Write "LIST"B
+    w.Write 5u
+    w.Write "hello\000"B
+    w.Write "fmt "B
+    w.Write 16u
+    w.Write(uint16 format)
+    w.Write(uint16 channels)
+    w.Write(uint32 rate)
+    w.Write(uint32 (rate * channels * bits / 8))
+    w.Write(uint16 (channels * bits / 8))
+    w.Write(uint16 bits)
+    w.Write "data"B
+    w.Write(uint32 data.Length)
+    w.Write data
+    memory.ToArray()
+
+let sixteen (samples: float seq) : byte[] =
+    samples |> Seq.map (fun x -> BitConverter.GetBytes(int16 (round (x * 32767.0)))) |> Array.concat
+
+let private singles (x: float32) = BitConverter.GetBytes x
+
+let private readWave (seconds: float) (bytes: byte[]) : Result<Recording, Fault list> =
+    let path = Path.GetTempFileName()
+
+    try
+        File.WriteAllBytes(path, bytes)
+        Wave.read seconds path
+    finally
+        File.Delete path
+
+let private waves =
+    let refused title (words: string) (bytes: byte[]) =
+        testCase title (fun () ->
+            match readWave 9.0 bytes with
+            | Error [ Fault.Unreadable(_, reason) ] -> Expect.stringContains reason words "the reason"
+            | other -> failtest $"%A{other}")
+
+    let good = wave 1 16 8000 1 (sixteen [ 0.0; 0.5 ])
+
+    testList
+        "recordings"
+        [ testCase "every width, and the mean of channels" (fun () ->
+              for format, bits, data in
+                  [ 1, 8, [| 128uy; 192uy; 0uy; 64uy |]
+                    1, 16, [| 0uy; 0uy; 0uy; 0x40uy; 0uy; 0x80uy; 0uy; 0xC0uy |]
+                    1, 24, [| 0uy; 0uy; 0uy; 0uy; 0uy; 0x40uy; 0uy; 0uy; 0x80uy; 0uy; 0uy; 0xC0uy |]
+                    1,
+                    32,
+                    Array.collect (fun (x: int) -> BitConverter.GetBytes x) [| 0; 0x40000000; Int32.MinValue; -0x40000000 |]
+                    3, 32, Array.collect singles [| 0f; 0.5f; -1f; -0.5f |]
+                    3, 64, Array.collect (fun (x: float) -> BitConverter.GetBytes x) [| 0.0; 0.5; -1.0; -0.5 |] ] do
+                  let read channels = (readWave 9.0 (wave format bits 8000 channels data) |> Check.get).Samples
+                  Expect.equal (read 1) [| 0f; 0.5f; -1f; -0.5f |] $"{format}, {bits} bits"
+                  Expect.equal (read 2) [| 0.25f; -0.75f |] $"{format}, {bits} bits, two channels")
+          testCase "no more seconds than asked for" (fun () ->
+              let read = readWave 0.5 (wave 1 16 100 1 (sixteen (Seq.replicate 200 0.25))) |> Check.get
+              Expect.equal (read.Rate, read.Samples.Length) (100, 50) "half a second")
+          refused "no RIFF" "not a RIFF WAVE" (Array.append "FORM"B (Array.skip 4 good))
+          refused "nothing" "breaks off" [||]
+          refused "no samples" "no samples" (Array.take (good.Length - 12) good)
+          refused "a chunk that promises more" "promises 4 bytes, but only 2" (Array.take (good.Length - 2) good)
+          refused "a coding" "format 85" (wave 0x55 16 8000 1 [| 0uy; 0uy |])
+          refused "no channel" "0 channels" (wave 1 16 8000 0 [| 0uy; 0uy |])
+          refused "a NaN" "sample 1" (wave 3 32 8000 1 (Array.collect singles [| 0f; nanf |]))
+          refused "no frame" "no samples" (wave 1 16 8000 2 [| 0uy; 0uy |])
+          testPropertyWithConfig
+              { FsCheckConfig.defaultConfig with maxTest = 3000 }
+              "damaged bytes are read or refused, nothing else"
+              (fun (changes: (uint8 * byte) list) (cut: uint8) ->
+                  let bytes = Array.copy good
+
+                  for at, value in changes do
+                      bytes[int at % bytes.Length] <- value
+
+                  match readWave 9.0 (Array.take (bytes.Length - int cut % 8) bytes) with
+                  | Ok read -> Expect.isLessThanOrEqual read.Samples.Length bytes.Length "no more than the file holds"
+                  | Error [ Fault.Unreadable _ ] -> ()
+                  | other -> failtest $"%A{other}") ]
+
+// ---- spectra -----------------------------------------------------------------------------------------------------
+
+let private sine (rate: int) (hz: float) (count: int) : torch.Tensor =
+    torch.tensor [| for i in 0 .. count - 1 -> float32 (sin (2.0 * Math.PI * hz * float i / float rate)) |]
+
+let plainMel: MelInput =
+    { Fft = 16
+      Window = 12
+      Hop = 5
+      Mels = 4
+      FMin = 100.0
+      FMax = 3600.0
+      Slaney = false
+      EqualArea = false
+      Centre = true
+      Log = "ln"
+      Floor = 1e-8
+      Mean = 0.0
+      Std = 1.0
+      FramesFirst = false
+      Channel = false }
+
+/// The log-mel spectrogram by its sums, in float64.
+let private logMelReference (rate: int) (m: MelInput) (x: float[]) : float[,] =
+    let mirrored i =
+        if i < 0 then x[-i]
+        elif i >= x.Length then x[2 * x.Length - 2 - i]
+        else x[i]
+
+    let from frame = frame * m.Hop - (if m.Centre then m.Fft / 2 else 0)
+    let frames = if m.Centre then 1 + x.Length / m.Hop else 1 + (x.Length - m.Fft) / m.Hop
+    let before = (m.Fft - m.Window) / 2
+
+    let hann i =
+        if i < before || i >= before + m.Window then
+            0.0
+        else
+            (sin (Math.PI * float (i - before) / float m.Window)) ** 2.0
+
+    let power frame bin =
+        let part (f: float -> float) =
+            Array.sum
+                [| for i in 0 .. m.Fft - 1 ->
+                       hann i * mirrored (from frame + i) * f (2.0 * Math.PI * float (i * bin) / float m.Fft) |]
+
+        part cos ** 2.0 + part sin ** 2.0
+
+    let bank = Sound.triangles rate m
+
+    Array2D.init m.Mels frames (fun mel frame ->
+        let sum = Array.sum [| for bin in 0 .. m.Fft / 2 -> bank[mel, bin] * power frame bin |]
+        let sum = max m.Floor sum
+
+        let level =
+            match m.Log with
+            | "ln" -> log sum
+            | "log10" -> log10 sum
+            | _ -> 10.0 * log10 sum
+
+        (level - m.Mean) / m.Std)
+
+let private sounds =
+    testList
+        "spectra"
+        [ test "mels: HTK's and Slaney's as published" (fun () ->
+              // 1000 Hz is about 1000 mels on HTK's scale; Slaney's: 60 Hz is 0.9, 200 Hz is 3, 1000 Hz is 15, 6400 Hz is 42.
+              near "HTK" 1e-4 (Sound.mels false 1000.0) 999.9855
+              near "HTK, 440" 1e-4 (Sound.mels false 440.0) 549.6387
+
+              for hz, mels in [ 60.0, 0.9; 200.0, 3.0; 1000.0, 15.0; 6400.0, 42.0 ] do
+                  near "Slaney" close (Sound.mels true hz) mels
+
+              for hz in [ 0.0; 30.0; 999.0; 1000.0; 5000.0 ] do
+                  for slaney in [ false; true ] do
+                      near "there and back" close (Sound.hertz slaney (Sound.mels slaney hz)) hz)
+          test "triangles: heights of 1 at their tops, or areas of 1" (fun () ->
+              let m = { plainMel with Fft = 2000; Mels = 7 }
+              let rate = 8000
+
+              let heights = Sound.triangles rate m
+              let areas = Sound.triangles rate { m with EqualArea = true }
+
+              for row in 0 .. m.Mels - 1 do
+                  let height = Array.max heights[row, *]
+                  Expect.isTrue (height > 0.97 && height <= 1.0) "height"
+                  let area = Array.sum areas[row, *] * float rate / float m.Fft
+                  near "area" 0.02 area 1.0)
+          test "log-mel is what its sums are" (fun () ->
+              let random = Random 3
+              let x = [| for _ in 1..47 -> random.NextDouble() - 0.5 |]
+              let samples = torch.tensor (Array.map float32 x)
+
+              for centre in [ true; false ] do
+                  for log in [ "ln"; "log10"; "db" ] do
+                      for slaney in [ true; false ] do
+                          let m =
+                              { plainMel with
+                                  Centre = centre
+                                  Log = log
+                                  Slaney = slaney
+                                  EqualArea = slaney
+                                  Mean = -1.5
+                                  Std = 2.5 }
+
+                          let expected = logMelReference 8000 m (Array.map (float32 >> float) x)
+                          same $"{centre} {log} {slaney}" 1e-4 (Sound.logMel 8000 m samples) (torch.tensor expected))
+          test "silence is the floor" (fun () ->
+              let level = Sound.logMel 8000 plainMel (torch.zeros 40L)
+              same "level" single level (torch.full_like (level, number (log 1e-8))))
+          test "another rate: a tone stays the tone, above half the rate nothing is left" (fun () ->
+              for from, into in [ 44100, 16000; 16000, 44100; 48000, 16000; 8000, 16000; 22050, 16000 ] do
+                  let count = from / 5
+                  let out = Sound.resample from into (sine from 440.0 count) |> Check.get
+                  let wanted = int (ceil (float count * float into / float from))
+                  Expect.equal out.shape [| int64 wanted |] $"{from} → {into}: length"
+                  let inner (t: torch.Tensor) = t.narrow (0L, 200L, int64 wanted - 400L)
+                  let worst = (inner out - inner (sine into 440.0 wanted)).abs().max() |> item
+                  Expect.isLessThan worst 0.01 $"{from} → {into}: the tone"
+
+              let high = Sound.resample 48000 16000 (sine 48000 12000.0 9600) |> Check.get
+              Expect.isLessThan (high.narrow(0L, 200L, 2800L).abs().max() |> item) 0.02 "a tone of 12 kHz")
+          test "another rate is the sum over sincs under a window" (fun () ->
+              let from, into = 7, 4
+              let x = [| for i in 0..29 -> float (i * i % 11) - 5.0 |]
+              let c = 0.99 * float into
+
+              let at (j: int) =
+                  Array.sum
+                      [| for i in 0..29 do
+                             let u = c * (float i / float from - float j / float into)
+
+                             if abs u <= 6.0 then
+                                 let sinc = if u = 0.0 then 1.0 else sin (Math.PI * u) / (Math.PI * u)
+                                 x[i] * sinc * cos (Math.PI * u / 12.0) ** 2.0 * c / float from |]
+
+              let out = Sound.resample 700 400 (torch.tensor x) |> Check.get
+              Expect.equal out.shape [| 18L |] "length"
+              same "samples" close out (torch.tensor [| for j in 0..17 -> at j |]))
+          test "rates that share nothing are refused before memory is asked for" (fun () ->
+              match Sound.resample 44101 44087 (torch.zeros 100L) with
+              | Error [ Fault.Contradiction(what, _) ] -> Expect.stringContains what "44101" "the rate"
+              | other -> failtest $"%A{other}")
+          test "cut, filled and laid out" (fun () ->
+              let recording = { Rate = 8000; Samples = Array.create 100 0.5f }
+              let input = { Rate = 8000; Seconds = 0.02; Mel = None }
+              let samples = Sound.prepare input recording |> Check.get
+              Expect.equal samples.shape [| 160L |] "length"
+              near "sum" single (item (samples.sum ())) 50.0
+              Expect.equal (Sound.prepare { input with Seconds = 0.01 } recording |> Check.get).shape [| 80L |] "cut"
+              let shape (m: MelInput) = (Sound.prepare { input with Mel = Some m } recording |> Check.get).shape
+              Expect.equal (shape plainMel) [| 4L; 33L |] "mels × frames"
+              Expect.equal (shape { plainMel with FramesFirst = true }) [| 33L; 4L |] "frames × mels"
+              Expect.equal (shape { plainMel with Channel = true }) [| 1L; 4L; 33L |] "a channel"
+              Expect.isTrue (Sound.check { input with Seconds = 0.001; Mel = Some plainMel }).IsError "too short for a frame") ]
+
+// ---- texts -------------------------------------------------------------------------------------------------------
+
+/// Bytes as the letters that byte-level BPE writes them with: printable ones as themselves, the others from 256 on.
+let private letters: Map<byte, char> =
+    let own = [ yield! [ 33..126 ]; yield! [ 161..172 ]; yield! [ 174..255 ] ]
+
+    Map
+        [ for b in own -> byte b, char b
+          for i, b in List.indexed (List.except own [ 0..255 ]) -> byte b, char (256 + i) ]
+
+let private merges =
+    [ "t h"
+      "th e</w>"
+      "a n"
+      "an d</w>"
+      "Ã ©</w>"
+      "Ã ©"
+      "c a"
+      "ca t</w>"
+      "1 2</w>"
+      "' s</w>"
+      "! !</w>"
+      "! !" ]
+
+let private vocabulary: string list =
+    let alphabet = [ for KeyValue(_, c) in letters -> string c ]
+
+    alphabet
+    @ [ for c in alphabet -> c + "</w>" ]
+    @ [ for m in merges -> m.Replace(" ", "") ]
+    @ [ "<|startoftext|>"; "<|endoftext|>" ]
+
+let clipFiles (folder: string) : TextInput =
+    let place name = Path.Combine(folder, name)
+    File.WriteAllText(place "vocab.json", JsonSerializer.Serialize(dict [ for i, token in List.indexed vocabulary -> token, i ]))
+    File.WriteAllLines(place "merges.txt", "#version: 0.2" :: merges)
+
+    { Tokenizer = TokenizerKind.Clip
+      Vocab = place "vocab.json"
+      Merges = place "merges.txt"
+      Lower = true
+      Context = 12
+      Pad = None
+      Mask = None
+      Types = None
+      Narrow = false }
+
+/// CLIP's tokens by the definition of byte-pair encoding: again and again the pair that stands first in the merges.
+let private clipReference (context: int) (text: string) : int64[] =
+    let words =
+        Regex.Matches(
+            Regex.Replace(text, @"\s+", " ").Trim().ToLowerInvariant(),
+            @"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+        )
+
+    let rank = dict (List.mapi (fun i (m: string) -> m, i) merges)
+
+    let rec join (parts: string list) =
+        let pairs = parts |> List.pairwise |> List.indexed |> List.filter (fun (_, (a, b)) -> rank.ContainsKey $"{a} {b}")
+
+        if pairs.IsEmpty then
+            parts
+        else
+            let at, (a, b) = pairs |> List.minBy (fun (_, (a, b)) -> rank[$"{a} {b}"])
+            join (List.truncate at parts @ [ a + b ] @ List.skip (at + 2) parts)
+
+    let pieces (word: string) =
+        let symbols = [ for b in Encoding.UTF8.GetBytes word -> string letters[b] ]
+        join (List.truncate (symbols.Length - 1) symbols @ [ List.last symbols + "</w>" ])
+
+    let number token = List.findIndex ((=) token) vocabulary |> int64
+
+    let ids =
+        [ for w in words do
+              yield! pieces w.Value ]
+        |> List.truncate (context - 2)
+        |> List.map number
+
+    let all = number "<|startoftext|>" :: ids @ [ number "<|endoftext|>" ]
+    Array.ofList (all @ List.replicate (context - all.Length) (number "<|endoftext|>"))
+
+let private texts =
+    testList
+        "texts"
+        [ testCase "CLIP's tokens are those of byte-pair encoding by its definition" (fun () ->
+              inFolder (fun folder ->
+                  let tokens = clipFiles folder |> Texts.tokenizer |> Check.get
+
+                  let check (text: string) =
+                      let made = tokens text
+                      Expect.equal made.Ids (clipReference 12 text) $"'{text}'"
+                      let count = 2 + (Array.takeWhile ((<>) made.Ids[11]) made.Ids[1..]).Length
+                      Expect.equal (Array.sum made.Mask) (int64 (min 12 count)) "the mask"
+
+                  List.iter check [ ""; "the cat and the hat"; "  The\n CAT "; "café!!"; "12's"; "é"; "日本"; String('x', 40) ]
+
+                  let text =
+                      Gen.elements
+                          [ "the"; "th"; "cat"; "and"; "an"; "é"; "x"; "1"; "12"; "'s"; "'"; "!"; "!!"; " "; " "; "日"; "T" ]
+                      |> Gen.listOf
+                      |> Gen.map (fun parts -> String.Join("", List.truncate 8 parts))
+
+                  Check.One(Config.QuickThrowOnFailure.WithMaxTest 300, Prop.forAll (Arb.fromGen text) check)))
+          testCase "a number of one's own to fill up with" (fun () ->
+              inFolder (fun folder ->
+                  let made = ({ clipFiles folder with Pad = Some 0 } |> Texts.tokenizer |> Check.get) "the"
+                  Expect.equal made.Ids[3..] (Array.zeroCreate 9) "padding"
+                  Expect.equal made.Mask [| 1L; 1L; 1L; yield! Array.zeroCreate 9 |] "mask"))
+          testCase "WordPiece: begun, cut into pieces, ended, padded" (fun () ->
+              inFolder (fun folder ->
+                  let vocab = Path.Combine(folder, "vocab.txt")
+
+                  File.WriteAllLines(
+                      vocab,
+                      [ "[PAD]"; "[UNK]"; "[CLS]"; "[SEP]"; "[MASK]"; "un"; "##aff"; "##able"; "the"; "##s"; "!"; "cafe" ]
+                  )
+
+                  let input =
+                      { clipFiles folder with
+                          Tokenizer = TokenizerKind.WordPiece
+                          Vocab = vocab
+                          Merges = ""
+                          Context = 8 }
+
+                  let tokens = Texts.tokenizer input |> Check.get
+                  let ids text = List.ofArray (tokens text).Ids
+                  Expect.equal (ids "The unaffable!") [ 2L; 8L; 5L; 6L; 7L; 10L; 3L; 0L ] "pieces"
+                  Expect.equal (ids "thes zebra") [ 2L; 8L; 9L; 1L; 3L; 0L; 0L; 0L ] "unknown"
+                  Expect.equal (ids "Café") [ 2L; 11L; 3L; 0L; 0L; 0L; 0L; 0L ] "accents"
+                  Expect.equal (ids "the the the the the the the the") [ 2L; 8L; 8L; 8L; 8L; 8L; 8L; 3L ] "cut"
+                  Expect.equal (tokens "the").Mask [| 1L; 1L; 1L; 0L; 0L; 0L; 0L; 0L |] "mask"))
+          testCase "files that are no vocabulary" (fun () ->
+              inFolder (fun folder ->
+                  let input = clipFiles folder
+
+                  for content, words in
+                      [ "{", "does not make a tokenizer"; "[]", "does not make"; """{"a": 0}""", "no '<|startoftext|>'" ] do
+                      File.WriteAllText(input.Vocab, content)
+
+                      match Texts.tokenizer input with
+                      | Error [ Fault.Unreadable(path, reason) ] ->
+                          Expect.equal path input.Vocab "path"
+                          Expect.stringContains reason words "the reason"
+                      | other -> failtest $"%A{other}")) ]
+
+let tests = testList "Encoder inputs" [ images; waves; sounds; texts ]

@@ -1,0 +1,608 @@
+module Cmcl.Tests.SweepTests
+
+open System
+open System.Collections.Concurrent
+open System.Diagnostics
+open System.IO
+open System.Text.Json.Nodes
+open System.Threading
+open Cmcl
+open Expecto
+open Cmcl.Tests.Checks
+open TorchSharp
+
+let private inFolder (body: string -> unit) () =
+    use scope = torch.NewDisposeScope()
+    let folder = Directory.CreateTempSubdirectory "cmcl-sweep"
+
+    try
+        body folder.FullName
+    finally
+        folder.Delete true
+
+// ---- cell files --------------------------------------------------------------------------------------------------
+
+let private identity (stream: Stream) (written: string) (seed: int) (split: Split) (device: DeviceType) =
+    let plan = Plan.resolve stream.Preset [] [ written ] |> Check.get |> List.exactlyOne
+    CellFile.identity stream plan seed split device
+
+let private usual () = identity synthetic.Value "vanilla" 0 Split.Test DeviceType.CPU
+
+/// A cell, and its rows with numbers that text may lose.
+let private cell: Cell =
+    { Stream = "synthetic"
+      Method = "vanilla"
+      Order = 1
+      Seed = 0 }
+
+let private rows: Row list =
+    [ for i, value in List.indexed [ 0.1 + 0.2; 1e-300; -0.0; 1.0; nan; infinity; -infinity; Double.Epsilon; Math.PI ] ->
+          { Stream = cell.Stream
+            Method = cell.Method
+            Seed = cell.Seed
+            Step = string i
+            Task = (if i = 0 then "all" else "1")
+            Metric = $"metric{i}"
+            Value = value } ]
+
+let private record result : CellRecord = { Result = result; Seconds = 1.25; Memory = 123456789012L }
+
+let private bits (rows: Row list) = [ for r in rows -> { r with Value = 0.0 }, BitConverter.DoubleToInt64Bits r.Value ]
+
+let private write folder identity result =
+    CellFile.write folder identity cell (JsonNode.Parse "{\"os\":\"ü\"}") (record result) |> Check.get
+
+let private files =
+    testList
+        "files"
+        [ test "a cell's hash changes with everything that decides its figures" (fun () ->
+              let stream = synthetic.Value
+
+              let renamed =
+                  { stream with
+                      Steps = stream.Steps |> List.map (fun s -> { s with Name = s.Name + "'" }) }
+
+              let all =
+                  [ usual ()
+                    identity { stream with Digest = "other" } "vanilla" 0 Split.Test DeviceType.CPU
+                    identity (Order.apply 1 stream) "vanilla" 0 Split.Test DeviceType.CPU
+                    identity (Order.apply 2 stream) "vanilla" 0 Split.Test DeviceType.CPU
+                    identity renamed "vanilla" 0 Split.Test DeviceType.CPU
+                    identity stream "individual" 0 Split.Test DeviceType.CPU
+                    identity stream "vanilla" 1 Split.Test DeviceType.CPU
+                    identity stream "vanilla" 0 Split.Validation DeviceType.CPU
+                    identity stream "vanilla" 0 Split.Test DeviceType.CUDA
+                    for f in Field.training do
+                        let value =
+                            match f.Name with
+                            | "epochs" -> "7"
+                            | "batch" -> "17"
+                            | "optimizer" -> "sgd"
+                            | "scores" -> "cosine"
+                            | "symmetric" -> "on"
+                            | "shuffle" -> "off"
+                            | "dtype" -> "float64"
+                            | "decay" -> "cosine"
+                            | _ -> "0.123"
+
+                        identity stream $"vanilla[{f.Name}={value}]" 0 Split.Test DeviceType.CPU ]
+
+              let hashes = List.map CellFile.hash all
+              Expect.equal (List.distinct hashes) hashes "all differ"
+              Expect.all hashes (fun h -> h.Length = 20 && Seq.forall Uri.IsHexDigit h) "hexadecimal digits")
+
+          test "how figures are taken decides a method's that does not train, too" (fun () ->
+              let hash given =
+                  let plan = Plan.resolve synthetic.Value.Preset given [ "zero-shot" ] |> Check.get |> List.exactlyOne
+                  CellFile.hash (CellFile.identity synthetic.Value plan 0 Split.Test DeviceType.CPU)
+
+              let some = [ []; [ "scores", "cosine" ]; [ "temperature", "0.5" ]; [ "dtype", "float64" ] ] |> List.map hash
+              Expect.equal (List.distinct some) some "all differ")
+
+          test "a label, a description and settings that change nothing are no part of it" (fun () ->
+              let stream = synthetic.Value
+              let lr = Plan.effective (plan stream "vanilla") |> Map.ofList |> Map.find "lr"
+
+              for other in
+                  [ identity stream $"vanilla[lr={lr}]" 0 Split.Test DeviceType.CPU
+                    identity { stream with Name = "x"; Description = "y" } "vanilla" 0 Split.Test DeviceType.CPU
+                    identity (Order.apply 0 stream) "vanilla" 0 Split.Test DeviceType.CPU ] do
+                  Expect.equal other (usual ()) "the same cell"
+
+              let idle (tau: float) =
+                  let p = plan stream "dns"
+                  CellFile.identity stream { p with Settings = { p.Settings with Tau = tau } } 0 Split.Test DeviceType.CPU
+
+              Expect.equal (idle 1.0) (idle 2.0) "a setting that belongs to another way to protect")
+
+          testCase "what is written is read, to the bit"
+          <| inFolder (fun folder ->
+              let unusual = identity { synthetic.Value with Digest = "ü\"\\\n€" } "vanilla" 0 Split.Test DeviceType.CPU
+
+              for identity in [ usual (); unusual ] do
+                  write folder identity (Ok rows)
+                  let read = CellFile.read folder identity cell |> Option.get
+                  Expect.equal (read.Seconds, read.Memory) (1.25, 123456789012L) "seconds and memory"
+                  Expect.equal (bits (Result.defaultValue [] read.Result)) (bits rows) "rows"
+                  write folder identity (Error "it \"diverged\"")
+
+                  Expect.equal
+                      (CellFile.state (CellFile.read folder identity cell))
+                      (CellState.Failed "it \"diverged\"")
+                      "a cell that diverged"
+
+              Expect.equal
+                  (Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Length)
+                  2
+                  "a file for each, nothing beside")
+
+          testCase "half a file, another's file and no file are missing"
+          <| inFolder (fun folder ->
+              let own = usual ()
+              Expect.isNone (CellFile.read folder own cell) "no file"
+              write folder own (Ok rows)
+              let path = CellFile.path folder own
+              let whole = File.ReadAllText path
+
+              for length in 0..13 .. whole.TrimEnd().Length - 1 do
+                  File.WriteAllText(path, whole.Substring(0, length))
+                  Expect.isNone (CellFile.read folder own cell) $"{length} characters of {whole.Length}"
+
+              for other in
+                  [ whole.Replace("\"seed\":0", "\"seed\":1"); whole.Replace("\"done\"", "\"well\""); "[]"; "null"; "1" ] do
+                  File.WriteAllText(path, other)
+                  Expect.equal (CellFile.state (CellFile.read folder own cell)) CellState.Missing other
+
+              File.WriteAllText(path, whole)
+              Expect.isSome (CellFile.read folder own cell) "the whole file") ]
+
+// ---- lines -------------------------------------------------------------------------------------------------------
+
+let private lines =
+    testList
+        "lines"
+        [ testCase "errands and answers are what they were, in one line each" (fun () ->
+              let errand: Errand =
+                  { Source = "./a \"b\"\n"
+                    Method = "dns[tau=1]"
+                    Given = [ [ "lr"; "1e-3" ] ]
+                    Seed = 3
+                    Order = 2
+                    Split = "test"
+                    Device = "cpu"
+                    Threads = 1
+                    Jobs = 2
+                    Out = "ü"
+                    Hash = "0" }
+
+              Expect.equal (Line.errand (Line.ofErrand errand)) (Some errand) "errand"
+
+              for answer in
+                  [ Answer.Within("a\nb", 0.1 + 0.2)
+                    Answer.Ended(CellEnd.Done 1e-3)
+                    Answer.Ended(CellEnd.Failed "why\nthen")
+                    Answer.Ended(CellEnd.Broken "") ] do
+                  let line = Line.ofAnswer answer
+                  Expect.isFalse (line.Contains '\n') "one line"
+                  Expect.equal (Line.answer line) (Some answer) "answer"
+
+              for line in [ ""; "hello"; "{}"; "[]"; "[\"done\"]"; "[1]"; "null" ] do
+                  Expect.isNone (Line.answer line) line)
+
+          testCase "a worker that cannot do what it is asked says so, and does the next"
+          <| inFolder (fun folder ->
+              let stream = Synthetic.make Synthetic.defaults (Seed.ofInt 0)
+              let written = "zero-shot"
+              let own = identity stream written 0 Split.Test DeviceType.CPU
+
+              let errand: Errand =
+                  { Source = "synthetic"
+                    Method = written
+                    Given = []
+                    Seed = 0
+                    Order = 0
+                    Split = "test"
+                    Device = "cpu"
+                    Threads = 1
+                    Jobs = 1
+                    Out = folder
+                    Hash = CellFile.hash own }
+
+              let wrong =
+                  [ { errand with Source = "./nowhere" }
+                    { errand with Method = "nope" }
+                    { errand with Hash = "other" }
+                    { errand with Order = -1 }
+                    { errand with Device = "tpu" } ]
+
+              let asked = [ for e in wrong -> Line.ofErrand e ] @ [ "what?"; Line.ofErrand errand ]
+              use input = new StringReader(String.Join("\n", asked))
+              use output = new StringWriter()
+              use alone = new ManualResetEventSlim()
+              Worker.serve input output alone.Set
+
+              let ends =
+                  output.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                  |> Array.choose (fun line ->
+                      match Line.answer line with
+                      | Some(Answer.Ended ended) -> Some ended
+                      | _ -> None)
+
+              Expect.equal ends.Length asked.Length "an answer each"
+
+              for ended in Array.truncate 6 ends do
+                  match ended with
+                  | CellEnd.Broken message -> Expect.isGreaterThan message.Length 10 "a sentence"
+                  | _ -> failtest $"{ended}"
+
+              match Array.last ends with
+              | CellEnd.Done _ -> Expect.isSome (CellFile.read folder own cell) "its file"
+              | ended -> failtest $"{ended}"
+
+              Expect.isTrue alone.IsSet "the end of its input is told") ]
+
+// ---- cells of a sweep --------------------------------------------------------------------------------------------
+
+let private sweep folder : Sweep =
+    { Streams =
+        [ { Source = "synthetic"
+            Stream = synthetic.Value
+            Threads = 1 } ]
+      Methods = [ "zero-shot"; "vanilla"; "dns[tau=1,protect=soft]" ]
+      Given = [ "lr", "1e-3" ]
+      Seeds = [ 0; 4 ]
+      Orders = 2
+      Split = Split.Test
+      Device = torch.CPU
+      Jobs = 2
+      Out = folder }
+
+let private cells =
+    testList
+        "cells"
+        [ testCase "all seeds, orders and methods, a round of every method after another"
+          <| inFolder (fun folder ->
+              let cells = Sweep.cells (sweep folder) |> Check.get
+              let labels = set [ "zero-shot"; "vanilla"; "dns[tau=1;protect=soft]" ]
+              Expect.hasLength cells 12 "methods × seeds × orders"
+
+              for i, round in cells |> List.chunkBySize 3 |> List.indexed do
+                  Expect.equal (set [ for c in round -> c.Cell.Method ]) labels "every method"
+                  Expect.equal (List.distinct [ for c in round -> c.Cell.Order, c.Cell.Seed ]).Length 1 $"round {i}"
+                  Expect.equal (List.last round).Cell.Method "zero-shot" "the cheapest is the last of a round"
+
+              let comparison = Sweep.comparison "cmcl" (sweep folder) cells
+
+              Expect.equal
+                  comparison.Methods
+                  [ "zero-shot", false; "vanilla", true; "dns[tau=1;protect=soft]", true ]
+                  "as asked for"
+
+              Expect.all comparison.Cells (fun (_, state) -> state = CellState.Missing) "nothing is there"
+
+              Expect.equal
+                  (comparison.Cells |> List.map (fun (c, _) -> c.Order, c.Seed) |> List.truncate 4)
+                  [ 0, 0; 0, 4; 1, 0; 1, 4 ]
+                  "sorted")
+
+          testCase "folder, jobs and threads decide no figure; everything else of a sweep does"
+          <| inFolder (fun folder ->
+              let hashes (s: Sweep) = Sweep.cells s |> Check.get |> List.map (fun c -> CellFile.hash c.Identity) |> set
+              let own = sweep folder
+
+              for same in
+                  [ { own with Out = "elsewhere" }
+                    { own with Jobs = 7 }
+                    { own with
+                        Streams = [ { own.Streams.Head with Threads = 5; Source = "./other" } ] } ] do
+                  Expect.equal (hashes same) (hashes own) "the same cells"
+
+              for other in
+                  [ { own with
+                        Given = [ "lr", "2e-3" ]
+                        Methods = [ "vanilla"; "dns" ] }
+                    { own with Split = Split.Validation }
+                    { own with Seeds = [ 1; 2 ] } ] do
+                  Expect.isEmpty (Set.intersect (hashes other) (hashes own)) "other cells")
+
+          testCase "one cell under two labels is run once, and both have its rows"
+          <| inFolder (fun folder ->
+              let own =
+                  { sweep folder with
+                      Methods = [ "vanilla"; "vanilla[lr=0.001]" ]
+                      Seeds = [ 0 ]
+                      Orders = 1 }
+
+              let cells = Sweep.cells own |> Check.get
+              Expect.equal (cells |> List.map _.Identity |> List.distinct).Length 1 "one identity"
+              write folder cells.Head.Identity (Ok rows)
+
+              match (Sweep.comparison "cmcl" own cells).Cells with
+              | [ a, CellState.Done first; b, CellState.Done second ] ->
+                  Expect.equal (a.Method, b.Method) ("vanilla", "vanilla[lr=0.001]") "labels"
+                  Expect.all first (fun r -> r.Method = a.Method) "the first's rows"
+                  Expect.all second (fun r -> r.Method = b.Method) "the second's rows"
+              | other -> failtest $"{other}")
+
+          testCase "an option goes to the methods that take it"
+          <| inFolder (fun folder ->
+              let given = [ "lr", "1e-3"; "tau", "1e-2"; "scores", "cosine" ]
+
+              let cells =
+                  Sweep.cells
+                      { sweep folder with
+                          Given = given
+                          Methods = [ "zero-shot"; "vanilla"; "dns-soft"; "dns" ]
+                          Seeds = [ 0 ]
+                          Orders = 1 }
+                  |> Check.get
+
+              let names method =
+                  cells |> List.find (fun c -> c.Cell.Method = method) |> fun c -> [ for pair in c.Errand.Given -> pair.Head ]
+
+              Expect.equal (names "zero-shot") [ "scores" ] "zero-shot"
+              Expect.equal (names "vanilla") [ "lr"; "scores" ] "vanilla"
+              Expect.equal (names "dns-soft") [ "lr"; "tau"; "scores" ] "dns-soft"
+              Expect.equal (names "dns") [ "lr"; "scores" ] "dns: a setting that its protection does not have")
+
+          testCase "all faults at once"
+          <| inFolder (fun folder ->
+              let own = sweep folder
+
+              let faults =
+                  faultsOf (
+                      Sweep.cells
+                          { own with
+                              Streams = own.Streams @ own.Streams
+                              Methods = [ "nope"; "vanilla[tau=1]" ]
+                              Orders = 1000 }
+                  )
+
+              let text = String.Join("\n", faults |> List.map _.Message)
+
+              for words in
+                  [ "two streams have the name 'synthetic'"
+                    "--orders takes at most 720"
+                    "no method 'nope'"
+                    "'tau' is not an option" ] do
+                  Expect.stringContains text words "told")
+
+          testCase "a folder is taken by one at a time; half files go, force takes the cells of this sweep"
+          <| inFolder (fun folder ->
+              let own = sweep folder
+              let cells = Sweep.cells own |> Check.get
+              let stay = Path.Combine(CellFile.folder folder, "0123.json")
+
+              do
+                  use _ = Sweep.claim false own cells |> Check.get
+                  Expect.isError (Sweep.claim false own cells) "taken"
+                  write folder cells.Head.Identity (Ok [])
+                  File.WriteAllText(stay, "another's")
+                  File.WriteAllText(Path.Combine(CellFile.folder folder, ".0123.json.abc"), "half")
+
+              do
+                  use _ = Sweep.claim false own cells |> Check.get
+                  Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
+                  Expect.isFalse (File.Exists(Path.Combine(CellFile.folder folder, ".0123.json.abc"))) "half files go"
+
+              use _ = Sweep.claim true own cells |> Check.get
+              Expect.isFalse (File.Exists(CellFile.path folder cells.Head.Identity)) "forced"
+              Expect.isTrue (File.Exists stay) "cells of others stay")
+
+          testCase "the results of another command are not written among"
+          <| inFolder (fun folder ->
+              File.WriteAllText(Path.Combine(folder, "results.csv"), "")
+              Expect.isError (Sweep.claim true (sweep folder) []) "refused"
+              Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
+
+let private headway =
+    testCase "what is told of a sweep adds up, and the time left is that of each method" (fun () ->
+        let cell method seed = { cell with Method = method; Seed = seed }
+        let finished seconds = Some { record (Ok []) with Seconds = seconds }
+
+        let start =
+            Headway.start
+                [ cell "slow" 0, finished 10.0
+                  cell "slow" 1, None
+                  cell "quick" 0, finished 1.0
+                  cell "quick" 1, finished 3.0
+                  cell "quick" 2, None
+                  cell "bad" 0, Some(record (Error "diverged"))
+                  cell "new" 0, None ]
+
+        Expect.equal (start.Total, start.Done, start.Failed, start.Waiting.Count) (7, 3, 1, 3) "at the start"
+        // 10 for the slow one, 2 for the quick one, the mean of all, 14/3, for the unknown one.
+        near "left" tight (Headway.left 2 start).Value ((10.0 + 2.0 + 14.0 / 3.0) / 2.0)
+
+        let running =
+            start
+            |> Headway.after (SweepEvent.Began(cell "slow" 1))
+            |> Headway.after (SweepEvent.Within(cell "slow" 1, "a", 0.5))
+
+        near "half of one is done" tight (Headway.left 1 running).Value (5.0 + 2.0 + 14.0 / 3.0)
+        let ended e = Headway.after (SweepEvent.Ended(cell "slow" 1, e)) running
+        Expect.equal (ended (CellEnd.Done 20.0)).Done 4 "done"
+        Expect.equal (ended (CellEnd.Failed "")).Failed 2 "failed"
+        Expect.equal (ended (CellEnd.Broken "")).Failed 2 "broken"
+        Expect.isEmpty (ended (CellEnd.Done 20.0)).Running "nothing runs"
+        near "learned" tight (Headway.left 1 (ended (CellEnd.Done 20.0))).Value (2.0 + 34.0 / 4.0)
+
+        Expect.isNone (Headway.left 1 (Headway.start [ cell "slow" 0, None ])) "nothing is known yet")
+
+// ---- processes ---------------------------------------------------------------------------------------------------
+
+/// The command as a process of its own, its output caught.
+type private Command = { Process: Process; Said: ConcurrentQueue<string> }
+
+let private start (program: string) (arguments: string list) : Command =
+    let info =
+        ProcessStartInfo(program, arguments, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false)
+
+    let p = Process.Start info |> Option.ofObj |> Option.get
+    let said = ConcurrentQueue()
+
+    let hear (e: DataReceivedEventArgs) =
+        match e.Data with
+        | null -> ()
+        | line -> said.Enqueue line
+
+    p.OutputDataReceived.Add hear
+    p.ErrorDataReceived.Add hear
+    p.BeginOutputReadLine()
+    p.BeginErrorReadLine()
+    { Process = p; Said = said }
+
+let private dll = Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll")
+let private cmcl arguments = start "dotnet" (dll :: arguments)
+
+/// Exit code and everything said.
+let private finish (c: Command) : int * string =
+    c.Process.WaitForExit()
+    let said = String.Join("\n", c.Said)
+    let code = c.Process.ExitCode
+    c.Process.Dispose()
+    code, said
+
+let private until (what: string) (condition: unit -> bool) : unit =
+    if
+        not (
+            SpinWait.SpinUntil(
+                (fun () ->
+                    Thread.Sleep 5
+                    condition ()),
+                TimeSpan.FromSeconds 60.0
+            )
+        )
+    then
+        failtest $"waited in vain until {what}"
+
+/// A process's state and parent, if it is still there.
+let private status (pid: int) : (char * int) option =
+    try
+        let text = File.ReadAllText $"/proc/{pid}/stat"
+        let fields = text.Substring(text.LastIndexOf ')' + 2).Split ' '
+        Some(fields[0][0], int fields[1])
+    with
+    | :? IOException
+    | :? UnauthorizedAccessException -> None
+
+let private alive (pid: int) = status pid |> Option.exists (fun (state, _) -> state <> 'Z')
+
+let private children (pid: int) : int list =
+    [ for folder in Directory.GetDirectories "/proc" do
+          match Int32.TryParse(Path.GetFileName folder) with
+          | true, child when status child |> Option.exists (fun (_, parent) -> parent = pid) -> child
+          | _ -> () ]
+
+let private cellFiles (folder: string) =
+    if Directory.Exists(CellFile.folder folder) then
+        Directory.GetFiles(CellFile.folder folder, "*.json") |> Array.sort
+    else
+        [||]
+
+/// What the cells of a folder hold, by file: its state and rows, times aside.
+let private results (folder: string) : Map<string, string list> =
+    let lines (path: string) =
+        [ for line in File.ReadAllLines path do
+              if line.StartsWith "    {" && not (line.Contains "\"seconds_") || line.StartsWith "  \"state\"" then
+                  line.TrimEnd ',' ]
+
+    Map [ for path in cellFiles folder -> string (Path.GetFileName path), lines path ]
+
+/// Eight cells, long enough to be interrupted.
+let private argumentsFor (seeds: string) folder =
+    [ "compare"
+      "--stream"
+      "synthetic"
+      "--methods"
+      "zero-shot,vanilla,dns,joint"
+      "--seeds"
+      seeds
+      "--set"
+      "epochs=20"
+      "--jobs"
+      "2"
+      "--threads"
+      "1"
+      "--out"
+      folder ]
+
+let private arguments = argumentsFor "0,1"
+
+let private onLinux (body: string -> unit) =
+    inFolder (fun folder ->
+        if not (OperatingSystem.IsLinux()) then
+            skiptest "processes are looked for in /proc"
+
+        body folder)
+
+/// The comparison without any interruption, run from the beginning.
+let private uninterrupted: Lazy<Map<string, string list>> =
+    lazy
+        (let folder = Directory.CreateTempSubdirectory "cmcl-whole"
+
+         try
+             Expect.equal (fst (finish (cmcl (arguments folder.FullName)))) 0 "the whole comparison"
+             results folder.FullName
+         finally
+             folder.Delete true)
+
+let private whole what folder =
+    let now = results folder
+    Expect.equal (Seq.length now.Keys) 8 $"{what}: every cell"
+    Expect.equal now uninterrupted.Value $"{what}: the results of a comparison that was not interrupted"
+
+let private processes =
+    testList
+        "processes"
+        [ testCase "a comparison that is killed goes on where it was, and leaves no worker behind"
+          <| onLinux (fun folder ->
+              let after = Random.Shared.Next(0, 4)
+              let pause = Random.Shared.Next(0, 300)
+              let what = $"killed {pause} ms after {after} cells"
+              let first = cmcl (arguments folder)
+
+              until "some cells are finished" (fun () ->
+                  (cellFiles folder).Length >= after && (children first.Process.Id).Length = 2)
+
+              Thread.Sleep pause
+              let workers = children first.Process.Id
+              first.Process.Kill()
+              finish first |> ignore
+              until $"{what}: its workers have ended" (fun () -> not (List.exists alive workers))
+              let kept = [ for path in cellFiles folder -> path, File.GetLastWriteTimeUtc path ]
+              let code, said = finish (cmcl (arguments folder))
+              Expect.equal code 0 said
+
+              for path, written in kept do
+                  Expect.equal (File.GetLastWriteTimeUtc path) written $"{what}: a finished cell is not run again"
+
+              whole what folder)
+
+          testCase "a worker that is killed loses its cell alone, and the next start runs it"
+          <| onLinux (fun folder ->
+              let first = cmcl (arguments folder)
+              until "a cell is finished" (fun () -> (cellFiles folder).Length >= 1 && (children first.Process.Id).Length = 2)
+              let victim = (children first.Process.Id)[Random.Shared.Next 2]
+              Process.GetProcessById(victim).Kill()
+              let code, said = finish first
+              Expect.equal code 1 said
+              Expect.stringContains said "exit code 137" "how the worker ended"
+              Expect.stringContains said "tries again" "what to do"
+              Expect.isGreaterThanOrEqual (cellFiles folder).Length 7 "all others are there"
+              Expect.equal (fst (finish (cmcl (arguments folder)))) 0 "the next start"
+              whole "a worker killed" folder)
+
+          testCase "Ctrl-C ends the workers, and says how to go on"
+          <| onLinux (fun folder ->
+              // From the command's own program, not by dotnet.
+              let first = start (Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli")) (argumentsFor "0-99" folder)
+              until "a cell is finished" (fun () -> (cellFiles folder).Length >= 1 && (children first.Process.Id).Length = 2)
+              let workers = children first.Process.Id
+              use _ = Process.Start("kill", [ "-INT"; string first.Process.Id ])
+              let code, said = finish first
+              Expect.equal code 130 said
+              Expect.stringContains said "the same command goes on from here" "what to do"
+              Expect.isFalse (List.exists alive workers) "no worker is left") ]
+
+let tests = testSequenced (testList "Sweep" [ files; lines; cells; headway; processes ])
