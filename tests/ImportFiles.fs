@@ -195,7 +195,12 @@ let writeParquet (folder: string) (name: string) (rows: (string * string option 
     let id, features, kind =
         DataField<string> "id", ListField("vector", DataField<float32> "element"), DataField<string> "label"
 
-    let fields: Schema.Field list = [ id; features; if label.IsSome then kind ]
+    let fields: Schema.Field list =
+        [ id
+          features
+          if label.IsSome then
+              kind ]
+
     let schema = ParquetSchema fields
 
     use file = File.Create(Path.Combine(folder, name + ".parquet"))

@@ -73,7 +73,18 @@ let private within (seconds: int) (work: unit -> 'a) : 'a =
     let mutable outcome = None
 
     let thread =
-        Thread((fun () -> outcome <- Some(try Ok(work ()) with e -> Error e)), 16 <<< 20, IsBackground = true)
+        Thread(
+            (fun () ->
+                outcome <-
+                    Some(
+                        try
+                            Ok(work ())
+                        with e ->
+                            Error e
+                    )),
+            16 <<< 20,
+            IsBackground = true
+        )
 
     thread.Start()
 
@@ -125,7 +136,11 @@ let private fuzz (format: string) (change: ImportOptions -> ImportOptions) (writ
             let config = Config.QuickThrowOnFailure.WithMaxTest(cases).WithQuietOnSuccess true
             let config = if wanted.IsNone then config.WithReplay(Some { Rnd = Rnd(1UL, 1UL); Size = None }) else config
             Check.One(config, Prop.forAll arbitrary holds)
-            Expect.isLessThan (outcomes |> Seq.filter ((=) "read") |> Seq.length) (cases - cases / 20) "many changes are noticed"
+
+            Expect.isLessThan
+                (outcomes |> Seq.filter ((=) "read") |> Seq.length)
+                (cases - cases / 20)
+                "many changes are noticed"
 
             if wanted.IsSome then
                 let counts = outcomes |> Seq.countBy id |> Seq.sortBy (snd >> (~-)) |> Seq.map (fun (name, n) -> $"{name} {n}")

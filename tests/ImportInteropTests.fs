@@ -73,7 +73,9 @@ let private others =
               python "h5py, numpy" writeByH5py [ source; options ]
               run' "cmcl-h5" second source out |> Check.get |> ignore
               let stream = loaded out
-              let order n = [ 0 .. n - 1 ] |> List.sortWith (fun a b -> String.CompareOrdinal($"tensor({a})__", $"tensor({b})__"))
+
+              let order n =
+                  [ 0 .. n - 1 ] |> List.sortWith (fun a b -> String.CompareOrdinal($"tensor({a})__", $"tensor({b})__"))
 
               let expected =
                   array2D
@@ -88,8 +90,12 @@ let private others =
                   (matrix (array2D [ for c in 0..2 -> [ for j in 0..5 -> float32 (c + j) ] ])))
 
       for title, how, words in
-          [ "compressed by LZF", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), 'f4'), compression='lzf')", [ "h5repack" ]
-            "big-endian", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), '>f4'))", [ "'0__class 0__0' is big-endian"; "<f4" ]
+          [ "compressed by LZF",
+            "f.create_dataset('0__class 0__0', data=np.ones((2, 6), 'f4'), compression='lzf')",
+            [ "h5repack" ]
+            "big-endian",
+            "f.create_dataset('0__class 0__0', data=np.ones((2, 6), '>f4'))",
+            [ "'0__class 0__0' is big-endian"; "<f4" ]
             "of integers", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), 'i4'))", [ "integers of 4 bytes" ]
             "linked from another file",
             "f['0__class 0__0'] = h5py.ExternalLink(f'{folder}/other.h5', '/0__class 0__0')",

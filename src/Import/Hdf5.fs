@@ -48,7 +48,9 @@ module Hdf5 =
 
     let private elsewhere (file: obj) (o: IH5Object) : bool =
         let home = hidden "Context" o |> Option.ofObj |> Option.bind (hidden "File" >> Option.ofObj)
-        let external (d: IH5Dataset) = d.Layout.Class = H5DataLayoutClass.VirtualStorage || not (isNull (hidden "InternalExternalFileList" d))
+
+        let external (d: IH5Dataset) =
+            d.Layout.Class = H5DataLayoutClass.VirtualStorage || not (isNull (hidden "InternalExternalFileList" d))
 
         match o with
         | :? IH5UnresolvedLink -> false
@@ -80,7 +82,8 @@ module Hdf5 =
 
             for size in sizes do
                 if size > 0UL && uint64 bytes > uint64 most / size then
-                    refuse $"""'{key}' is said to have {what} {String.Join(" × ", sizes)}, more than the file's {length} bytes can hold"""
+                    refuse
+                        $"""'{key}' is said to have {what} {String.Join(" × ", sizes)}, more than the file's {length} bytes can hold"""
 
                 bytes <- bytes * int64 size
 
@@ -124,9 +127,30 @@ module Hdf5 =
 
         List.sortWith order (List.ofSeq found)
 
+    /// The length that a file says it has, which PureHDF does not look at: a download that broke off ends here. Files with other
+    /// things before the first byte, or with short addresses, are left to the library.
+    let private promised (start: byte[]) : int64 option =
+        let at =
+            match int start[8] with
+            | 0 when start[13] = 8uy -> Some 40
+            | 1 when start[13] = 8uy -> Some 44
+            | 2
+            | 3 when start[9] = 8uy -> Some 28
+            | _ -> None
+
+        if start[0] = 137uy && start.AsSpan(1, 7).SequenceEqual(ReadOnlySpan "HDF\r\n\026\n"B) then
+            at |> Option.map (fun at -> BitConverter.ToInt64(start, at))
+        else
+            None
+
     // ---- numbers -------------------------------------------------------------------------------------------------
 
-    let private copy<'a when 'a: unmanaged and 'a: struct and 'a :> ValueType and 'a: (new: unit -> 'a)> (d: IH5Dataset) (entry: Entry) (into: byte[]) (from: int) =
+    let private copy<'a when 'a: unmanaged and 'a: struct and 'a :> ValueType and 'a: (new: unit -> 'a)>
+        (d: IH5Dataset)
+        (entry: Entry)
+        (into: byte[])
+        (from: int)
+        =
         let numbers = MemoryMarshal.AsBytes(ReadOnlySpan(d.Read<'a[]>()))
 
         if int64 numbers.Length <> entry.Size then
@@ -142,9 +166,11 @@ module Hdf5 =
             | _ -> copy<float> d entry into from
         with
         | Refused _ -> reraise ()
-        | e when e.Message.StartsWith "Byte order" -> refuse $"'{entry.Key}' is big-endian; write it little-endian, as array.astype('<f4')"
+        | e when e.Message.StartsWith "Byte order" ->
+            refuse $"'{entry.Key}' is big-endian; write it little-endian, as array.astype('<f4')"
         | e when e.Message.StartsWith "Could not find filter" ->
-            refuse $"'{entry.Key}' is compressed in a way that is not read; h5repack -f NONE OLD.h5 NEW.h5 writes the file without compression"
+            refuse
+                $"'{entry.Key}' is compressed in a way that is not read; h5repack -f NONE OLD.h5 NEW.h5 writes the file without compression"
         | e -> refuse $"'{entry.Key}' cannot be read: {e.Message.TrimEnd '.'}"
 
     /// Opens a file and hands over its arrays, in the order of their keys, and a function that writes the numbers of one into a
@@ -157,11 +183,14 @@ module Hdf5 =
         else
             try
                 use stream = File.OpenRead path
-                let start = Array.zeroCreate<byte> 2
+                let start = Array.zeroCreate<byte> 52
+                stream.ReadAtLeast(start, start.Length, false) |> ignore
 
-                if stream.ReadAtLeast(start, 2, false) > 0 && start[0] = 0x80uy then
-                    fault "it is a pickle, which can run code when it is opened; no pickle is ever read"
-                else
+                match promised start with
+                | _ when start[0] = 0x80uy -> fault "it is a pickle, which can run code when it is opened; no pickle is ever read"
+                | Some length when length > stream.Length ->
+                    fault $"it says that it is {length} bytes long, but only {stream.Length} are there: it was cut short"
+                | _ ->
                     stream.Position <- 0L
                     use file = H5File.Open(stream, true)
 

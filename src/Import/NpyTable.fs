@@ -187,7 +187,5 @@ module NpyTable =
                 found <- numbers.``to``(torch.int64).data<int64>().ToArray()
             | torch.ScalarType.Int32
             | torch.ScalarType.Int64 -> wrong <- [ Fault.Shape($"'{place.File}'", "a vector", String.Join(" × ", header.Shape)) ]
-            | other ->
-                wrong <-
-                    [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", Draft.typeName other) ])
+            | other -> wrong <- [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", Draft.typeName other) ])
         |> Result.bind (fun () -> if wrong.IsEmpty then Ok found else Error wrong)
