@@ -192,15 +192,20 @@ module Hdf5 =
                     fault $"it says that it is {length} bytes long, but only {stream.Length} are there: it was cut short"
                 | _ ->
                     stream.Position <- 0L
-                    use file = H5File.Open(stream, true)
 
-                    // Whatever a damaged structure makes the library raise is a fault of the file; what `act` raises is not.
-                    let arrays =
+                    // Whatever damage makes the library raise is a fault of the file; what `act` raises is not.
+                    let attempt (what: string) (work: unit -> 'b) : 'b =
                         try
-                            walk file stream.Length
+                            work ()
                         with
                         | Refused _ -> reraise ()
-                        | e -> refuse $"its structure is damaged or of a kind that is not read ({e.Message.TrimEnd '.'})"
+                        | e -> refuse $"{what} ({e.Message.TrimEnd '.'})"
+
+                    use file =
+                        attempt "it is no HDF5 file, or damaged" (fun () -> H5File.Open(stream, true))
+
+                    let arrays =
+                        attempt "its structure is damaged, or of a kind that is not read" (fun () -> walk file stream.Length)
 
                     let byKey = Dictionary()
 
@@ -211,8 +216,8 @@ module Hdf5 =
                     Ok(act (List.map fst arrays) (fun entry into from -> read byKey[entry.Key] entry into from))
             with
             | Refused reason -> fault reason
-            | CmclException _ -> reraise ()
-            | e -> fault $"it is no HDF5 file, or damaged ({e.Message.TrimEnd '.'})"
+            | :? IOException as e -> fault (e.Message.TrimEnd '.')
+            | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
 
     /// The arrays of a file in the order of their keys, no numbers read.
     let entries (path: string) : Result<Entry list, Fault list> = using path (fun entries _ -> entries)

@@ -126,7 +126,7 @@ module Published =
 
               if flat e = None || flat e = Some 0L then
                   Fault.Shape($"'{path}', row {i} (key '{e.Key}')", row, is)
-              elif flat e <> columns then
+              elif columns.IsSome && flat e <> columns then
                   Fault.Shape($"'{path}', row {i} (key '{e.Key}')", $"d = {columns.Value}, as the rows before have", is)
               elif e.Type <> first.Type then
                   Fault.BadValue(
