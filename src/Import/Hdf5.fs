@@ -4,11 +4,35 @@ open System
 open System.Collections.Generic
 open System.IO
 open System.Reflection
+open System.Runtime.CompilerServices
 open System.Runtime.InteropServices
 open System.Text
 open PureHDF
 open PureHDF.VOL.Native
 open TorchSharp
+
+/// A file that is read by a library which follows its structure as deep as it goes, and a damaged structure has no end. A stack
+/// that is used up ends the process; this makes an exception of it in time.
+type private Watched(file: FileStream) =
+    inherit Stream()
+    override _.CanRead = true
+    override _.CanSeek = true
+    override _.CanWrite = false
+    override _.Length = file.Length
+
+    override _.Position
+        with get () = file.Position
+        and set place = file.Position <- place
+
+    override _.Flush() = ()
+    override _.Seek(offset, origin) = file.Seek(offset, origin)
+    override _.SetLength _ = raise (NotSupportedException())
+    override _.Write(_: byte[], _: int, _: int) : unit = raise (NotSupportedException())
+    override s.Read(buffer: byte[], offset: int, count: int) = s.Read(Span(buffer, offset, count))
+
+    override _.Read(into: Span<byte>) =
+        RuntimeHelpers.EnsureSufficientExecutionStack()
+        file.Read into
 
 /// The arrays of floats of an HDF5 file, read by PureHDF: in one piece, chunked, compressed with gzip, in old and new groups.
 ///
@@ -202,7 +226,7 @@ module Hdf5 =
                         | e -> refuse $"{what} ({e.Message.TrimEnd '.'})"
 
                     use file =
-                        attempt "it is no HDF5 file, or damaged" (fun () -> H5File.Open(stream, true))
+                        attempt "it is no HDF5 file, or damaged" (fun () -> H5File.Open(new Watched(stream), true))
 
                     let arrays =
                         attempt "its structure is damaged, or of a kind that is not read" (fun () -> walk file stream.Length)
