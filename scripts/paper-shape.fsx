@@ -18,7 +18,10 @@ open TorchSharp
 let arguments = fsi.CommandLineArgs |> Array.skip 1 |> List.ofArray
 
 let option name (fallback: int) =
-    arguments |> List.pairwise |> List.tryPick (fun (key, value) -> if key = name then Some(int value) else None) |> Option.defaultValue fallback
+    arguments
+    |> List.pairwise
+    |> List.tryPick (fun (key, value) -> if key = name then Some(int value) else None)
+    |> Option.defaultValue fallback
 
 let rows, d = option "--rows" 60, int64 (option "--dim" 1024)
 let given = arguments |> List.tryHead |> Option.filter (fun a -> not (a.StartsWith "--"))
@@ -47,11 +50,11 @@ let views =
     |> List.map (fun m -> m, (Seed.normal [ d; shared ] (Seed.split $"view {m}" seed)) / sqrt(float d).ToScalar())
     |> Map.ofList
 
-let unit (x: torch.Tensor) = x / x.norm(-1, true)
+let unit (x: torch.Tensor) = x / x.norm (-1, true)
 
 /// What a modality shows of points of the shared space, with noise, on the unit sphere.
 let seen (noise: float) (purpose: string) (modality: string) (points: torch.Tensor) =
-    let clean = unit (points.matmul (views[modality].t ()))
+    let clean = unit (points.matmul (views[modality].t()))
     let grain = Seed.normal [ points.shape[0]; d ] (Seed.split $"{purpose} {modality}" seed) / sqrt(float d).ToScalar()
     (unit (clean + noise.ToScalar() * grain)).``to`` torch.float32
 
@@ -64,13 +67,15 @@ for name, modalities, train, test, classes in dataSets do
     for split, n in [ "train", count train; "test", count test ] do
         let kinds = [| for i in 0 .. n - 1 -> i % classes |]
         let own = Seed.normal [ int64 n; shared ] (Seed.split $"{name} {split}" seed)
-        let points = centres.index_select(0L, torch.tensor (Array.map int64 kinds)) + own
+        let points = centres.index_select (0L, torch.tensor (Array.map int64 kinds)) + own
         let values = torch.stack ([ for m in modalities -> seen 0.5 $"{name} {split}" m points ], 1L)
         let file = H5File()
 
         for i in 0 .. n - 1 do
             let numbers = values[int64 i].data<float32>().ToArray()
-            file[$"tensor({i})__class {kinds[i]}__{kinds[i]}"] <- Array2D.init modalities.Length (int d) (fun j k -> numbers[j * int d + k])
+
+            file[$"tensor({i})__class {kinds[i]}__{kinds[i]}"] <-
+                Array2D.init modalities.Length (int d) (fun j k -> numbers[j * int d + k])
 
         file.Write(Path.Combine(folder, $"{name}_{split}_imagebind.h5"))
 

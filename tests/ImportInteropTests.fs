@@ -130,6 +130,18 @@ let private others =
                   "types as stored"
 
               same "text" tight step.A.Features (torch.tensor (expected [ 30; 5 ] 4))
-              same "audio" tight step.B.Features (torch.tensor (expected [ 30; 5 ] 3))) ]
+              same "audio" tight step.B.Features (torch.tensor (expected [ 30; 5 ] 3)))
+
+      inFolders "the documentation's lines in NumPy write a stream" (fun source _ ->
+          let page = File.ReadAllText(Path.Combine(__SOURCE_DIRECTORY__, "..", "docs", "import.md"))
+          let from = page.IndexOf("```python\nimport json") + "```python\n".Length
+          let code = page.Substring(from, page.IndexOf("```", from) - from)
+          python "numpy" ("import os, sys\nos.chdir(sys.argv[1])\n" + code) [ source ]
+          let step = (loaded (Path.Combine(source, "mine"))).Steps.Head
+
+          Expect.equal
+              (string step.Pair, step.Train.Length, step.Test.Length, step.A.Features.shape[1])
+              ("text–audio", 70, 20, 16L)
+              "the step") ]
 
 let tests = testList "import other programs" others

@@ -225,8 +225,7 @@ module Hdf5 =
                         | Refused _ -> reraise ()
                         | e -> refuse $"{what} ({e.Message.TrimEnd '.'})"
 
-                    use file =
-                        attempt "it is no HDF5 file, or damaged" (fun () -> H5File.Open(new Watched(stream), true))
+                    use file = attempt "it is no HDF5 file, or damaged" (fun () -> H5File.Open(new Watched(stream), true))
 
                     let arrays =
                         attempt "its structure is damaged, or of a kind that is not read" (fun () -> walk file stream.Length)
