@@ -7,7 +7,7 @@
 // N: training rows of the largest data set (60). Then: cmcl import cmcl-h5 FOLDER --backbone imagebind --out paper, and
 // cmcl run --stream paper --preset paper-imagebind. Without FOLDER the files are made, imported, described and thrown away.
 #load "load.fsx"
-#r "PureHDF.dll"
+
 
 open System
 open System.IO

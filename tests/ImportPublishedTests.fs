@@ -174,15 +174,15 @@ let private published =
                   | Error [ Fault.Unreadable(_, reason) ] -> Expect.stringContains reason word "reason"
                   | other -> failtest $"%A{other}"
 
-              told [||] "no HDF5 file"
+              told [||] "not an HDF5 file"
               told (Array.append [| 0x80uy; 2uy |] good) "pickle"
-              told good[.. good.Length - 2] "cut short"
-              told good[..200] "cut short"
+              told good[.. good.Length - 2] "only"
+              told good[..200] "only"
               Expect.isError (Hdf5.entries (path + "x")) "missing"
 
               // A shape that the file cannot hold, in the place of 2 × 6.
               let shape (columns: int64) = Array.append (BitConverter.GetBytes 2L) (BitConverter.GetBytes columns)
               let at = good.AsSpan().IndexOf(ReadOnlySpan(shape 6L))
-              told [| yield! good[.. at - 1]; yield! shape (1L <<< 40); yield! good[at + 16 ..] |] "2 × 1099511627776")) ]
+              told [| yield! good[.. at - 1]; yield! shape (1L <<< 40); yield! good[at + 16 ..] |] "2 × 1099511627776 numbers")) ]
 
 let tests = testList "import published" published
