@@ -9,6 +9,8 @@
 #load "load.fsx"
 
 
+#r "nuget: PureHDF, 2.2.0"
+
 open System
 open System.IO
 open Cmcl

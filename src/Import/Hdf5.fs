@@ -12,7 +12,7 @@ open TorchSharp
 /// one piece. After "HDF5 File Format Specification Version 3.0".
 ///
 /// A reader of our own, because a damaged file must not end the process: PureHDF 2.2 follows a soft link that names itself until
-/// the stack is used up, which nothing around it can prevent, and of some 55,000 files with random changes 2 ended so (none hung;
+/// the stack is used up, which nothing around it can prevent, and of more than 53,000 files with random changes 2 ended so (none hung;
 /// docs/import.md has the figures). Here every address and size is checked against the file before memory is asked for, nothing
 /// is visited twice, no other file is opened, and all that is read of a file's structure is bounded by the file's length. What is
 /// left out is refused by name, with the line of h5py that writes the file anew: compressed and chunked arrays, groups in a
