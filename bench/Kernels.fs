@@ -72,7 +72,8 @@ type Updates() =
               Name = "made"
               Pair = pair
               A = rows
-              B = rows }
+              B = rows
+              Source = None }
 
         let session =
             { Training.plainSession context Map.empty heads [ task ] with
@@ -99,7 +100,7 @@ type InfoNce() =
     member val B = 0 with get, set
 
     override i.Prepare _ =
-        let outputs purpose = (normal i.B 1024 purpose).div_(32.0.ToScalar())
+        let outputs purpose = (normal i.B 1024 purpose).div_(32.0.AsScalar())
         let ya, yb = outputs "a", outputs "b"
         closedForm <- freeing (fun () -> Contrastive.gradients Contrastive.paper ya yb)
 

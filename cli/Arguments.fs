@@ -3,7 +3,9 @@ module Cmcl.Cli.Arguments
 
 open Argu
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.SweepArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -50,6 +52,10 @@ type RunArgument =
     | Total_Budget of E: string
     | Set of NAME_VALUE: string
     | Monitor of N: int
+    | Checkpoint_Every of WHEN: string
+    | Keep of N: int
+    | Log_Format of KIND: string
+    | No_Memory_Check
 
     interface IArgParserTemplate with
         member a.Usage =
@@ -96,6 +102,11 @@ type RunArgument =
                 "any option that cmcl methods NAME lists, as NAME=VALUE, for every method here that takes it; may be given again"
             | Monitor _ ->
                 "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
+            | Checkpoint_Every _ ->
+                "when to keep the whole state, so that cmcl resume can go on from there: auto (default: when half a minute has passed), step, every N updates (200), epochs (1ep) or seconds (30s) and after each step, or off"
+            | Keep _ -> "checkpoints to keep of each method and seed (default: 2)"
+            | Log_Format _ -> "text (default), or json: one line of JSON an event on standard output, and nothing else there"
+            | No_Memory_Check -> "start even if more memory seems to be needed than is free"
 
     /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
     member a.Hyperparameter: (string * string) option =
@@ -136,7 +147,23 @@ type RunArgument =
         | Save_Weights
         | Force
         | Quiet
-        | Monitor _ -> None
+        | Monitor _
+        | Checkpoint_Every _
+        | Keep _
+        | Log_Format _
+        | No_Memory_Check -> None
+
+/// `cmcl resume`.
+[<RequireQualifiedAccess>]
+type ResumeArgument =
+    | [<MainCommand; ExactlyOnce>] Folder of RESULTS: string
+    | [<AltCommandLine("-q")>] Quiet
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | Folder _ -> "the results folder of a run that was interrupted"
+            | Quiet -> "print nothing but errors"
 
 /// `cmcl verify`. What it shares with `cmcl run` is said there once.
 [<RequireQualifiedAccess>]
@@ -395,8 +422,11 @@ type MethodsArgument =
 
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
+    | [<CliPrefix(CliPrefix.None)>] Resume of ParseResults<ResumeArgument>
     | [<CliPrefix(CliPrefix.None)>] Compare of ParseResults<CompareArgument>
     | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
+    | [<CliPrefix(CliPrefix.None)>] Sweep of ParseResults<SweepArgument>
+    | [<CliPrefix(CliPrefix.None)>] Cell of ParseResults<CellArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
@@ -407,6 +437,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
+    | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -415,9 +446,12 @@ type Command =
         member a.Usage =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
+            | Resume _ -> "go on with a run that was interrupted, from its checkpoints"
             | Compare _ ->
                 "run many methods, seeds, orders and streams in worker processes, and compare them: tables, tests, a page"
             | Tune _ -> "choose a method's settings on validation rows"
+            | Sweep _ -> "run what a sweep file says, here or on a cluster, and collect it"
+            | Cell _ -> "run one cell of a sweep's folder"
             | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection, beside what the machine can do"
             | Import _ -> "make a stream folder of files of features; without arguments, list the formats"
@@ -427,6 +461,7 @@ type Command =
             | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
             | Extract _ -> "run an encoder over images, texts or recordings and write their features"
+            | Moments _ -> "second moments of features in many files, accumulated and merged"
             | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
             | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"

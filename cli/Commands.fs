@@ -106,8 +106,35 @@ let checkGiven
 
     if faults.IsEmpty then Ok() else Error faults
 
+/// How `cmcl run` is to keep its runs.
+let private safekeeping (leaving: Signals.Leaving) (arguments: ParseResults<RunArgument>) : Result<Safekeeping, Fault list> =
+    validated {
+        let! cadence = Cadence.parse "--checkpoint-every" (arguments.GetResult(Checkpoint_Every, "auto"))
+
+        and! () =
+            match arguments.GetResult(Log_Format, "text") with
+            | "text"
+            | "json" -> Ok()
+            | other -> Error [ Fault.BadValue("--log-format", "text or json", other) ]
+
+        and! keep =
+            match arguments.GetResult(Keep, 2) with
+            | n when n >= 1 -> Ok n
+            | n -> Error [ Fault.BadValue("--keep", "a whole number ≥ 1", string n) ]
+
+        return
+            { Cadence = cadence
+              Keep = keep
+              Leave = fun () -> leaving.Asked
+              Resume = false }
+    }
+
 /// The request that `cmcl run` was given, the data read and everything checked.
-let private request (command: string) (arguments: ParseResults<RunArgument>) : Result<Request, Fault list> =
+let private request
+    (command: string)
+    (written: string list)
+    (arguments: ParseResults<RunArgument>)
+    : Result<Request, Fault list> =
     validated {
         let! seeds = arguments.GetResult(Seeds, "0,1,2") |> parseSeeds
         and! split = arguments.GetResult(Split, "test") |> parseSplit
@@ -162,7 +189,8 @@ let private request (command: string) (arguments: ParseResults<RunArgument>) : R
                       Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
                       Jobs = 1
                       Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
-                      Command = command }
+                      Command = command
+                      Arguments = written }
             | faults -> Error faults))
 
 /// Threads as given, or by the size of the matrices: up to 512 columns one thread is done before several have agreed on their parts.
@@ -177,41 +205,140 @@ let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.
 let jobsFor (device: torch.Device) (threads: int) : int =
     if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / threads) else 1
 
-let run (command: string) (arguments: ParseResults<RunArgument>) : int =
-    let quiet = arguments.Contains Quiet
+/// With threads set, as many jobs as they leave cores for, or as were asked for; refused where memory will not do.
+let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<Request, Fault list> =
+    setThreads r.Stream (arguments.TryGetResult Threads)
+    let cells = r.Plans.Length * r.Seeds.Length
+    let jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ()))
+
+    let check () =
+        if arguments.Contains No_Memory_Check then
+            Ok()
+        else
+            Estimate.check (Estimate.available ()) r.Stream (min jobs cells) r.Plans
+
+    check () |> Result.map (fun () -> { r with Jobs = jobs })
+
+/// Runs a request and shows it: what it is, how it goes, what came out.
+let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) : int =
+    let json = arguments.GetResult(Log_Format, "text") = "json"
+    let quiet = quiet || json
+    let work tell = Experiment.runSafely safekeeping DateTimeOffset.Now tell r
+
+    if json then
+        JsonLog.started r
+
+    if not quiet then
+        printfn "%s\n" (Display.settings r)
+
+    let result = if json then work JsonLog.tell else Display.progress quiet r work
+
+    if json then
+        JsonLog.finished result
+
+    match result with
+    | Error faults -> refuse faults
+    | Ok finished when finished.Left > 0 ->
+        let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
+
+        if safekeeping.Cadence = Cadence.Never then
+            eprintfn "cmcl: left on request; %s unfinished, and there are no checkpoints to go on from" cells
+            Signals.Stopped
+        else
+            eprintfn "cmcl: left on request; %s unfinished. Go on with: cmcl resume %s" cells r.Out
+            Signals.ResumeMe
+    | Ok finished when finished.Rows.IsEmpty -> 1
+    | Ok finished ->
+        match Report.write r.Out with
+        | Error faults -> refuse faults
+        | Ok report ->
+            if not quiet then
+                if Console.IsOutputRedirected then
+                    AnsiConsole.Profile.Width <- 120
+
+                AnsiConsole.Write(Display.summary r finished)
+
+                for line in Display.throughput finished do
+                    printfn "%s" line
+
+                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
+
+            if finished.Failures.IsEmpty then 0 else 1
+
+let run (command: string) (written: string list) (arguments: ParseResults<RunArgument>) : int =
+    use leaving = new Signals.Leaving true
 
     match
-        request command arguments
-        |> Result.bind (fun r -> Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> r))
+        validated {
+            let! safekeeping = safekeeping leaving arguments
+            and! request = request command written arguments
+            return safekeeping, request
+        }
+        |> Result.bind (fun (safekeeping, r) -> fitted arguments r |> Result.map (fun r -> safekeeping, r))
+        |> Result.bind (fun (safekeeping, r) ->
+            Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> safekeeping, r))
     with
     | Error faults -> refuse faults
-    | Ok r ->
-        setThreads r.Stream (arguments.TryGetResult Threads)
+    | Ok(safekeeping, r) -> go (arguments.Contains Quiet) safekeeping arguments r
 
-        let r =
-            { r with
-                Jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ())) }
+/// What `config.json` of a results folder says of how to resume it: the arguments of its run, and how many cells are left.
+let private resumable (folder: string) : Result<string * string list * int, Fault list> =
+    let path = Path.Combine(folder, "config.json")
+    let unreadable reason = Error [ Fault.Unreadable(path, reason) ]
 
-        if not quiet then
-            printfn "%s\n" (Display.settings r)
+    if not (File.Exists path) then
+        Error [ Fault.Missing(path, "cmcl resume") ]
+    else
+        try
+            use json = Text.Json.JsonDocument.Parse(File.ReadAllText path)
+            let root = json.RootElement
 
-        match Display.progress quiet r (fun tell -> Experiment.run DateTimeOffset.Now tell r) with
+            Ok(
+                string (root.GetProperty("command").GetString()),
+                [ for a in root.GetProperty("arguments").EnumerateArray() -> string (a.GetString()) ],
+                root.GetProperty("left").GetInt32()
+            )
+        with
+        | :? Text.Json.JsonException -> unreadable "it is not valid JSON"
+        | :? Collections.Generic.KeyNotFoundException
+        | :? InvalidOperationException -> unreadable "it is not the record of a run that can be resumed"
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> unreadable e.Message
+
+let resume (arguments: ParseResults<ResumeArgument>) : int =
+    use leaving = new Signals.Leaving true
+    let folder = arguments.GetResult ResumeArgument.Folder
+    let quiet = arguments.Contains ResumeArgument.Quiet
+
+    match resumable folder with
+    | Error faults -> refuse faults
+    | Ok(_, [], _) -> refuse [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
+    | Ok(command, _, 0) ->
+        // It may have been killed between its last figure and its report.
+        Experiment.forget folder
+
+        match Report.write folder with
         | Error faults -> refuse faults
-        | Ok finished when finished.Rows.IsEmpty -> 1
-        | Ok finished ->
-            match Report.write r.Out with
-            | Error faults -> refuse faults
-            | Ok report ->
-                if not quiet then
-                    if Console.IsOutputRedirected then
-                        AnsiConsole.Profile.Width <- 120
+        | Ok report ->
+            if not quiet then
+                printfn "'%s' is finished; it was: %s\nReport: %s" folder command (Path.GetFullPath report)
 
-                    AnsiConsole.Write(Display.summary r finished)
+            0
+    | Ok(command, written, _) ->
+        let parser = ArgumentParser.Create<RunArgument>(programName = "cmcl run")
+        let own = parser.ParseCommandLine(Array.ofList written)
 
-                    let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-                    printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
-
-                if finished.Failures.IsEmpty then 0 else 1
+        match
+            validated {
+                let! safekeeping = safekeeping leaving own
+                and! request = request command written own
+                return { safekeeping with Resume = true }, { request with Out = folder }
+            }
+            |> Result.bind (fun (safekeeping, r) -> fitted own r |> Result.map (fun r -> safekeeping, r))
+        with
+        | Error faults -> refuse faults
+        | Ok(safekeeping, r) -> go (quiet || own.Contains Quiet) safekeeping own r
 
 /// The plans that `cmcl verify` runs, as a request: their scores are those of training rows.
 let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgument>) : Result<Request, Fault list> =
@@ -252,7 +379,8 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               Monitor = None
               Jobs = 1
               Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
-              Command = command }))
+              Command = command
+              Arguments = [] }))
 
 let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
     let quiet = arguments.Contains VerifyArgument.Quiet

@@ -76,7 +76,7 @@ let private sweep (arguments: ParseResults<CompareArgument>) : Result<Sweep * Sw
 
 /// The label of the method that others are tested against.
 let private against (arguments: ParseResults<CompareArgument>) (cells: SweepCell list) : Result<string option, Fault list> =
-    let labels = cells |> List.map _.Plan.Label |> List.distinct
+    let labels = cells |> List.map _.Cell.Method |> List.distinct
 
     match arguments.TryGetResult CompareArgument.Against with
     | Some name when not (List.contains name labels) -> Error [ Fault.Unknown("method in this comparison", name, labels) ]
@@ -116,25 +116,24 @@ let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
 
     let metrics = arguments.TryGetResult CompareArgument.Metrics |> Option.map Plan.split |> Option.defaultValue []
 
-    let claimed =
+    let prepared =
         CompareFiles.columns metrics
         |> Result.bind (fun _ -> sweep arguments)
         |> Result.bind (fun (sweep, cells) ->
             against arguments cells
             |> Result.bind (fun against ->
-                Sweep.claim (arguments.Contains CompareArgument.Force) sweep cells
-                |> Result.map (fun claim -> sweep, cells, against, claim)))
+                Sweep.prepare (arguments.Contains CompareArgument.Force) sweep.Out cells
+                |> Result.map (fun () -> sweep, cells, against)))
 
-    match claimed with
+    match prepared with
     | Error faults -> refuse faults
-    | Ok(sweep, cells, against, claim) ->
-        use _ = claim
-        let swept = SweepCommand.run quiet sweep cells
+    | Ok(sweep, cells, against) ->
+        let swept = SweepCommand.run quiet sweep.Jobs cells
         let comparison = Sweep.comparison command sweep cells
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."
-            SweepCommand.Stopped
+            Signals.Stopped
         else
             match CompareFiles.write sweep.Out metrics against comparison with
             | Error faults -> refuse faults

@@ -26,6 +26,8 @@ let private lines (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
             printfn "%s seed %d, %s: loss %.4f, %s" plan.Label seed (place request step) loss (left watch share)
         | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
             printfn "%s seed %d, %s: %s" plan.Label seed (place request step) text
+        | Progress.Resumed(plan, seed, steps) -> printfn "%s seed %d goes on after %d steps" plan.Label seed steps
+        | Progress.Unkept(_, _, fault)
         | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
         | _ -> ())
 
@@ -58,6 +60,9 @@ let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
                                 $"{plan.Label} seed {seed} · {place request step} · epoch {epoch}/{plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
                     | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
                         AnsiConsole.MarkupLineInterpolated $"[yellow]{plan.Label} seed {seed}, {place request step}: {text}[/]"
+                    | Progress.Resumed(plan, seed, steps) ->
+                        AnsiConsole.MarkupLineInterpolated $"{plan.Label} seed {seed} goes on after {steps} steps"
+                    | Progress.Unkept(_, _, fault)
                     | Progress.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
                     | Progress.Ended(_, _, None) -> ())
 
@@ -69,6 +74,7 @@ let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
 let progress (quiet: bool) (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
     if quiet then
         work (function
+            | Progress.Unkept(_, _, fault)
             | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
             | _ -> ())
     elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
@@ -140,6 +146,11 @@ let summary (request: Request) (finished: Finished) : Table =
         table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
 
     table
+
+/// How fast methods trained that took long enough to tell: a line each, the mean over steps and seeds.
+let throughput (finished: Finished) : string list =
+    [ for label, rows in finished.Rows |> List.filter (fun r -> r.Metric = "pairs_per_second") |> List.groupBy _.Method ->
+          $"{label}: {rows |> List.averageBy _.Value:F0} pairs a second in training" ]
 
 /// What was verified, a line a condition: its worst place, how many places there are, and how many hold.
 let conditions (found: Verification) : Table =

@@ -4,7 +4,9 @@ open System
 open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -12,19 +14,26 @@ let private options =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+      "resume", names (ArgumentParser.Create<ResumeArgument>().GetArgumentCases())
       "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
       "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
+      "sweep", names (ArgumentParser.Create<SweepArgument>().GetArgumentCases())
+      "cell", names (ArgumentParser.Create<CellArgument>().GetArgumentCases())
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
-      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
       "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
-      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases()) ]
+      "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
+      "moments",
+      names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<MergeArgument>().GetArgumentCases())
+      |> List.distinct
+      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
 
 let private commands =
-    [ "run"; "compare"; "tune"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "import"; "export"; "apply"; "retrieve"; "extract" ]
+    [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -54,6 +63,12 @@ let main argv =
     let parser =
         ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
 
+    // What stands after "--" is not ours to read.
+    let argv, beyond =
+        match Array.tryFindIndex ((=) "--") argv with
+        | Some i -> argv[.. i - 1], List.ofArray argv[i + 1 ..]
+        | None -> argv, []
+
     try
         let results = parser.ParseCommandLine(argv, raiseOnUsage = true)
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
@@ -63,13 +78,16 @@ let main argv =
         | Some(Report arguments), _ -> Commands.report arguments
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
-        | Some(Run arguments), _ -> Commands.run command arguments
+        | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) arguments
+        | Some(Resume arguments), _ -> Commands.resume arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
         | Some Metrics, _ ->
             printfn "%s" (Metric.describe ())
             0
         | Some Worker, _ -> SweepCommand.work ()
+        | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
+        | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
         | Some(Verify arguments), _ -> Commands.verify command arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments
@@ -78,6 +96,7 @@ let main argv =
         | Some(Apply arguments), _ -> HeadCommands.apply arguments
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
         | Some(Extract arguments), _ -> ExtractCommand.extract arguments
+        | Some(Moments arguments), _ -> MomentsCommand.moments arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0

@@ -11,32 +11,31 @@ open System.Threading
 open TorchSharp
 open Cmcl
 
-/// The exit code of a command that Ctrl-C ended, as shells have it.
-[<Literal>]
-let Stopped = 130
-
 /// `cmcl worker`: runs cells for the process that started it and ends with it.
 let work () : int =
-    // Ctrl-C goes to every process of a terminal; what it means for a worker is its parent's business.
-    use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, fun context -> context.Cancel <- true)
+    use leaving = new Signals.Leaving false
     use input = new StreamReader(Console.OpenStandardInput(), UTF8Encoding false)
     use output = new StreamWriter(Console.OpenStandardOutput(), UTF8Encoding false)
     // Standard output is for answers.
     Console.SetOut Console.Error
-    Worker.serve input output (fun () -> Process.GetCurrentProcess().Kill())
-    0
+
+    if Worker.serve input output (fun () -> leaving.Asked) (fun () -> Process.GetCurrentProcess().Kill()) then
+        0
+    else
+        Signals.ResumeMe
 
 /// How this program is started once more: as it was itself, or from beside another program that runs it as a library.
-let private worker () : ProcessStartInfo =
+let program () : string list =
     let own = Assembly.GetExecutingAssembly()
     let isDotnet (path: string) = Path.GetFileNameWithoutExtension path = "dotnet"
 
     match Environment.ProcessPath |> Option.ofObj with
-    | Some path when obj.ReferenceEquals(own, Assembly.GetEntryAssembly()) && not (isDotnet path) ->
-        ProcessStartInfo(path, [ "worker" ])
-    | path ->
-        let dotnet = path |> Option.filter isDotnet |> Option.defaultValue "dotnet"
-        ProcessStartInfo(dotnet, [ own.Location; "worker" ])
+    | Some path when obj.ReferenceEquals(own, Assembly.GetEntryAssembly()) && not (isDotnet path) -> [ path ]
+    | path -> [ path |> Option.filter isDotnet |> Option.defaultValue "dotnet"; own.Location ]
+
+let private worker () : ProcessStartInfo =
+    let all = program () @ [ "worker" ]
+    ProcessStartInfo(all.Head, all.Tail)
 
 /// A sweep that went on to its end, or as far as it came before it was stopped.
 type Swept =
@@ -50,8 +49,8 @@ type Swept =
 let jobs (given: int option) (device: torch.Device) (streams: SweepStream list) : int =
     given |> Option.defaultWith (fun () -> Commands.jobsFor device (streams |> List.map _.Threads |> List.max))
 
-/// Runs what is missing of a sweep, its progress shown, until it is done or stopped by Ctrl-C. The folder has to be claimed.
-let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
+/// Runs what is missing of a sweep, its progress shown, until it is done or stopped by Ctrl-C.
+let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
     use cancel = new CancellationTokenSource()
 
     let stop (context: PosixSignalContext) =
@@ -60,13 +59,13 @@ let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
 
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, stop)
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGTERM, stop)
-    let states = Sweep.states sweep (List.distinctBy _.Identity cells)
+    let states = Sweep.states (List.distinctBy _.Identity cells)
     let start = Headway.start [ for c, record in states -> c.Cell, record ]
     let waiting = start.Waiting.Count
-    let jobs = max 1 (min sweep.Jobs waiting)
+    let jobs = max 1 (min jobs waiting)
 
     if not quiet then
-        let threads = sweep.Streams |> List.map _.Threads |> List.max
+        let threads = cells |> List.map _.Errand.Threads |> List.max
         let workers = if jobs = 1 then "one worker" else $"{jobs} workers"
         let each = if threads = 1 then "one thread" else $"{threads} threads"
         printfn "%d cells, %d of them to be run, by %s of %s" start.Total waiting workers each
@@ -75,7 +74,7 @@ let run (quiet: bool) (sweep: Sweep) (cells: SweepCell list) : Swept =
         if waiting = 0 then
             []
         else
-            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run worker cancel.Token tell sweep cells)
+            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run worker jobs cancel.Token tell cells)
 
     { Broken = broken
       Stopped = cancel.IsCancellationRequested }

@@ -31,7 +31,8 @@ let private sentence (jobs: int) (watch: Stopwatch) (h: Headway) : string =
 
 let private failure (cell: Cell) (ended: CellEnd) : string option =
     match ended with
-    | CellEnd.Done _ -> None
+    | CellEnd.Done _
+    | CellEnd.Elsewhere -> None
     | CellEnd.Failed message -> Some message
     | CellEnd.Broken message -> Some $"{name cell}: {message}"
 

@@ -100,7 +100,7 @@ let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Faul
 
 /// Each trial with the figures that its cells left.
 let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
-    let states = Sweep.states search.Sweep search.Cells
+    let states = Sweep.states search.Cells
     let why = Map.ofList broken
 
     [ for trial in search.Trials ->
@@ -233,16 +233,14 @@ let tune (command: string) (arguments: ParseResults<TuneArgument>) : int =
     match
         search arguments
         |> Result.bind (fun search ->
-            Sweep.claim (arguments.Contains TuneArgument.Force) search.Sweep search.Cells
-            |> Result.map (fun claim -> search, claim))
+            Sweep.prepare (arguments.Contains TuneArgument.Force) search.Sweep.Out search.Cells |> Result.map (fun () -> search))
     with
     | Error faults -> refuse faults
-    | Ok(search, claim) ->
-        use _ = claim
-        let swept = SweepCommand.run quiet search.Sweep search.Cells
+    | Ok search ->
+        let swept = SweepCommand.run quiet search.Sweep.Jobs search.Cells
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."
-            SweepCommand.Stopped
+            Signals.Stopped
         else
             finish quiet command search swept.Broken

@@ -18,7 +18,7 @@ let private normal purpose shape = Seed.normal shape (Seed.split purpose seed)
 
 /// Rows of rank 4: n × columns, float64.
 let private lowRank purpose rows columns =
-    Tensors.product (normal $"{purpose} latent" [ rows; 4L ]) (normal $"{purpose} basis" [ 4L; columns ] / 4.0.ToScalar())
+    Tensors.product (normal $"{purpose} latent" [ rows; 4L ]) (normal $"{purpose} basis" [ 4L; columns ] / 4.0.AsScalar())
 
 let private projector x =
     let spectrum = Spectrum.decompose (Moment.ofRows x).Matrix
@@ -47,7 +47,7 @@ let gradients: Heads = Map [ pair.A, ga; pair.B, gb ]
 /// The same projected (Theorem 4).
 let deltas: Heads = Map [ pair.A, Projection.localUpdate pyb pa ga; pair.B, Projection.localUpdate pya pb gb ]
 /// The changes of one step, and the heads after it.
-let da, db = deltas[pair.A] * (-0.1).ToScalar(), deltas[pair.B] * (-0.1).ToScalar()
+let da, db = deltas[pair.A] * (-0.1).AsScalar(), deltas[pair.B] * (-0.1).AsScalar()
 let after: Heads = Map [ pair.A, heads[pair.A] + da; pair.B, heads[pair.B] + db ]
 /// What is kept of the old rows.
 let old = OldStep.ofRows 1 pair heads xa xb

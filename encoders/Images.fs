@@ -69,9 +69,9 @@ module Images =
             let size = int64 pixels.Height, int64 pixels.Width
             let whole = torch.tensor(pixels.Bytes).reshape(fst size, snd size, 3L).permute(2L, 0L, 1L).unsqueeze 0L
             let height, width = resized input pixels.Height pixels.Width
-            use least = 0.0.ToScalar()
-            use most = 255.0.ToScalar()
-            use full = 255.0.ToScalar()
+            use least = 0.0.AsScalar()
+            use most = 255.0.AsScalar()
+            use full = 255.0.AsScalar()
 
             let small =
                 if (height, width) = size then

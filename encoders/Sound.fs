@@ -23,15 +23,15 @@ module Sound =
 
         let phases = torch.arange (into, dtype = torch.float64)
         let places = torch.arange (-reach, reach + int64 from, dtype = torch.float64)
-        use c = band.ToScalar()
-        use last = crossings.ToScalar()
-        use first = (-crossings).ToScalar()
-        use quarter = (Math.PI / (2.0 * crossings)).ToScalar()
-        use perFrom = (float from).ToScalar()
-        use perInto = (float into).ToScalar()
+        use c = band.AsScalar()
+        use last = crossings.AsScalar()
+        use first = (-crossings).AsScalar()
+        use quarter = (Math.PI / (2.0 * crossings)).AsScalar()
+        use perFrom = (float from).AsScalar()
+        use perInto = (float into).AsScalar()
         let u = (((places / perFrom).unsqueeze 0L - (phases / perInto).unsqueeze 1L) * c).clamp(first, last)
         let window = (u * quarter).cos().square()
-        use gain = (band / float from).ToScalar()
+        use gain = (band / float from).AsScalar()
         (torch.special.sinc u) * window * gain, reach
 
     /// The samples (n) at another rate (⌈n into/from⌉): a sinc under a Hann window, evaluated at the phases that there are.
@@ -130,7 +130,7 @@ module Sound =
             let frames = signal.unfold (0L, int64 m.Fft, int64 m.Hop)
             let spectrum = torch.fft.rfft(frames * window m).abs().square()
             let bank = torch.tensor(triangles rate m).``to`` torch.float32
-            use floor' = m.Floor.ToScalar()
+            use floor' = m.Floor.AsScalar()
             let power = (Tensors.product bank (spectrum.t ())).clamp_min floor'
 
             let logs =
@@ -138,11 +138,11 @@ module Sound =
                 | "ln" -> power.log ()
                 | "log10" -> power.log10 ()
                 | _ ->
-                    use ten = 10.0.ToScalar()
+                    use ten = 10.0.AsScalar()
                     power.log10 () * ten
 
-            use mean = m.Mean.ToScalar()
-            use std = m.Std.ToScalar()
+            use mean = m.Mean.AsScalar()
+            use std = m.Std.AsScalar()
             (logs - mean) / std)
 
     /// How many samples every recording has in the end. A frame needs more than half of `fft` of them where it is centred.

@@ -15,7 +15,7 @@ torch.set_num_threads 1
 let pull (strength: float) : Method =
     let begin' context memory heads tasks =
         let plain = Training.plainSession context memory heads tasks
-        let back (weights: Heads) m (g: torch.Tensor) = g + (weights[m] - plain.Start[m]) * strength.ToScalar()
+        let back (weights: Heads) m (g: torch.Tensor) = g + (weights[m] - plain.Start[m]) * strength.AsScalar()
 
         let pulled weights batch =
             let pass = Direction.pass plain.Direction plain.Kept weights batch
@@ -49,7 +49,8 @@ let request =
       Monitor = None
       Jobs = 1
       Out = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "method")
-      Command = "dotnet fsi scripts/method.fsx" }
+      Command = "dotnet fsi scripts/method.fsx"
+      Arguments = [] }
 
 Experiment.prepare true request.Out |> Check.get
 let finished = Experiment.run DateTimeOffset.Now ignore request |> Check.get

@@ -240,8 +240,8 @@ let private advancing =
                   let losses = ResizeArray()
 
                   let watch =
-                      { Epoch = fun _ loss _ -> losses.Add loss
-                        Update = None }
+                      { Watch.silent with
+                          Epoch = fun _ loss _ -> losses.Add loss }
 
                   loop context.Settings (Seed.ofInt 0) watch session |> Result.isOk |> Expect.isTrue <| name
                   use scope = torch.NewDisposeScope()

@@ -94,7 +94,7 @@ let fraction (case: Case) (purpose: string) : float = float (draw case purpose).
 let planted (case: Case) (purpose: string) (rank: int64) (rows: int64) (columns: int64) : torch.Tensor =
     (normal case (purpose + " latent") rows rank).mm(normal case (purpose + " basis") rank columns)
 
-let number (x: float) = x.ToScalar()
+let number (x: float) = x.AsScalar()
 let item (t: torch.Tensor) : float = Tensors.toFloat t
 let entry (t: torch.Tensor) (i: int) (j: int) : float = item (t[int64 i, int64 j])
 
@@ -151,6 +151,10 @@ let taken (f: unit -> unit) : int64 =
 
     use scope = torch.NewDisposeScope()
     use over = new ManualResetEventSlim()
+    // What tests before this one left lying would be room for it.
+    GC.Collect()
+    GC.WaitForPendingFinalizers()
+    Native.trim ()
     let before = anonymous ()
 
     let rec watch (most: int64) : int64 =

@@ -202,7 +202,9 @@ let private commands =
     let case (arguments: string list) words =
         testCase $"""cmcl {String.Join(' ', arguments)}""" (fun () -> expectRefused words (cmcl arguments))
 
-    [ case [ "frobnicate" ] [ "no command 'frobnicate'"; "run, compare, tune, verify, bench, report, info, methods" ]
+    [ case
+          [ "frobnicate" ]
+          [ "no command 'frobnicate'"; "run, resume, compare, tune, sweep, cell, verify, bench, report, info, methods" ]
       case [ "rum" ] [ "no command 'rum'"; "did you mean 'run'" ]
       case [ "--frob" ] [ "no option '--frob'" ]
       case [ "--force" ] [ "--force is an option of cmcl run and of cmcl compare"; "after 'run'" ]

@@ -91,10 +91,6 @@ let private firstSteps =
         ({ synthetic.Value with
             Steps = synthetic.Value.Steps |> List.take 3 })
 
-let private unwatched: Watch =
-    { Epoch = fun _ _ _ -> ()
-      Update = None }
-
 let private sameHeads what (actual: Map<int, Heads>) (expected: Map<int, Heads>) : unit =
     Expect.equal (List.ofSeq actual.Keys) (List.ofSeq expected.Keys) $"{what}: steps"
 
@@ -266,9 +262,9 @@ let tests =
                   let settings = scene.Context.Settings
 
                   untouched "training and End" given (fun () ->
-                      match Loop.train settings (Seed.ofInt 1) unwatched s with
+                      match Loop.train settings (Seed.ofInt 1) Watch.silent s with
                       | Ok trained -> Co2l.co2l.End scene.Context trained.Kept (s.Finish trained.Weights) scene.Tasks
-                      | Error epoch -> failtest $"diverged in epoch {epoch}")))
+                      | Error unfinished -> failtest $"{unfinished}")))
 
           test "hundreds of updates leave no tensors behind, in place and purely" (fun () ->
               let stream = firstSteps.Value
@@ -288,7 +284,7 @@ let tests =
                           counts.Add(updates, DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount)
 
                       Expect.isOk
-                          (train settings (Seed.ofInt 0) { unwatched with Epoch = see } scene.Session |> Result.map ignore)
+                          (train settings (Seed.ofInt 0) { Watch.silent with Epoch = see } scene.Session |> Result.map ignore)
                           name
 
                       Expect.isGreaterThan (fst (Seq.last counts)) 200L "updates"

@@ -37,7 +37,8 @@ let private task (c: Case) : Task =
       Name = "step-2"
       Pair = pair
       A = normal c "xa" c.N c.Da
-      B = normal c "xb" c.N c.Da }
+      B = normal c "xb" c.N c.Da
+      Source = None }
 
 let private batch (c: Case) : Batch =
     let t = task c
@@ -294,10 +295,8 @@ let tests =
 
                   let begin' (scene: Scene) =
                       if scene.Step.Index = 3 then
-                          match
-                              Loop.train p.Settings (Seed.ofInt 2) { Epoch = (fun _ _ _ -> ()); Update = None } scene.Session
-                          with
-                          | Error epoch -> failtest $"diverged in epoch {epoch}"
+                          match Loop.train p.Settings (Seed.ofInt 2) Watch.silent scene.Session with
+                          | Error unfinished -> failtest $"{unfinished}"
                           | Ok trained ->
                               let heads = Heads.replace trained.Weights scene.Heads
 
@@ -349,13 +348,13 @@ let tests =
               let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 
               let watch =
-                  { Epoch = (fun _ _ updates -> counts.Add(updates, live ()))
-                    Update = None }
+                  { Watch.silent with
+                      Epoch = (fun _ _ updates -> counts.Add(updates, live ())) }
 
               let before = live ()
 
               match Loop.train s (Seed.ofInt 0) watch session with
-              | Error epoch -> failtest $"diverged in epoch {epoch}"
+              | Error unfinished -> failtest $"{unfinished}"
               | Ok trained ->
                   Expect.equal (fst (Seq.last counts)) 300L "updates"
                   // A batch that the reservoir lets pass leaves its parts as they are, and none to be freed with the next update.

@@ -182,7 +182,8 @@ let tests =
                             Monitor = None
                             Jobs = 1
                             Out = ""
-                            Command = "" }
+                            Command = ""
+                            Arguments = [] }
                       |> Check.get
 
                   let here, there = found torch.CPU, found elsewhere.Value

@@ -234,7 +234,8 @@ let tests =
                             Name = t.Name
                             Pair = t.Pair
                             A = t.A.Features
-                            B = t.B.Features })
+                            B = t.B.Features
+                            Source = None })
 
                   let context =
                       { Settings = p.Settings

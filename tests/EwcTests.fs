@@ -10,7 +10,8 @@ let private task (c: Case) (i: int) (rows: int64) : Task =
       Name = $"step-{i}"
       Pair = pair
       A = normal c $"xa {i}" rows c.Da
-      B = normal c $"xb {i}" rows c.Db }
+      B = normal c $"xb {i}" rows c.Db
+      Source = None }
 
 let private settings (c: Case) : Settings =
     { Settings.initial with
@@ -252,14 +253,8 @@ let tests =
                       let moving = Training.moving scene.Tasks |> List.filter (fun m -> (Ewc.pull m scene.Memory).IsSome)
 
                       if not moving.IsEmpty then
-                          match
-                              Loop.train
-                                  scene.Context.Settings
-                                  (Seed.ofInt 3)
-                                  { Epoch = (fun _ _ _ -> ()); Update = None }
-                                  scene.Session
-                          with
-                          | Error epoch -> failtest $"diverged in epoch {epoch}"
+                          match Loop.train scene.Context.Settings (Seed.ofInt 3) Watch.silent scene.Session with
+                          | Error unfinished -> failtest $"{unfinished}"
                           | Ok trained ->
                               for m in moving do
                                   let pull = (Ewc.pull m scene.Memory).Value

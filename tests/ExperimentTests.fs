@@ -32,7 +32,8 @@ let private request folder methods : Request =
       Monitor = None
       Jobs = 1
       Out = folder
-      Command = "cmcl run" }
+      Command = "cmcl run"
+      Arguments = [] }
 
 let private methods = [ "zero-shot"; "vanilla[epochs=1;batch=4]"; "dns[epochs=1;batch=4]" ]
 let private run request = Experiment.run DateTimeOffset.UnixEpoch ignore request |> Check.get
@@ -128,7 +129,7 @@ let tests =
           testCase "the record tells what was asked for"
           <| inFolder (fun folder ->
               let r = request folder methods
-              let json = Text.Json.Nodes.JsonNode.Parse(Record.write DateTimeOffset.UnixEpoch [ "dns", 3, "why" ] r) |> nonNull
+              let json = Text.Json.Nodes.JsonNode.Parse(Record.write DateTimeOffset.UnixEpoch 0 [ "dns", 3, "why" ] r) |> nonNull
               let at (path: string) = path.Split '/' |> Array.fold (fun (n: Text.Json.Nodes.JsonNode) key -> nonNull n[key]) json
               let said path = (at path).ToString()
               Expect.equal (said "command") "cmcl run" "command"
@@ -186,6 +187,8 @@ let tests =
                   match progress with
                   | Progress.Began(_, _, share)
                   | Progress.Within(_, _, _, share) -> shares.Add share
+                  | Progress.Resumed _ -> failtest "resumed"
+                  | Progress.Unkept(_, _, fault) -> failtest fault.Message
                   | Progress.Ended(_, _, fault) -> Expect.isNone fault "no fault"
 
               Experiment.run DateTimeOffset.UnixEpoch tell (request folder methods) |> Check.get |> ignore

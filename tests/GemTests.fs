@@ -145,7 +145,8 @@ let private task (c: Case) (i: int) (p: Pair) : Task =
       Name = $"step-{i}"
       Pair = p
       A = normal c $"xa {i}" c.N c.Da
-      B = normal c $"xb {i}" c.N c.Da }
+      B = normal c $"xb {i}" c.N c.Da
+      Source = None }
 
 let private batch (c: Case) (t: Task) : Batch =
     { Task = 0
@@ -452,8 +453,8 @@ let tests =
                   let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 
                   let watch =
-                      { Epoch = (fun _ _ updates -> counts.Add(updates, live ()))
-                        Update = None }
+                      { Watch.silent with
+                          Epoch = (fun _ _ updates -> counts.Add(updates, live ())) }
 
                   let before = live ()
                   let trained = Loop.train s (Seed.ofInt 0) watch session
@@ -461,7 +462,7 @@ let tests =
                   Expect.hasLength (counts |> Seq.skip 1 |> Seq.map snd |> Seq.distinct) 1 $"{place}: as many after every epoch"
 
                   match trained with
-                  | Error epoch -> failtest $"diverged in epoch {epoch}"
+                  | Error unfinished -> failtest $"{unfinished}"
                   | Ok trained ->
                       let fresh = trained.Kept |> Map.filter (fun name _ -> name.StartsWith "tally/")
                       Expect.equal (live () - before) (int64 (trained.Weights.Count + fresh.Count)) $"{place}: weights and sums") ]

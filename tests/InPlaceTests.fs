@@ -68,16 +68,12 @@ let private purely (r: Recipe) (c: Case) (start: Heads) : Heads =
     List.fold folder (start, transform.Init start) [ 1..12 ] |> fst
 
 let private inPlace (fused: bool) (r: Recipe) (c: Case) (start: Heads) : Heads =
-    let descent = InPlace(r, start, fused)
+    let descent = InPlace(r, start, fused, None)
 
     for i in 1..12 do
         descent.Apply(gradients c i start, 0.0)
 
     descent.Weights
-
-let private unwatched: Watch =
-    { Epoch = fun _ _ _ -> ()
-      Update = None }
 
 /// Every step of a run, trained in place and purely from the same start.
 let wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
@@ -91,7 +87,7 @@ let wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
 
     let begin' (scene: Scene) =
         let train loop : Heads =
-            match loop settings (Seed.ofInt 3) unwatched scene.Session with
+            match loop settings (Seed.ofInt 3) Watch.silent scene.Session with
             | Ok(trained: Trained) -> trained.Weights
             | Error epoch -> failtest $"{written} diverged in epoch {epoch}"
 
@@ -120,7 +116,8 @@ let private session (d: int64) (rows: int64) : Settings * Session =
           Name = "step"
           Pair = pair
           A = random "a"
-          B = random "b" }
+          B = random "b"
+          Source = None }
 
     let heads = Heads.identity Dtype.Float64 torch.CPU d [ pair.A, d; pair.B, d ]
 
@@ -155,7 +152,7 @@ let tests =
               let g = normal c "g" c.D (columns c)
 
               let once (g: torch.Tensor) =
-                  let descent = InPlace(r, start, true)
+                  let descent = InPlace(r, start, true, None)
                   descent.Apply(Map [ a, g ], 0.0)
                   descent.Weights[a]
 
@@ -184,7 +181,7 @@ let tests =
               outside.narrow(1L, 0L, columns c - 1L).zero_() |> ignore
 
               let once (g: torch.Tensor) rest =
-                  let descent = InPlace(r, start, true)
+                  let descent = InPlace(r, start, true, None)
                   descent.Apply(Map [ a, g ], rest)
                   descent.Weights
 
@@ -242,7 +239,7 @@ let tests =
                   taken (fun () ->
                       Expect.isOk
                           (train
-                              { unwatched with
+                              { Watch.silent with
                                   Epoch = fun _ _ updates -> counts.Add(updates, live ()) })
                           "trained")
 
@@ -257,7 +254,7 @@ let tests =
                       let kept = ResizeArray<torch.Tensor>()
 
                       train
-                          { unwatched with
+                          { Watch.silent with
                               Update = Some(fun u -> kept.Add(u.After[pair.A].clone().DetachFromDisposeScope())) }
                       |> ignore
 

@@ -22,7 +22,8 @@ let private task index (rows: int64) : Task =
       Name = $"task {index}"
       Pair = pair
       A = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
-      B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L }
+      B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
+      Source = None }
 
 let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
 
@@ -47,10 +48,6 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
       Spectra = []
       Remarks = [] }
 
-let private unwatched: Watch =
-    { Epoch = fun _ _ _ -> ()
-      Update = None }
-
 /// The (task, rows) of all batches in order, and the epochs' losses.
 let private watch settings seed (counts: int64 list) =
     let seen, epochs = ResizeArray(), ResizeArray()
@@ -60,8 +57,8 @@ let private watch settings seed (counts: int64 list) =
         Loop.train
             settings
             (Seed.ofInt seed)
-            { Epoch = (fun e loss n -> epochs.Add(e, loss, n))
-              Update = None }
+            { Watch.silent with
+                Epoch = (fun e loss n -> epochs.Add(e, loss, n)) }
             session
 
     Expect.isOk result "trained"
@@ -121,8 +118,8 @@ let tests =
               for bad in [ nan; infinity ] do
                   let seen = ResizeArray()
                   let session = recording seen (fun i -> if i = 4 then bad else 1.0) [ task 0 6L ]
-                  let result = Loop.train (settings (BatchSize.Rows 2) 3 false) (Seed.ofInt 0) unwatched session
-                  Expect.equal (Result.map ignore result) (Error 2) "epoch 2"
+                  let result = Loop.train (settings (BatchSize.Rows 2) 3 false) (Seed.ofInt 0) Watch.silent session
+                  Expect.equal (Result.map ignore result) (Error(Unfinished.Diverged 2)) "epoch 2"
                   Expect.equal seen.Count 5 "and no batch more")
 
           test "weights that are not finite after the last update end it too" (fun () ->
@@ -130,8 +127,8 @@ let tests =
                   { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 6L ] with
                       Rule = Rule.Chain(Transform.stateless (fun _ u _ -> u + number infinity)) }
 
-              let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) unwatched session
-              Expect.equal (Result.map ignore result) (Error 1) "epoch 1")
+              let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) Watch.silent session
+              Expect.equal (Result.map ignore result) (Error(Unfinished.Diverged 1)) "epoch 1")
 
           test "the start is copied, the result is the caller's, and nothing else is left" (fun () ->
               let given = start ()
@@ -153,7 +150,8 @@ let tests =
                           Loop.train
                               (settings (BatchSize.Rows 4) 6 true)
                               (Seed.ofInt 0)
-                              { unwatched with Epoch = fun _ _ _ -> counts.Add(live ()) }
+                              { Watch.silent with
+                                  Epoch = fun _ _ _ -> counts.Add(live ()) }
                               session
 
                       Expect.equal (live () - before) 2L $"{name}: the two weights are left"

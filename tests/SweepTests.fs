@@ -9,16 +9,8 @@ open System.Threading
 open Cmcl
 open Expecto
 open Cmcl.Tests.Checks
+open Cmcl.Tests.Processes
 open TorchSharp
-
-let private inFolder (body: string -> unit) () =
-    use scope = torch.NewDisposeScope()
-    let folder = Directory.CreateTempSubdirectory "cmcl-sweep"
-
-    try
-        body folder.FullName
-    finally
-        folder.Delete true
 
 // ---- cell files --------------------------------------------------------------------------------------------------
 
@@ -181,7 +173,8 @@ let private lines =
                   [ Answer.Within("a\nb", 0.1 + 0.2)
                     Answer.Ended(CellEnd.Done 1e-3)
                     Answer.Ended(CellEnd.Failed "why\nthen")
-                    Answer.Ended(CellEnd.Broken "") ] do
+                    Answer.Ended(CellEnd.Broken "")
+                    Answer.Ended CellEnd.Elsewhere ] do
                   let line = Line.ofAnswer answer
                   Expect.isFalse (line.Contains '\n') "one line"
                   Expect.equal (Line.answer line) (Some answer) "answer"
@@ -219,7 +212,7 @@ let private lines =
               use input = new StringReader(String.Join("\n", asked))
               use output = new StringWriter()
               use alone = new ManualResetEventSlim()
-              Worker.serve input output alone.Set
+              Worker.serve input output (fun () -> false) alone.Set |> ignore
 
               let ends =
                   output.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries)
@@ -367,32 +360,23 @@ let private cells =
                     "'tau' is not an option" ] do
                   Expect.stringContains text words "told")
 
-          testCase "a folder is taken by one at a time; half files go, force takes the cells of this sweep"
+          testCase "force takes the cells of this sweep and leaves others"
           <| inFolder (fun folder ->
-              let own = sweep folder
-              let cells = Sweep.cells own |> Check.get
+              let cells = Sweep.cells (sweep folder) |> Check.get
               let stay = Path.Combine(CellFile.folder folder, "0123.json")
-
-              do
-                  use _ = Sweep.claim false own cells |> Check.get
-                  Expect.isError (Sweep.claim false own cells) "taken"
-                  write folder cells.Head.Identity (Ok [])
-                  File.WriteAllText(stay, "another's")
-                  File.WriteAllText(Path.Combine(CellFile.folder folder, ".0123.json.abc"), "half")
-
-              do
-                  use _ = Sweep.claim false own cells |> Check.get
-                  Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
-                  Expect.isFalse (File.Exists(Path.Combine(CellFile.folder folder, ".0123.json.abc"))) "half files go"
-
-              use _ = Sweep.claim true own cells |> Check.get
+              Sweep.prepare false folder cells |> Check.get
+              write folder cells.Head.Identity (Ok [])
+              File.WriteAllText(stay, "another's")
+              Sweep.prepare false folder cells |> Check.get
+              Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
+              Sweep.prepare true folder cells |> Check.get
               Expect.isFalse (File.Exists(CellFile.path folder cells.Head.Identity)) "forced"
               Expect.isTrue (File.Exists stay) "cells of others stay")
 
           testCase "the results of another command are not written among"
           <| inFolder (fun folder ->
               File.WriteAllText(Path.Combine(folder, "results.csv"), "")
-              Expect.isError (Sweep.claim true (sweep folder) []) "refused"
+              Expect.isError (Sweep.prepare true folder []) "refused"
               Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
 
 let private headway =
@@ -431,84 +415,6 @@ let private headway =
 
 // ---- processes ---------------------------------------------------------------------------------------------------
 
-/// The command as a process of its own, its output caught.
-type private Command = { Process: Process; Said: ConcurrentQueue<string> }
-
-let private start (program: string) (arguments: string list) : Command =
-    let info =
-        ProcessStartInfo(program, arguments, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false)
-
-    let p = Process.Start info |> Option.ofObj |> Option.get
-    let said = ConcurrentQueue()
-
-    let hear (e: DataReceivedEventArgs) =
-        match e.Data with
-        | null -> ()
-        | line -> said.Enqueue line
-
-    p.OutputDataReceived.Add hear
-    p.ErrorDataReceived.Add hear
-    p.BeginOutputReadLine()
-    p.BeginErrorReadLine()
-    { Process = p; Said = said }
-
-let private dll = Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll")
-let private cmcl arguments = start "dotnet" (dll :: arguments)
-
-/// Exit code and everything said.
-let private finish (c: Command) : int * string =
-    c.Process.WaitForExit()
-    let said = String.Join("\n", c.Said)
-    let code = c.Process.ExitCode
-    c.Process.Dispose()
-    code, said
-
-let private until (what: string) (condition: unit -> bool) : unit =
-    if
-        not (
-            SpinWait.SpinUntil(
-                (fun () ->
-                    Thread.Sleep 5
-                    condition ()),
-                TimeSpan.FromSeconds 60.0
-            )
-        )
-    then
-        failtest $"waited in vain until {what}"
-
-/// A process's state and parent, if it is still there.
-let private status (pid: int) : (char * int) option =
-    try
-        let text = File.ReadAllText $"/proc/{pid}/stat"
-        let fields = text.Substring(text.LastIndexOf ')' + 2).Split ' '
-        Some(fields[0][0], int fields[1])
-    with
-    | :? IOException
-    | :? UnauthorizedAccessException -> None
-
-let private alive (pid: int) = status pid |> Option.exists (fun (state, _) -> state <> 'Z')
-
-let private children (pid: int) : int list =
-    [ for folder in Directory.GetDirectories "/proc" do
-          match Int32.TryParse(Path.GetFileName folder) with
-          | true, child when status child |> Option.exists (fun (_, parent) -> parent = pid) -> child
-          | _ -> () ]
-
-let private cellFiles (folder: string) =
-    if Directory.Exists(CellFile.folder folder) then
-        Directory.GetFiles(CellFile.folder folder, "*.json") |> Array.sort
-    else
-        [||]
-
-/// What the cells of a folder hold, by file: its state and rows, times aside.
-let private results (folder: string) : Map<string, string list> =
-    let lines (path: string) =
-        [ for line in File.ReadAllLines path do
-              if line.StartsWith "    {" && not (line.Contains "\"seconds_") || line.StartsWith "  \"state\"" then
-                  line.TrimEnd ',' ]
-
-    Map [ for path in cellFiles folder -> string (Path.GetFileName path), lines path ]
-
 /// Eight cells, long enough to be interrupted.
 let private argumentsFor (seeds: string) folder =
     [ "compare"
@@ -528,13 +434,6 @@ let private argumentsFor (seeds: string) folder =
       folder ]
 
 let private arguments = argumentsFor "0,1"
-
-let private onLinux (body: string -> unit) =
-    inFolder (fun folder ->
-        if not (OperatingSystem.IsLinux()) then
-            skiptest "processes are looked for in /proc"
-
-        body folder)
 
 /// The comparison without any interruption, run from the beginning.
 let private uninterrupted: Lazy<Map<string, string list>> =

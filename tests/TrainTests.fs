@@ -156,7 +156,10 @@ let tests =
                   let p = plan s $"{text}[{common}]"
 
                   let figures budget =
-                      let outcome = Train.runHolding budget s torch.CPU Split.Test 0 Observer.silent p |> Check.get
+                      let outcome =
+                          Train.runWithin { Limits.usual with Held = budget } s torch.CPU Split.Test 0 Observer.silent p
+                          |> Check.get
+
                       outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
 
                   let held = figures (1L <<< 30)
@@ -217,7 +220,9 @@ let tests =
                   for budget in [ 0L; 20_000L; 1L <<< 30 ] do
                       let left =
                           leaked (fun () ->
-                              Train.runHolding budget s torch.CPU Split.Test 0 Observer.silent p |> Check.get |> ignore)
+                              Train.runWithin { Limits.usual with Held = budget } s torch.CPU Split.Test 0 Observer.silent p
+                              |> Check.get
+                              |> ignore)
 
                       Expect.equal left 0L name
 

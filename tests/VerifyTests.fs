@@ -19,7 +19,8 @@ let private request (plans: Plan list) : Request =
       Monitor = None
       Jobs = 1
       Out = "nowhere"
-      Command = "cmcl verify --stream synthetic" }
+      Command = "cmcl verify --stream synthetic"
+      Arguments = [] }
 
 let private short = [ "epochs", "1" ]
 

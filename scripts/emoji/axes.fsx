@@ -26,7 +26,7 @@ let axes (centred: bool) (rows: torch.Tensor) : Axes =
     let left = left.flip(1L).narrow(1L, 0L, k)
     // The axes are Xᵀ U/σ with σ² the eigenvalues; over σ^½ once more.
     { Mean = mean
-      Vectors = centredRows.t().mm(left) / values.clamp_min(1e-12.ToScalar()).pow(0.75.ToScalar()) }
+      Vectors = centredRows.t().mm(left) / values.clamp_min(1e-12.AsScalar()).pow(0.75.AsScalar()) }
 
 let project (a: Axes) (rows: torch.Tensor) : torch.Tensor =
     let y = unit ((rows.``to`` torch.float64 - a.Mean).mm a.Vectors)
@@ -38,7 +38,7 @@ let project (a: Axes) (rows: torch.Tensor) : torch.Tensor =
 
 /// Feature groups side by side, each at unit length times its weight.
 let groups (parts: (float * torch.Tensor) list) =
-    torch.cat ([| for weight, x in parts -> unit (x.reshape (x.shape[0], -1L)) * weight.ToScalar() |], 1L)
+    torch.cat ([| for weight, x in parts -> unit (x.reshape (x.shape[0], -1L)) * weight.AsScalar() |], 1L)
 
 /// Some rows, in the order given.
 let rowsOf (x: torch.Tensor) (rows: int[]) = x.index_select (0L, torch.tensor (Array.map int64 rows))

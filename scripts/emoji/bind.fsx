@@ -50,7 +50,7 @@ let bind (encoded: Encoded list) : Heads =
             [ for m in views.Keys ->
                   m,
                   Seed.normal [ dimension; dimension ] (Seed.ofInt 1 |> Seed.split $"binding {m}")
-                  / (sqrt (float dimension)).ToScalar() ]
+                  / (sqrt (float dimension)).AsScalar() ]
 
     let step (weights: Heads, state) update =
         use scope = torch.NewDisposeScope()

@@ -15,13 +15,13 @@ let private orientations (grey: torch.Tensor) (cells: int64) =
     let dy = grey.narrow (2L, 2L, 62L) - grey.narrow (2L, 0L, 62L)
     let dx, dy = dx.narrow (2L, 1L, 62L), dy.narrow (3L, 1L, 62L)
     let strength = (dx.square () + dy.square ()).sqrt()
-    let angle = torch.atan2(dy, dx).remainder(Math.PI.ToScalar())
+    let angle = torch.atan2(dy, dx).remainder(Math.PI.AsScalar())
 
     let energy bin =
         let centre = (float bin + 0.5) * Math.PI / 9.0
-        let away = (angle - centre.ToScalar()).abs()
-        let away = torch.minimum (away, away.neg().add(Math.PI.ToScalar()))
-        let share = (away * (-9.0 / Math.PI).ToScalar()).add(1.0.ToScalar()).clamp_min(0.0.ToScalar())
+        let away = (angle - centre.AsScalar()).abs()
+        let away = torch.minimum (away, away.neg().add(Math.PI.AsScalar()))
+        let share = (away * (-9.0 / Math.PI).AsScalar()).add(1.0.AsScalar()).clamp_min(0.0.AsScalar())
         pool (strength * share) cells
 
     torch.cat([| for bin in 0..8 -> energy bin |], 1L).sqrt()
@@ -29,25 +29,25 @@ let private orientations (grey: torch.Tensor) (cells: int64) =
 /// What is seen in pictures (n × 3 × 64 × 64): layout of colour, contours, colours, silhouette, hues.
 let private see (x: torch.Tensor) =
     let grey = x.mean ([| 1L |], true)
-    let ink = (x.amin ([| 1L |], true) * (-1.0).ToScalar()).add(1.0.ToScalar())
+    let ink = (x.amin ([| 1L |], true) * (-1.0).AsScalar()).add(1.0.AsScalar())
     let highest, lowest = x.amax ([| 1L |], true), x.amin ([| 1L |], true)
     let saturation = highest - lowest
-    let present = ink.gt(0.08.ToScalar()).``to`` torch.float64
+    let present = ink.gt(0.08.AsScalar()).``to`` torch.float64
 
     let colours =
         // 4 × 4 × 4 bins of what is not background.
-        let bin = (x * 3.999.ToScalar()).floor().``to`` torch.int64
-        let index = bin.select (1L, 0L) * 16L.ToScalar() + bin.select (1L, 1L) * 4L.ToScalar() + bin.select (1L, 2L)
+        let bin = (x * 3.999.AsScalar()).floor().``to`` torch.int64
+        let index = bin.select (1L, 0L) * 16L.AsScalar() + bin.select (1L, 1L) * 4L.AsScalar() + bin.select (1L, 2L)
         let flat = index.reshape (x.shape[0], -1L)
         torch.zeros(x.shape[0], 64L, dtype = torch.float64).scatter_add_(1L, flat, present.reshape (x.shape[0], -1L)).sqrt()
 
     let hues =
         let r, g, b = x.narrow (1L, 0L, 1L), x.narrow (1L, 1L, 1L), x.narrow (1L, 2L, 1L)
-        let hue = torch.atan2((g - b) * (sqrt 3.0).ToScalar(), r * 2.0.ToScalar() - g - b).add(Math.PI.ToScalar())
-        let bin = (hue * (11.999 / (2.0 * Math.PI)).ToScalar()).floor().``to``(torch.int64).reshape(x.shape[0], -1L)
+        let hue = torch.atan2((g - b) * (sqrt 3.0).AsScalar(), r * 2.0.AsScalar() - g - b).add(Math.PI.AsScalar())
+        let bin = (hue * (11.999 / (2.0 * Math.PI)).AsScalar()).floor().``to``(torch.int64).reshape(x.shape[0], -1L)
         torch.zeros(x.shape[0], 12L, dtype = torch.float64).scatter_add_(1L, bin, saturation.reshape (x.shape[0], -1L)).sqrt()
 
-    struct (grey, ink, pool (x.neg().add(1.0.ToScalar())) 8L, colours, hues)
+    struct (grey, ink, pool (x.neg().add(1.0.AsScalar())) 8L, colours, hues)
 
 let private look (name: string) (n: int) : torch.Tensor =
     use scope = torch.NewDisposeScope()

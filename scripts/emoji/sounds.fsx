@@ -32,7 +32,7 @@ let private frames (path: string) =
         let padded = torch.cat ([| spoken; torch.zeros (512L, dtype = torch.float64) |], 0L)
         let windows = padded.unfold (0L, 512L, int64 (rate / 100)) * torch.hann_window (512L, dtype = torch.float64)
         let power = torch.fft.rfft(windows).abs().square()
-        let mel = power.mm(torch.tensor (melFilters rate)).add(1e-6.ToScalar()).log()
+        let mel = power.mm(torch.tensor (melFilters rate)).add(1e-6.AsScalar()).log()
         mel - mel.mean ([| 0L |], true))
 
 /// The sound in ten equal parts of time: mean and deviation of each band.
@@ -71,13 +71,13 @@ let private codewords (all: torch.Tensor) =
     let round (centres: torch.Tensor) _ =
         Tensors.scoped (fun () ->
             let nearest = all.mm(centres.t ()).argmax 1L
-            let sums = torch.zeros_like(centres).index_add_(0L, nearest, all, 1.0.ToScalar())
+            let sums = torch.zeros_like(centres).index_add_(0L, nearest, all, 1.0.AsScalar())
             // A codeword that no patch is nearest to stays where it is.
             let empty =
                 torch
                     .zeros(256L, dtype = all.dtype)
-                    .index_add_(0L, nearest, torch.ones (all.shape[0], dtype = all.dtype), 1.0.ToScalar())
-                    .eq(0.0.ToScalar())
+                    .index_add_(0L, nearest, torch.ones (all.shape[0], dtype = all.dtype), 1.0.AsScalar())
+                    .eq(0.0.AsScalar())
 
             unit (torch.where (empty.unsqueeze 1L, centres, sums)))
 
@@ -85,7 +85,7 @@ let private codewords (all: torch.Tensor) =
 
 /// How much of each codeword a sound has: soft counts over its patches, rooted.
 let private bag (centres: torch.Tensor) (f: torch.Tensor) =
-    Tensors.scoped (fun () -> (patches f).mm(centres.t ()).mul(12.0.ToScalar()).softmax(1L).mean([| 0L |]).sqrt())
+    Tensors.scoped (fun () -> (patches f).mm(centres.t ()).mul(12.0.AsScalar()).softmax(1L).mean([| 0L |]).sqrt())
 
 let private hear (centres: torch.Tensor) (sounds: torch.Tensor[]) =
     groups

@@ -72,7 +72,7 @@ let private reread (view: int) =
 
 /// A text without a known n-gram reads like the average base text of its language.
 let private orAverage (texts: torch.Tensor) =
-    let unknown = texts.norm(1, true).eq(0.0.ToScalar())
+    let unknown = texts.norm(1, true).eq(0.0.AsScalar())
     torch.where (unknown, unit ((rowsOf texts baseRows).mean([| 0L |], true)), texts)
 
 /// The four languages.

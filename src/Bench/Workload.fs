@@ -39,7 +39,8 @@ module Workload =
           Name = $"step {index}"
           Pair = pair
           A = side "a"
-          B = side "b" }
+          B = side "b"
+          Source = None }
 
     let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
         { Settings = settings
@@ -73,15 +74,12 @@ module Workload =
 
     /// A session trained by one of the loops; raises `Fault.Diverged` where that leaves the finite numbers.
     let train
-        (loop: Settings -> Seed -> Watch -> Session -> Result<Trained, int>)
+        (loop: Settings -> Seed -> Watch -> Session -> Result<Trained, Unfinished>)
         (form: Form)
         (context: Context)
         (session: Session)
         =
-        let silent: Watch =
-            { Epoch = fun _ _ _ -> ()
-              Update = None }
-
-        match loop context.Settings (Seed.ofInt 0) silent session with
+        match loop context.Settings (Seed.ofInt 0) Watch.silent session with
         | Ok trained -> trained.Weights
-        | Error epoch -> Check.fail (Fault.Diverged(form.Name, 0, session.Data.Head.Name, epoch))
+        | Error(Unfinished.Diverged epoch) -> Check.fail (Fault.Diverged(form.Name, 0, session.Data.Head.Name, epoch))
+        | Error Unfinished.Paused -> invalidOp "nobody asked for a pause"

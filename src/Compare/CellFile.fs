@@ -3,8 +3,6 @@ namespace Cmcl
 open System
 open System.Globalization
 open System.IO
-open System.Security.Cryptography
-open System.Text
 open System.Text.Encodings.Web
 open System.Text.Json
 open System.Text.Json.Nodes
@@ -37,33 +35,11 @@ module CellFile =
 
         o
 
-    /// Everything that decides the figures of a plan with a seed on a stream whose steps stand as given, as one line of JSON: the
-    /// data by its digest, the names of the steps in their order, the method with every setting that it uses and those that
-    /// say how figures are taken, the seed, the rows that are read, the kind of device, and the version of this library.
-    /// A label, a folder, threads and how many cells run side by side are no part of it.
+    /// `Identity.of'` of a cell.
     let identity (stream: Cmcl.Stream) (plan: Plan) (seed: int) (split: Split) (device: TorchSharp.DeviceType) : string =
-        let measured =
-            [ for f in Field.all do
-                  if Field.measures f.Name then
-                      f.Name, f.Show plan.Settings ]
+        Identity.of' Format stream plan seed split device
 
-        let settings = Plan.effective plan @ measured |> List.distinct |> List.sortBy fst
-
-        (node
-            [ "format", text Format
-              "cmcl", text Record.cmclVersion
-              "digest", text stream.Digest
-              "steps", JsonArray([| for s in stream.Steps -> text s.Name |])
-              "method", text plan.Method.Name
-              "settings", node [ for name, value in settings -> name, text value ]
-              "seed", JsonValue.Create seed
-              "split", text (string split)
-              "device", text ((string device).ToLowerInvariant()) ])
-            .ToJsonString()
-
-    /// The first 20 hexadecimal digits of an identity's SHA-256.
-    let hash (identity: string) : string =
-        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes identity)).Substring(0, 20)
+    let hash (identity: string) : string = Identity.hash identity
 
     /// The folder of the cells of a comparison.
     let folder (out: string) : string = Path.Combine(out, "cells")

@@ -11,7 +11,7 @@ type Headway =
         Failed: int
         /// What runs now: in which step, and the share of its updates that are done.
         Running: Map<Cell, string * float>
-        /// Cells that nobody has begun.
+        /// Cells that this command has not begun; another may have.
         Waiting: Set<Cell>
         /// Seconds of finished cells by stream and method: how many, and their sum.
         Seconds: Map<string * string, int * float>
@@ -51,9 +51,13 @@ module Headway =
                 Waiting = s.Waiting.Remove cell }
         | SweepEvent.Within(cell, step, share) -> { s with Running = s.Running.Add(cell, (step, share)) }
         | SweepEvent.Ended(cell, ended) ->
-            let s = { s with Running = s.Running.Remove cell }
+            let s =
+                { s with
+                    Running = s.Running.Remove cell
+                    Waiting = s.Waiting.Remove cell }
 
             match ended with
+            | CellEnd.Elsewhere -> { s with Waiting = s.Waiting.Add cell }
             | CellEnd.Done seconds -> took cell seconds { s with Done = s.Done + 1 }
             | CellEnd.Failed _
             | CellEnd.Broken _ -> { s with Failed = s.Failed + 1 }

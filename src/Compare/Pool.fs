@@ -21,6 +21,14 @@ module Pool =
     [<Literal>]
     let private TailLines = 3
 
+    /// The exit code of a worker that could not finish its cell now and can go on with it: EX_TEMPFAIL of sysexits.h.
+    [<Literal>]
+    let Again = 75
+
+    /// How often a cell that asks for it is run again.
+    [<Literal>]
+    let private MostAgain = 20
+
     /// A worker, and what it said last on standard error.
     type private Hand = { Process: Process; Tail: ConcurrentQueue<string> }
 
@@ -65,13 +73,8 @@ module Pool =
         let words = if said = "" then "" else $" and said: {said}"
         CellEnd.Broken $"its worker ended with exit code {hand.Process.ExitCode}{words}"
 
-    /// Has a worker run a cell. False if it can run no other.
-    let private work (hand: Hand) (errand: Errand) (tell: Answer -> unit) : bool =
-        let isEnd =
-            function
-            | Answer.Ended _ -> true
-            | Answer.Within _ -> false
-
+    /// Has a worker run a cell. None if it died before it told how the cell ended.
+    let private work (hand: Hand) (errand: Errand) (tell: Answer -> unit) : CellEnd option =
         try
             hand.Process.StandardInput.WriteLine(Line.ofErrand errand)
             hand.Process.StandardInput.Flush()
@@ -83,24 +86,17 @@ module Pool =
             |> Seq.takeWhile _.IsSome
             |> Seq.choose (Option.bind Line.answer)
 
-        match
-            answers
-            |> Seq.tryFind (fun answer ->
-                if not (isEnd answer) then
-                    tell answer
-
-                isEnd answer)
-        with
-        | Some ended ->
-            tell ended
-            true
-        | None ->
-            tell (Answer.Ended(death hand))
-            false
+        answers
+        |> Seq.tryPick (fun answer ->
+            match answer with
+            | Answer.Ended ended -> Some ended
+            | within ->
+                tell within
+                None)
 
     /// Runs every errand, in their order, by as many workers side by side; `start` says how one is started. A worker that dies is
-    /// replaced, its cell ends as `CellEnd.Broken`. `tell` is called by one at a time. When `cancel` says so the workers are ended at
-    /// once, and no more is told.
+    /// replaced; its cell is run again if the worker asks for it by its exit code, `Again`, else it ends as `CellEnd.Broken`. `tell` is
+    /// called by one at a time. When `cancel` says so the workers are ended at once, and no more is told.
     let run
         (start: unit -> ProcessStartInfo)
         (jobs: int)
@@ -125,27 +121,41 @@ module Pool =
             let mutable hand: Hand option = None
             let mutable next = take ()
 
-            let finished (h: Hand) (place, errand) =
+            let told (h: Hand) (place, errand) =
                 use _ = cancel.Register(fun () -> h.Process.Kill())
                 work h errand (fun answer -> tellOne (PoolEvent.Told(place, answer)))
 
-            let give work (h: Hand) =
+            /// How the cell ended; None if it is to be run again.
+            let attempt cell =
+                let h = hand |> Option.defaultWith (fun () -> hire start)
                 hand <- Some h
 
-                if not (finished h work) then
+                match told h cell with
+                | Some ended -> Some ended
+                | None ->
+                    let ended = death h
+                    let again = h.Process.ExitCode = Again
                     dismiss h
                     hand <- None
+                    if again then None else Some ended
+
+            let finished cell =
+                Seq.init MostAgain (fun _ -> cell)
+                |> Seq.tryPick attempt
+                |> Option.defaultValue (CellEnd.Broken $"it asked {MostAgain} times to be gone on with")
 
             try
                 while next.IsSome do
-                    let place, errand = next.Value
+                    let place, _ = next.Value
                     tellOne (PoolEvent.Began place)
 
-                    try
-                        hand |> Option.defaultWith (fun () -> hire start) |> give (place, errand)
-                    with :? Win32Exception as e ->
-                        tellOne (PoolEvent.Told(place, Answer.Ended(CellEnd.Broken $"no worker can be started: {e.Message}")))
+                    let ended =
+                        try
+                            finished next.Value
+                        with :? Win32Exception as e ->
+                            CellEnd.Broken $"no worker can be started: {e.Message}"
 
+                    tellOne (PoolEvent.Told(place, Answer.Ended ended))
                     next <- take ()
             finally
                 Option.iter dismiss hand

@@ -39,11 +39,14 @@ type Sweep =
 type SweepCell =
     {
         Cell: Cell
-        Plan: Plan
+        /// Does its method train step by step? Others are bounds.
+        StepByStep: bool
         Identity: string
         Errand: Errand
         /// Updates of training, all steps together.
         Updates: int64
+        /// The most memory that its process will hold, in bytes, as far as its stream's size tells.
+        Memory: int64
     }
 
 /// What a sweep tells while it goes on.
@@ -61,6 +64,14 @@ module Sweep =
         | Curriculum.Never -> 0L
         | _ -> Loop.updates plan.Settings [ for s in stream.Steps -> int64 s.Train.Length ]
 
+    /// What a process holds without data; and how often a stream's features stand in memory as float32: as stored, and what of
+    /// them is gathered, projected and compared at one time.
+    let private own, often = 350L <<< 20, 3L
+
+    let private memory (stream: Cmcl.Stream) : int64 =
+        let banks = stream.Steps |> List.collect (fun s -> [ s.A; s.B ]) |> List.distinctBy _.Name
+        own + often * 4L * (banks |> List.sumBy _.Features.numel())
+
     /// The options given that change something for this plan: those that a worker can give it alone.
     let private givenFor (given: (string * string) list) (plan: Plan) : string list list =
         let own = Field.names plan.Method.Fields
@@ -77,7 +88,7 @@ module Sweep =
               Method = plan.Label
               Order = order
               Seed = seed }
-          Plan = plan
+          StepByStep = plan.Method.Curriculum = Curriculum.StepByStep
           Identity = identity
           Errand =
             { Source = s.Source
@@ -91,7 +102,8 @@ module Sweep =
               Jobs = sweep.Jobs
               Out = Path.GetFullPath sweep.Out
               Hash = CellFile.hash identity }
-          Updates = updates s.Stream plan }
+          Updates = updates s.Stream plan
+          Memory = memory s.Stream }
 
     let private plans (sweep: Sweep) (s: SweepStream) : Result<Plan list, Fault list> =
         Plan.resolve s.Stream.Preset sweep.Given sweep.Methods
@@ -131,78 +143,97 @@ module Sweep =
         | faults, Error more -> Error(List.distinct (faults @ more))
 
     /// What is known of every cell.
-    let states (sweep: Sweep) (cells: SweepCell list) : (SweepCell * CellRecord option) list =
-        [ for c in cells -> c, CellFile.read sweep.Out c.Identity c.Cell ]
+    let states (cells: SweepCell list) : (SweepCell * CellRecord option) list =
+        [ for c in cells -> c, CellFile.read c.Errand.Out c.Identity c.Cell ]
 
-    /// Takes the folder for a sweep until it is disposed: nothing else may run one there meanwhile. What was left half written is
-    /// deleted, and with `force` every cell of this sweep. Faults: a folder with results of another command, one in use, or one that
-    /// cannot be written to.
-    let claim (force: bool) (sweep: Sweep) (cells: SweepCell list) : Result<IDisposable, Fault list> =
-        let folder = CellFile.folder sweep.Out
-        let has name = File.Exists(Path.Combine(sweep.Out, name))
+    /// Makes sure that a sweep can go to the folder, and with `force` deletes what it has of these cells. Faults: a folder with results
+    /// of another command, one that cannot be written to, or where no lock keeps two processes from one cell.
+    let prepare (force: bool) (out: string) (cells: SweepCell list) : Result<unit, Fault list> =
+        let has name = File.Exists(Path.Combine(out, name))
 
         try
-            if not (Directory.Exists folder) && List.exists has [ "results.csv"; "config.json"; "verify.csv"; "bench.csv" ] then
+            if
+                not (Directory.Exists(CellFile.folder out))
+                && List.exists has [ "results.csv"; "config.json"; "verify.csv"; "bench.csv" ]
+            then
+                Error [ Fault.Contradiction($"'{out}' holds results of another command", "choose another folder with --out") ]
+            elif not (CellLock.keeps out) then
                 Error
-                    [ Fault.Contradiction($"'{sweep.Out}' holds results of another command", "choose another folder with --out") ]
+                    [ Fault.Contradiction(
+                          $"the file system of '{out}' keeps no locks, so that two workers could run one cell",
+                          "choose a folder on another with --out"
+                      ) ]
             else
-                Directory.CreateDirectory folder |> ignore
+                if force then
+                    for c in cells do
+                        File.Delete(CellFile.path out c.Identity)
 
-                let taken =
-                    try
-                        // The system lets go of it when this process ends, however it ends.
-                        Some(
-                            new FileStream(Path.Combine(folder, ".lock"), FileMode.OpenOrCreate, FileAccess.Write, FileShare.None)
-                        )
-                    with :? IOException ->
-                        None
-
-                match taken with
-                | None ->
-                    Error
-                        [ Fault.Contradiction(
-                              $"another command is at work in '{sweep.Out}', or it cannot be written to",
-                              "wait until it has ended, or choose another folder with --out"
-                          ) ]
-                | Some lock ->
-                    for half in Directory.GetFiles(folder, ".*.json.*") do
-                        File.Delete half
-
-                    if force then
-                        for c in cells do
-                            File.Delete(CellFile.path sweep.Out c.Identity)
-
-                    Ok(lock :> IDisposable)
+                Ok()
         with
         | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(sweep.Out, e.Message) ]
+        | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(out, e.Message) ]
 
-    /// Runs every cell that has no file, in as many worker processes as the sweep's jobs; `start` says how one is started. Cells that
-    /// ended without a file are given back with the reason. As `Pool.run` else.
+    /// How often it is looked what has become of cells that other processes run.
+    let private look = TimeSpan.FromSeconds 1.0
+
+    /// Waits for cells that other processes run: until all are finished, or until one is free again, for its process has died. Those
+    /// that are not finished then.
+    let private await
+        (cancel: CancellationToken)
+        (ended: SweepCell -> CellEnd -> unit)
+        (elsewhere: SweepCell list)
+        : SweepCell list =
+        let isFree (c: SweepCell) = not (CellLock.isTaken c.Errand.Out c.Errand.Hash)
+        let mutable left = elsewhere
+        let mutable free = false
+
+        while not (free || left.IsEmpty || cancel.IsCancellationRequested) do
+            left <-
+                [ for c, record in states left do
+                      match record with
+                      | Some record -> ended c (CellEnd.ofRecord record)
+                      | None -> c ]
+
+            free <- List.exists isFree left
+
+            if not (free || left.IsEmpty) then
+                cancel.WaitHandle.WaitOne look |> ignore
+
+        left
+
+    /// Runs every cell that has no file, in so many worker processes; `start` says how one is started. Cells that other
+    /// processes run are waited for, and run here if those die. Cells that ended without a file are given back with the reason.
+    /// As `Pool.run` else.
     let run
         (start: unit -> ProcessStartInfo)
+        (jobs: int)
         (cancel: CancellationToken)
         (tell: SweepEvent -> unit)
-        (sweep: Sweep)
         (cells: SweepCell list)
         : (Cell * string) list =
-        let missing =
-            states sweep (List.distinctBy _.Identity cells) |> List.filter (snd >> Option.isNone) |> List.map fst |> Array.ofList
-
         let broken = ResizeArray()
 
-        let tellOne event =
-            match event with
-            | PoolEvent.Began place -> tell (SweepEvent.Began missing[place].Cell)
-            | PoolEvent.Told(place, Answer.Within(step, share)) -> tell (SweepEvent.Within(missing[place].Cell, step, share))
-            | PoolEvent.Told(place, Answer.Ended ended) ->
-                match ended with
-                | CellEnd.Broken message -> broken.Add(missing[place].Cell, message)
-                | _ -> ()
+        let mutable left = states (List.distinctBy _.Identity cells) |> List.filter (snd >> Option.isNone) |> List.map fst
 
-                tell (SweepEvent.Ended(missing[place].Cell, ended))
+        while not (left.IsEmpty || cancel.IsCancellationRequested) do
+            let now = Array.ofList left
+            let elsewhere = ResizeArray()
 
-        Pool.run start sweep.Jobs cancel tellOne [ for c in missing -> c.Errand ]
+            let tellOne event =
+                match event with
+                | PoolEvent.Began place -> tell (SweepEvent.Began now[place].Cell)
+                | PoolEvent.Told(place, Answer.Within(step, share)) -> tell (SweepEvent.Within(now[place].Cell, step, share))
+                | PoolEvent.Told(place, Answer.Ended ended) ->
+                    match ended with
+                    | CellEnd.Broken message -> broken.Add(now[place].Cell, message)
+                    | CellEnd.Elsewhere -> elsewhere.Add now[place]
+                    | _ -> ()
+
+                    tell (SweepEvent.Ended(now[place].Cell, ended))
+
+            Pool.run start jobs cancel tellOne [ for c in now -> c.Errand ]
+            left <- await cancel (fun c ended -> tell (SweepEvent.Ended(c.Cell, ended))) (List.ofSeq elsewhere)
+
         List.ofSeq broken
 
     /// What there is now, as a comparison.
@@ -211,7 +242,7 @@ module Sweep =
         let methods =
             [ for written in sweep.Methods do
                   let c = cells |> List.find (fun c -> c.Errand.Method = written)
-                  c.Plan.Label, c.Plan.Method.Curriculum = Curriculum.StepByStep ]
+                  c.Cell.Method, c.StepByStep ]
 
         let place (c: Cell) =
             List.findIndex (fun s -> s.Stream.Name = c.Stream) sweep.Streams,
@@ -223,5 +254,5 @@ module Sweep =
           Streams = [ for s in sweep.Streams -> s.Stream.Name ]
           Seeds = sweep.Seeds
           Orders = sweep.Orders
-          Cells = states sweep cells |> List.map (fun (c, record) -> c.Cell, CellFile.state record) |> List.sortBy (fst >> place)
+          Cells = states cells |> List.map (fun (c, record) -> c.Cell, CellFile.state record) |> List.sortBy (fst >> place)
           Command = command }

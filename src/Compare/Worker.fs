@@ -40,6 +40,15 @@ type CellEnd =
     | Failed of message: string
     /// It has no file: something went wrong that need not go wrong again.
     | Broken of message: string
+    /// Another process runs it.
+    | Elsewhere
+
+[<RequireQualifiedAccess>]
+module CellEnd =
+    let ofRecord (record: CellRecord) : CellEnd =
+        match record.Result with
+        | Ok _ -> CellEnd.Done record.Seconds
+        | Error message -> CellEnd.Failed message
 
 /// What a worker tells of the cell that it runs.
 [<RequireQualifiedAccess>]
@@ -72,6 +81,7 @@ module Line =
             | Answer.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
             | Answer.Ended(CellEnd.Failed message) -> [ "failed"; message ]
             | Answer.Ended(CellEnd.Broken message) -> [ "broken"; message ]
+            | Answer.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
         )
 
     /// None for a line that is none: a native library may have its own to say.
@@ -83,6 +93,7 @@ module Line =
         | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))
         | Some [ "failed"; message ] -> Some(Answer.Ended(CellEnd.Failed message))
         | Some [ "broken"; message ] -> Some(Answer.Ended(CellEnd.Broken message))
+        | Some [ "elsewhere" ] -> Some(Answer.Ended CellEnd.Elsewhere)
         | _ -> None
 
 /// A process that runs cells for another and leaves their files.
@@ -112,16 +123,83 @@ module Worker =
 
     let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
 
-    /// Runs one cell on the stream of its errand and writes its file.
-    let private run (tell: Answer -> unit) (e: Errand) (stream: Cmcl.Stream) : Result<CellEnd, Fault list> =
+    /// Trains, measures and writes the cell's file, from its last checkpoint on if there is one. None: it was left, and its state is kept.
+    let private train
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (e: Errand)
+        (stream: Cmcl.Stream)
+        (plan: Plan)
+        (identity: string)
+        (cell: Cell)
+        : Result<CellRecord option, Fault list> =
+        torch.set_num_threads e.Threads
+        restartPeak ()
+
+        let within event =
+            match event with
+            | Event.Epoch(step, _, _, updates, total) -> tell (Answer.Within(step.Name, float updates / float (max 1L total)))
+            | Event.Remark _ -> ()
+
+        let clock = Stopwatch.StartNew()
+        let observer = { Observer.silent with Tell = within }
+        let device = torch.device e.Device
+        let kept = CheckpointFolder.Of(Path.Combine(e.Out, "checkpoints"), stream, plan, e.Seed, split e.Split, device, 1)
+
+        // One that cannot be read costs the time since the beginning, no more.
+        let from =
+            match kept.Latest() with
+            | Ok(Some { Reached = Reached.Midst state }, _) -> Some state
+            | _ -> None
+
+        let keep state =
+            kept.Write { Reached = Reached.Midst state; Monitor = [] }
+            |> Result.defaultWith (fun faults -> eprintfn "cmcl: %s" (sentences faults))
+
+        let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
+            let record =
+                { Result = result
+                  Seconds = clock.Elapsed.TotalSeconds
+                  Memory = peak () }
+
+            CellFile.write e.Out identity cell (Record.machine e.Jobs) record
+            |> Result.map (fun () ->
+                kept.Delete()
+                Some record)
+
+        match Train.resume stream device (split e.Split) e.Seed observer (Cadence.keeper Cadence.Auto leave keep) from plan with
+        | Ok Ending.Left -> Ok None
+        | Ok(Ending.Over outcome) -> over (Ok(Experiment.rows stream plan e.Seed outcome))
+        | Error faults -> over (Error(sentences faults))
+
+    /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
+    let private runOn
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (e: Errand)
+        (stream: Cmcl.Stream)
+        : Result<CellEnd option, Fault list> =
         let stream = Order.apply e.Order stream
         let given = [ for pair in e.Given -> pair[0], pair[1] ]
 
         Plan.resolve stream.Preset given [ e.Method ]
         |> Result.map List.exactlyOne
         |> Result.bind (fun plan ->
-            let device = torch.device e.Device
-            let identity = CellFile.identity stream plan e.Seed (split e.Split) device.``type``
+            let identity = CellFile.identity stream plan e.Seed (split e.Split) (torch.device e.Device).``type``
+
+            let cell =
+                { Stream = stream.Name
+                  Method = plan.Label
+                  Order = e.Order
+                  Seed = e.Seed }
+
+            let work () =
+                match CellFile.read e.Out identity cell with
+                | Some record -> Ok(Some(CellEnd.ofRecord record))
+                | None ->
+                    train leave tell e stream plan identity cell
+                    |> Result.map (Option.map CellEnd.ofRecord)
+                    |> Result.mapError sentences
 
             if CellFile.hash identity <> e.Hash then
                 Error
@@ -130,41 +208,33 @@ module Worker =
                           "start the same command again"
                       ) ]
             else
-                torch.set_num_threads e.Threads
-                restartPeak ()
+                match CellLock.holding e.Out e.Hash work with
+                | None -> Ok(Some CellEnd.Elsewhere)
+                | Some(Ok ended) -> Ok ended
+                | Some(Error reason) -> Ok(Some(CellEnd.Broken reason)))
 
-                let within event =
-                    match event with
-                    | Event.Epoch(step, _, _, updates, total) ->
-                        tell (Answer.Within(step.Name, float updates / float (max 1L total)))
-                    | Event.Remark _ -> ()
+    /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
+    let private runWith
+        (find: string -> Result<Cmcl.Stream, Fault list>)
+        (leave: unit -> bool)
+        (tell: Answer -> unit)
+        (errand: Errand)
+        : CellEnd option =
+        try
+            match find errand.Source |> Result.bind (runOn leave tell errand) with
+            | Ok ended -> ended
+            | Error faults -> Some(CellEnd.Broken(sentences faults))
+        with e ->
+            Some(CellEnd.Broken e.Message)
 
-                let clock = Stopwatch.StartNew()
-                let outcome = Train.run stream device (split e.Split) e.Seed { Observer.silent with Tell = within } plan
-                let seconds = clock.Elapsed.TotalSeconds
-
-                let result =
-                    match outcome with
-                    | Ok outcome -> Ok(Experiment.rows stream plan e.Seed outcome)
-                    | Error faults -> Error(sentences faults)
-
-                CellFile.write
-                    e.Out
-                    identity
-                    { Stream = stream.Name
-                      Method = plan.Label
-                      Order = e.Order
-                      Seed = e.Seed }
-                    (Record.machine e.Jobs)
-                    { Result = result; Seconds = seconds; Memory = peak () }
-                |> Result.map (fun () ->
-                    match result with
-                    | Ok _ -> CellEnd.Done seconds
-                    | Error message -> CellEnd.Failed message))
+    /// Runs one cell in this process. None: `leave`, asked again and again, said so, and the state is kept to go on from.
+    let run (leave: unit -> bool) (tell: Answer -> unit) (errand: Errand) : CellEnd option =
+        use scope = torch.NewDisposeScope()
+        runWith Catalogue.find leave tell errand
 
     /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
-    /// `alone` is called at once, in the midst of a cell too.
-    let serve (input: TextReader) (output: TextWriter) (alone: unit -> unit) : unit =
+    /// `alone` is called at once, in the midst of a cell too. False: it left in the midst of a cell, whose state is kept, because `leave` said so.
+    let serve (input: TextReader) (output: TextWriter) (leave: unit -> bool) (alone: unit -> unit) : bool =
         use errands = new BlockingCollection<string>()
 
         let listen () =
@@ -193,17 +263,14 @@ module Worker =
             output.WriteLine(Line.ofAnswer answer)
             output.Flush()
 
-        for line in errands.GetConsumingEnumerable() do
+        /// Whether the cell came to an end, which is told.
+        let ended (line: string) : bool =
             let ended =
                 match Line.errand line with
-                | None -> CellEnd.Broken $"a worker cannot read '{line}'"
-                | Some errand ->
-                    // Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
-                    try
-                        match streamOf errand.Source |> Result.bind (run tell errand) with
-                        | Ok ended -> ended
-                        | Error faults -> CellEnd.Broken(sentences faults)
-                    with e ->
-                        CellEnd.Broken e.Message
+                | None -> Some(CellEnd.Broken $"a worker cannot read '{line}'")
+                | Some errand -> runWith streamOf leave tell errand
 
-            tell (Answer.Ended ended)
+            Option.iter (Answer.Ended >> tell) ended
+            ended.IsSome
+
+        errands.GetConsumingEnumerable() |> Seq.forall ended

@@ -31,6 +31,7 @@ module Describe =
         for first, count in Tensors.rowBlocks features do
             use scope = torch.NewDisposeScope()
             act first (features.narrow(0L, first, count).``to`` torch.float64)
+            Mapped.read false count features
 
     /// XᵀX in float64.
     let private gram (features: torch.Tensor) : torch.Tensor =

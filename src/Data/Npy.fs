@@ -182,7 +182,7 @@ module Npy =
                 Tensors.scoped (fun () ->
                     let before, count = header.Offset / item, header.Size / item
                     let file = torch.from_file (path, Nullable false, Nullable(before + count), Nullable header.Type)
-                    file.narrow(0L, before, count).view header.Shape)
+                    file.narrow(0L, before, count).view header.Shape |> Mapped.note)
                 |> Some
             with :? ExternalException ->
                 None
@@ -220,7 +220,7 @@ module Npy =
 
     /// The tensor of `read`, and its faults, without a copy where the file allows it: the numbers are pages of the file,
     /// which the system fetches when they are touched and drops when it needs the memory. A change of the tensor in place
-    /// stays with the tensor; the file is never written. Freeing the tensor and its views ends the mapping.
+    /// stays with the tensor, unless its pages are given back (`Mapped.release`); the file is never written. Freeing the tensor and its views ends the mapping.
     ///
     /// Copied all the same: a matrix in Fortran order, an array without numbers, a file whose header is no multiple of a
     /// number's size (NumPy's are), a file that the system does not map.

@@ -261,9 +261,9 @@ module Safetensors =
 
         memory.ToArray()
 
-    /// Writes tensors and texts about them; the same give the same bytes, those that the format's own writer gives. The file appears
-    /// whole or not at all. Raises `CmclException` for a tensor of another type, or named `__metadata__`; an I/O failure is a fault.
-    let write (path: string) (content: NamedTensors) : Result<unit, Fault list> =
+    /// Tensors and texts about them as the bytes of a file: the same give the same, those that the format's own writer gives. Raises
+    /// `CmclException` for a tensor of another type, or named `__metadata__`.
+    let toStream (content: NamedTensors) : Stream -> unit =
         let place (dtype: torch.ScalarType) = types |> List.tryFindIndex (snd >> (=) dtype)
 
         for KeyValue(name, t) in content.Tensors do
@@ -281,7 +281,7 @@ module Safetensors =
                 | order -> order)
             |> List.map (fun (name, t) -> name, types |> List.find (snd >> (=) t.dtype) |> fst, t)
 
-        Files.writeWhole path (fun stream ->
+        fun stream ->
             let header = header laid content.Metadata
             let length = Array.zeroCreate<byte> 8
             BinaryPrimitives.WriteInt64LittleEndian(Span length, header.LongLength)
@@ -289,4 +289,9 @@ module Safetensors =
             stream.Write(ReadOnlySpan header)
 
             for _, _, t in laid do
-                Npy.writeNumbers stream t)
+                Npy.writeNumbers stream t
+
+    /// Writes `toStream` into a file, which appears whole or not at all; an I/O failure is a fault.
+    let write (path: string) (content: NamedTensors) : Result<unit, Fault list> =
+        let write = toStream content
+        Files.writeWhole path write

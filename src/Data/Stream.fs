@@ -82,9 +82,16 @@ module Stream =
         | Split.Validation -> step.Validation
         | Split.Test -> step.Test
 
-    /// Some rows of a bank, in the order given, as a new n × d tensor of the wanted type on the wanted device.
+    /// Some rows of a bank by their numbers (int64 on the CPU), as a new n × d tensor of the wanted type on the wanted device.
+    let take (dtype: Dtype) (device: torch.Device) (bank: Bank) (rows: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let stored = bank.Features.index_select (0L, rows)
+            Mapped.read true rows.shape[0] bank.Features
+            stored.``to``(dtype.Torch).``to`` device)
+
+    /// The same of row numbers in an array.
     let gather (dtype: Dtype) (device: torch.Device) (bank: Bank) (rows: int64[]) : torch.Tensor =
-        Tensors.scoped (fun () -> bank.Features.index_select(0L, torch.tensor rows).``to``(dtype.Torch).``to`` device)
+        Tensors.scoped (fun () -> take dtype device bank (torch.tensor rows))
 
     /// The step's matched features (X_a, X_b) of one split, each n × d.
     let features (dtype: Dtype) (device: torch.Device) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =

@@ -5,6 +5,7 @@ open System.Collections.Generic
 open System.IO
 open System.Security.Cryptography
 open System.Text
+open System.Text.Json.Nodes
 open TorchSharp
 
 /// The parts that the steps of a stream refer to by name: banks, row sets, labels, prototypes, read from their files.
@@ -64,8 +65,16 @@ module internal StreamParts =
             else
                 Ok(t.``to``(torch.int64).data<int64>().ToArray()))
 
-    /// Hex SHA-256 over the stream file and every file that it names, these in the order of their names, each after its
-    /// name and length.
+    /// What the stream file says of the data: all but its preset, which says how to train.
+    let private ofData (streamFile: string) : byte[] =
+        match JsonNode.Parse(File.ReadAllText streamFile) with
+        | :? JsonObject as all ->
+            all.Remove "preset" |> ignore
+            Encoding.UTF8.GetBytes(all.ToJsonString())
+        | _ -> File.ReadAllBytes streamFile
+
+    /// Hex SHA-256 over what the stream file says of the data and every file that it names, these in the order of their names, each after
+    /// its name and length.
     let digest (folder: string) (streamFile: string) (files: string list) : string =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
 
@@ -79,7 +88,7 @@ module internal StreamParts =
                 hash.AppendData(buffer, 0, count)
                 count <- stream.Read buffer
 
-        append "" streamFile
+        hash.AppendData(ofData streamFile)
         let paths = files |> List.map (fun f -> Path.GetFullPath(Path.Combine(folder, f)))
 
         let named = [ for path in List.distinct paths -> Path.GetRelativePath(folder, path).Replace('\\', '/'), path ]

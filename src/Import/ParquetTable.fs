@@ -9,16 +9,16 @@ open TorchSharp
 module ParquetTable =
 
     type private Columns =
-        { Id: Parquet.Column
-          Label: Parquet.Column option
-          Features: Parquet.Column }
+        { Id: ParquetFile.Column
+          Label: ParquetFile.Column option
+          Features: ParquetFile.Column }
 
-    let private columns (path: string) (file: Parquet.File) : Result<Columns, Fault list> =
-        let all = Parquet.columns file
+    let private columns (path: string) (file: ParquetFile.File) : Result<Columns, Fault list> =
+        let all = ParquetFile.columns file
         let names = String.Join(", ", all |> List.map (fun c -> c.Path.Head) |> List.distinct)
         let fault reason = Error [ Fault.Unreadable(path, $"{reason}; its columns are {names}") ]
-        let floats = [ Parquet.float32'; Parquet.float64' ]
-        let words = [ Parquet.text; Parquet.int32; Parquet.int64' ]
+        let floats = [ ParquetFile.float32'; ParquetFile.float64' ]
+        let words = [ ParquetFile.text; ParquetFile.int32; ParquetFile.int64' ]
         let single name = all |> List.tryFind (fun c -> c.Path = [ name ])
 
         match single "id", single "label", all |> List.filter (fun c -> c.Repetition = 1 && List.contains c.Type floats) with
@@ -31,11 +31,11 @@ module ParquetTable =
         | Some id, label, [ features ] -> Ok { Id = id; Label = label; Features = features }
         | _ -> fault "it has several columns with lists of floats; leave one"
 
-    let private typeOf (features: Parquet.Column) =
-        if features.Type = Parquet.float32' then torch.ScalarType.Float32 else torch.ScalarType.Float64
+    let private typeOf (features: ParquetFile.Column) =
+        if features.Type = ParquetFile.float32' then torch.ScalarType.Float32 else torch.ScalarType.Float64
 
     /// The first row that is not as long as the first: its number and its length; or how long they all are.
-    let private lengths (file: Parquet.File) (features: Parquet.Column) : Result<int64, int64 * int64 * int64> =
+    let private lengths (file: ParquetFile.File) (features: ParquetFile.Column) : Result<int64, int64 * int64 * int64> =
         let mutable first, row, length, odd = 0L, -1L, 0L, None
 
         let ended () =
@@ -44,7 +44,7 @@ module ParquetTable =
             elif row > 0L && length <> first && odd.IsNone then
                 odd <- Some(row, length, first)
 
-        Parquet.lists file features (fun begins _ _ ->
+        ParquetFile.lists file features (fun begins _ _ ->
             if begins then
                 ended ()
                 row <- row + 1L
@@ -59,14 +59,14 @@ module ParquetTable =
         | Some found -> Error found
 
     let private read (path: string) (width: int64) (act: int64 -> torch.Tensor -> unit) : Result<unit, Fault list> =
-        Parquet.using path (fun file ->
+        ParquetFile.using path (fun file ->
             match columns path file with
             | Error faults -> Error faults
             | Ok found ->
                 let dtype = typeOf found.Features
                 let item = dtype.ElementSize()
                 let rows = Draft.blockRows (width * int64 item)
-                let buffer = Array.zeroCreate<byte>(int (min rows (Parquet.rows file) * width) * item)
+                let buffer = Array.zeroCreate<byte>(int (min rows (ParquetFile.rows file) * width) * item)
                 let mutable held, first = 0, 0L
 
                 let flush () =
@@ -77,7 +77,7 @@ module ParquetTable =
                         first <- first + block.shape[0]
                         held <- 0
 
-                Parquet.lists file found.Features (fun begins value at ->
+                ParquetFile.lists file found.Features (fun begins value at ->
                     if begins && held = buffer.Length then
                         flush ()
 
@@ -89,11 +89,11 @@ module ParquetTable =
 
     /// A file's ids, labels and size; its numbers when they are asked for.
     let table (path: string) : Result<FeatureTable, Fault list> =
-        Parquet.using path (fun file ->
+        ParquetFile.using path (fun file ->
             columns path file
             |> Result.bind (fun found ->
-                let ids = Parquet.texts file found.Id
-                let labels = found.Label |> Option.map (Parquet.texts file)
+                let ids = ParquetFile.texts file found.Id
+                let labels = found.Label |> Option.map (ParquetFile.texts file)
 
                 match Array.tryFindIndex Option.isNone ids with
                 | Some row -> Error [ Fault.Unreadable(path, $"row {row} has no id") ]

@@ -196,7 +196,7 @@ module StreamWriter =
             let where = if name = "" then $"'{feed.File}'" else $"'{feed.File}' ('{name}')"
             Check.fail (Fault.NonFinite(where, first + row))
         | None ->
-            let empty = block.ne(0.0.ToScalar()).any(1).logical_not()
+            let empty = block.ne(0.0.AsScalar()).any(1).logical_not()
 
             for row in empty.nonzero().reshape(-1L).data<int64>().ToArray() do
                 if place (first + row) >= 0L then
@@ -205,7 +205,7 @@ module StreamWriter =
             let scaled =
                 if treatment.Normalise then
                     let wide = block.``to`` torch.float64
-                    (wide / wide.norm(1, true).clamp_min(Double.Epsilon.ToScalar())).``to`` block.dtype
+                    (wide / wide.norm(1, true).clamp_min(Double.Epsilon.AsScalar())).``to`` block.dtype
                 else
                     block
 

@@ -13,7 +13,7 @@ type Scoring =
 module Alignment =
     /// The length of each row, n × 1, at least 1e-12. Example: `Alignment.lengths ya`.
     let lengths (y: torch.Tensor) : torch.Tensor =
-        use least = 1e-12.ToScalar()
+        use least = 1e-12.AsScalar()
         Tensors.scoped (fun () -> y.norm(1, true).clamp_min least)
 
     /// Rows of unit length (n × d). A row of zeros stays a row of zeros. Example: `Alignment.normalise ya`.

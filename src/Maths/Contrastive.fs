@@ -20,7 +20,7 @@ module Contrastive =
 
     let private logits (c: Contrast) (ya: torch.Tensor) (yb: torch.Tensor) =
         Tensors.requireMatrix "partner outputs" ya.shape[0] ya.shape[1] yb
-        (Alignment.scores c.Scoring ya yb).div_(c.Temperature.ToScalar())
+        (Alignment.scores c.Scoring ya yb).div_(c.Temperature.AsScalar())
 
     /// mean_i [ −S_ii + log Σ_j exp S_ij ], S = Y_a Y_bᵀ/τ, over n matched rows (n × d each); a 0-d tensor.
     /// Symmetric: the mean of this over rows and over columns. Made of differentiable operations, so autograd may check it.
@@ -30,7 +30,7 @@ module Contrastive =
             let s = logits c ya yb
             let matched = s.diagonal().mean()
             let rows = s.logsumexp(1L).mean() - matched
-            if c.Symmetric then (rows + s.logsumexp(0L).mean() - matched) * 0.5.ToScalar() else rows)
+            if c.Symmetric then (rows + s.logsumexp(0L).mean() - matched) * 0.5.AsScalar() else rows)
 
     /// Through the normalisation of rows: ∂L/∂Y from ∂L/∂Ŷ, Ŷ = Y/‖Y‖: (g − Ŷ⟨Ŷ, g⟩)/‖Y‖.
     let internal throughNorm (scoring: Scoring) (y: torch.Tensor) (unit: torch.Tensor) (g: torch.Tensor) =
@@ -46,7 +46,7 @@ module Contrastive =
             let ua, ub = Alignment.prepare c.Scoring ya, Alignment.prepare c.Scoring yb
             Tensors.requireMatrix "partner outputs" ya.shape[0] ya.shape[1] yb
             let n = float ya.shape[0]
-            let logRows = (ua.mm (ub.t ())).div_(c.Temperature.ToScalar())
+            let logRows = (ua.mm (ub.t ())).div_(c.Temperature.AsScalar())
             let columns = if c.Symmetric then Some(logRows.log_softmax 0L) else None
             let rows = logRows.log_softmax 1L
 
@@ -54,11 +54,11 @@ module Contrastive =
                 match columns with
                 | None -> -rows.diagonal().mean(), rows.exp ()
                 | Some columns ->
-                    (rows.diagonal().mean() + columns.diagonal().mean()) * (-0.5).ToScalar(),
-                    (rows.exp () + columns.exp ()).mul_(0.5.ToScalar())
+                    (rows.diagonal().mean() + columns.diagonal().mean()) * (-0.5).AsScalar(),
+                    (rows.exp () + columns.exp ()).mul_(0.5.AsScalar())
 
-            g.diagonal().sub_(1.0.ToScalar()) |> ignore
-            g.div_ ((n * c.Temperature).ToScalar()) |> ignore
+            g.diagonal().sub_(1.0.AsScalar()) |> ignore
+            g.div_ ((n * c.Temperature).AsScalar()) |> ignore
 
             { Loss = loss
               A = throughNorm c.Scoring ya ua (g.mm ub)

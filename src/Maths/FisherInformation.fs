@@ -81,7 +81,7 @@ module FisherInformation =
             match p with
             | None -> squares
             // A sum of squares, but for rounding.
-            | Some p -> (squares + paired p x p x + paired p x o r * 2.0.ToScalar()).clamp_min(0.0.ToScalar())
+            | Some p -> (squares + paired p x p x + paired p x o r * 2.0.AsScalar()).clamp_min(0.0.AsScalar())
         | None, None, _ -> torch.zeros (u.shape[1], x.shape[1], dtype = x.dtype, device = x.device)
 
     /// One target for each row of probabilities, n × 1, drawn by the inverse of its distribution function.
@@ -89,7 +89,7 @@ module FisherInformation =
         let n = p.shape[0]
         use g = Seed.generator seed
         let u = torch.rand([| n; 1L |], dtype = torch.float64, generator = g).``to`` p.device
-        (p.``to`` torch.float64).cumsum(1L).le(u).sum(1L, true).clamp_max((p.shape[1] - 1L).ToScalar())
+        (p.``to`` torch.float64).cumsum(1L).le(u).sum(1L, true).clamp_max((p.shape[1] - 1L).AsScalar())
 
     let private ofTargets
         (targets: string -> torch.Tensor -> torch.Tensor)
@@ -104,27 +104,27 @@ module FisherInformation =
             let b = side c.Scoring (Heads.weight pair.B heads) xb
             Tensors.requireMatrix "partner outputs" a.Outputs.shape[0] a.Outputs.shape[1] b.Outputs
             let n = a.Outputs.shape[0]
-            let s = a.Outputs.mm (b.Outputs.t ()) / c.Temperature.ToScalar()
+            let s = a.Outputs.mm (b.Outputs.t ()) / c.Temperature.AsScalar()
 
             /// ∂/∂(Y_a Y_bᵀ) of −log P_ij, j being i's target, anchors down.
             let errors (way: string) (scores: torch.Tensor) : torch.Tensor =
                 let p = scores.softmax 1L
                 let one = torch.ones (n, 1L, dtype = p.dtype, device = p.device)
                 let share = if c.Symmetric then 0.5 else 1.0
-                p.scatter_add (1L, targets way p, -one) * (share / c.Temperature).ToScalar()
+                p.scatter_add (1L, targets way p, -one) * (share / c.Temperature).AsScalar()
 
             let rows = errors "rows" s
             let columns = if c.Symmetric then Some(errors "columns" (s.t ())) else None
 
             Map
-                [ pair.A, sumOfSquares a b (Some rows) columns / (float n).ToScalar()
-                  pair.B, sumOfSquares b a columns (Some rows) / (float n).ToScalar() ])
+                [ pair.A, sumOfSquares a b (Some rows) columns / (float n).AsScalar()
+                  pair.B, sumOfSquares b a columns (Some rows) / (float n).AsScalar() ])
 
     /// mean_i (∂ℓ_i/∂W)∘(∂ℓ_i/∂W) for both heads of a pair (d × d_m each), every anchor with its true partner: the empirical Fisher
     /// information. Raw and one way, with E = P − I: F_a = (1/(nτ²)) (E Y_b)∘²ᵀ X_a∘², F_b = (1/(nτ²)) Y_a∘²ᵀ (E X_b)∘². For cosine scores a
     /// side whose rows are candidates costs n² d d_m. As in `FisherInformation.perAnchor Contrastive.paper pair heads xa xb`.
     let perAnchor (c: Contrast) (pair: Pair) (heads: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : Heads =
-        let own _ (p: torch.Tensor) = torch.arange(p.shape[0], dtype = torch.int64, device = p.device).unsqueeze 1L
+        let own _ (p: torch.Tensor) = torch.arange(p.shape[0].AsScalar(), dtype = torch.int64, device = p.device).unsqueeze 1L
         ofTargets own c pair heads xa xb
 
     /// The same with a partner j ~ P_i drawn for each anchor in place of its own: a draw of the Fisher information, of which the mean over

@@ -161,10 +161,10 @@ module Frame =
         | Protection.Block(inputs, partners) ->
             let struct (k, kPartner) = ranks inputs partners frame
             Shape.Block(int64 kPartner, int64 k)
-        | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.ToScalar()))))
+        | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.AsScalar()))))
         | Protection.Soft tau ->
             Shape.Factor(
-                Tensors.scoped (fun () -> likeStart (1.0.ToScalar() / (importance frame / tau.ToScalar() + 1.0.ToScalar())))
+                Tensors.scoped (fun () -> likeStart (1.0.AsScalar() / (importance frame / tau.AsScalar() + 1.0.AsScalar())))
             )
         | Protection.Trust epsilon ->
             use scope = torch.NewDisposeScope()
@@ -197,12 +197,12 @@ module Frame =
     /// section 7a). Example: `Frame.intoEllipsoid (Frame.importance frameA) 1e-3 (Frame.enter frameA ga)`.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let at (nu: float) = change / (importance * nu.ToScalar() + 1.0.ToScalar())
+            let at (nu: float) = change / (importance * nu.AsScalar() + 1.0.AsScalar())
 
             let sums (nu: float) =
                 use scope = torch.NewDisposeScope()
                 let weighted = importance * (at nu).square()
-                let slope = (importance * weighted / (importance * nu.ToScalar() + 1.0.ToScalar())).sum()
+                let slope = (importance * weighted / (importance * nu.AsScalar() + 1.0.AsScalar())).sum()
                 // Both at once: each reading waits for the device.
                 let both = torch.stack([| weighted.sum (); slope |]).``to``(torch.float64).cpu().data<float>()
                 struct (both[0L], both[1L])
@@ -212,7 +212,7 @@ module Frame =
             | ValueSome(struct (nu, 1.0)) -> at nu
             | ValueSome(struct (nu, shrink)) ->
                 let near = at nu
-                torch.where (importance.gt (0.0.ToScalar()), near * shrink.ToScalar(), near))
+                torch.where (importance.gt (0.0.AsScalar()), near * shrink.AsScalar(), near))
 
 /// From one joint space into another that is rotated differently: Q = V_aᵀ V_b (d × d). Where the two have their last directions in
 /// common, only the leading c × c part of Q is kept; the rest is the identity.

@@ -16,24 +16,32 @@ module Moment =
     /// Columns that are multiplied with those to their right at once, and rows that are held in float64 at once.
     let private panel, private chunk = 256L, 4096L
 
-    /// XᵀX of wide rows: what is above the diagonal is computed, the rest is the same numbers.
+    /// Adds XᵀX of some rows to a sum, of which only what is on and above the diagonal counts.
+    let private addRows (sum: torch.Tensor) (x: torch.Tensor) : unit =
+        let n, d = x.shape[0], x.shape[1]
+
+        for start in 0L .. chunk .. n - 1L do
+            use scope = torch.NewDisposeScope()
+            let rows = x.narrow(0L, start, min chunk (n - start)).``to`` torch.float64
+
+            for first in 0L .. panel .. d - 1L do
+                let own = rows.narrow (1L, first, min panel (d - first))
+                let right = rows.narrow (1L, first, d - first)
+
+                sum.narrow(0L, first, own.shape[1]).narrow(1L, first, d - first).addmm_(own.t (), right, 1.0f, 1.0f) |> ignore
+
+    let private square (d: int64) (like: torch.Tensor) : torch.Tensor =
+        torch.zeros (d, d, dtype = torch.float64, device = like.device)
+
+    /// A sum as a whole: what is below the diagonal is the same numbers.
+    let private whole (sum: torch.Tensor) : torch.Tensor = sum.triu () + sum.triu(1L).t()
+
+    /// XᵀX of wide rows.
     let private halfProduct (x: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let n, d = x.shape[0], x.shape[1]
-            let sum = torch.zeros (d, d, dtype = torch.float64, device = x.device)
-
-            for start in 0L .. chunk .. n - 1L do
-                use scope = torch.NewDisposeScope()
-                let rows = x.narrow(0L, start, min chunk (n - start)).``to`` torch.float64
-
-                for first in 0L .. panel .. d - 1L do
-                    let own = rows.narrow (1L, first, min panel (d - first))
-                    let right = rows.narrow (1L, first, d - first)
-
-                    sum.narrow(0L, first, own.shape[1]).narrow(1L, first, d - first).addmm_(own.t (), right, 1.0f, 1.0f)
-                    |> ignore
-
-            sum.triu () + sum.triu(1L).t())
+            let sum = square x.shape[1] x
+            addRows sum x
+            whole sum)
 
     /// XᵀX/n of the rows of X (n × d), accumulated in float64 whatever X is stored as (theory.md, section 1).
     /// Example: `Moment.ofRows xa`.
@@ -50,14 +58,41 @@ module Moment =
                     else
                         halfProduct x
 
-                sum.div_ ((float (max 1L x.shape[0])).ToScalar())) }
+                sum.div_ ((float (max 1L x.shape[0])).AsScalar())) }
+
+    /// Rows to hand to `accumulate` at once.
+    let blockRows: int64 = chunk
+
+    /// The moment of all rows of some blocks, however many there are: each is asked for, added and freed before the next. Blocks of
+    /// `blockRows` rows and 512 columns or more give the bits of `ofRows`; others, and blocks in another order, the same to rounding.
+    /// Raises `Fault.Shape` for a block of another width, or for no block. Example: `Moment.accumulate [ xa.alias (); xa.alias () ]`.
+    let accumulate (blocks: seq<torch.Tensor>) : Moment =
+        use scope = torch.NewDisposeScope()
+        let mutable sum: torch.Tensor option = None
+        let mutable count = 0L
+
+        for block in blocks do
+            use block = block
+            Tensors.requireMatrix "a block of rows" -1L (sum |> Option.map _.shape[0] |> Option.defaultValue -1L) block
+
+            if sum.IsNone then
+                sum <- Some(square block.shape[1] block)
+
+            addRows sum.Value block
+            count <- count + block.shape[0]
+
+        match sum with
+        | None -> Check.fail (Fault.Shape("blocks of rows for a moment", "at least one", "none"))
+        | Some sum ->
+            { Count = count
+              Matrix = scope.MoveToOuter((whole sum).div_((float (max 1L count)).AsScalar())) }
 
     /// The moment of both sets of rows: (n_a C_a + n_b C_b)/(n_a + n_b) (theory.md, section 5). Commutative and
     /// associative to rounding, so that shards may be accumulated apart. Example: `Moment.merge ma ma`.
     let merge (a: Moment) (b: Moment) : Moment =
         Tensors.requireMatrix "moment to merge" a.Matrix.shape[0] a.Matrix.shape[1] b.Matrix
         let count = a.Count + b.Count
-        let share part = (float part / float (max 1L count)).ToScalar()
+        let share part = (float part / float (max 1L count)).AsScalar()
 
         { Count = count
           Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count + b.Matrix * share b.Count) }

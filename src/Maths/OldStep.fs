@@ -87,6 +87,9 @@ module OldStep =
     /// Rows for each column from which on a moment, in bounded memory, is cheaper than a QR.
     let private longest = 8L
 
+    /// Rows that have a given second moment, as many as its rank, and are no samples; float64. Example: `OldStep.ofMoment ma`.
+    let ofMoment (m: Moment) : torch.Tensor = Tensors.scoped (fun () -> Spectrum.rows m.Count (Spectrum.decompose m.Matrix))
+
     /// Rows that have the second moment of a head's inputs X (n × d_m, a column of ones with them for a bias) and are no samples: R of
     /// X = QR (min(n, d_m) × d_m), or, where X may lack rank or is long, as many rows as its rank by `Spectrum.rows`; float64.
     /// Example: `OldStep.rows heads[pair.A] xa`.
@@ -94,9 +97,7 @@ module OldStep =
         Tensors.scoped (fun () ->
             let x = Heads.inputs w x
 
-            let bySpectrum () =
-                let moment = Moment.ofRows x
-                Spectrum.rows moment.Count (Spectrum.decompose moment.Matrix)
+            let bySpectrum () = ofMoment (Moment.ofRows x)
 
             if x.shape[0] > longest * x.shape[1] then
                 bySpectrum ()

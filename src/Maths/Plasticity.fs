@@ -49,7 +49,7 @@ module Plasticity =
 
     /// W − ηΔ, new tensors for what moves.
     let private stepped (deltas: Heads) (eta: float) (heads: Heads) : Heads =
-        Heads.replace (deltas |> Map.map (fun m d -> Heads.weight m heads - d * eta.ToScalar())) heads
+        Heads.replace (deltas |> Map.map (fun m d -> Heads.weight m heads - d * eta.AsScalar())) heads
 
     /// `descent` over several rates: with o(η) of second order, `slope` of (Rate, Remainder) is 2 (Theorem 6).
     /// Example: `Plasticity.overRates loss gradients deltas (Plasticity.rates heads deltas) heads`.

@@ -25,7 +25,7 @@ module Projection =
 
     /// Theorem 4 for a gradient G = gᵀX of B rows, whose rank is at most B: gᵀX − (g P̃)ᵀ(X P) (theory.md, section 7).
     /// `g` is ∂L/∂Y (B × d), `projectedInputs` the same rows of X P, which a step computes once; V (d × k̃) spans the partners' outputs.
-    /// Example: `Projection.lowRank (Spectrum.leading 4 frameA.Partners) (ya / 10.0.ToScalar()) xa (Tensors.product xa pa)`.
+    /// Example: `Projection.lowRank (Spectrum.leading 4 frameA.Partners) (ya / 10.0.AsScalar()) xa (Tensors.product xa pa)`.
     let lowRank (v: torch.Tensor) (g: torch.Tensor) (inputs: torch.Tensor) (projectedInputs: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let inside = Tensors.product (Tensors.product g v) (v.t ())

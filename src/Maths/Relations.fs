@@ -27,10 +27,10 @@ module Relations =
     let private oneWay (tau: float) (anchors: torch.Tensor) (candidates: torch.Tensor list) =
         let n = anchors.shape[0]
         let all = torch.cat (Array.ofList candidates, 0L)
-        let log = (anchors.mm (all.t ())).div_(tau.ToScalar()).log_softmax 1L
+        let log = (anchors.mm (all.t ())).div_(tau.AsScalar()).log_softmax 1L
         let g = log.exp ()
-        g.diagonal().sub_(1.0.ToScalar()) |> ignore
-        g.div_ ((float n * tau).ToScalar()) |> ignore
+        g.diagonal().sub_(1.0.AsScalar()) |> ignore
+        g.div_ ((float n * tau).AsScalar()) |> ignore
         let ofAll = g.t().mm anchors
         let firsts = candidates |> List.scan (fun first c -> first + c.shape[0]) 0L
 
@@ -66,7 +66,7 @@ module Relations =
 
                 if c.Symmetric then
                     let struct (loss', b, ofA) = oneWay c.Temperature ub (ua :: List.map prepare beside.ForB)
-                    let half (t: torch.Tensor) = t * 0.5.ToScalar()
+                    let half (t: torch.Tensor) = t * 0.5.AsScalar()
 
                     { Matched =
                         { Loss = half (loss + loss')
@@ -82,7 +82,7 @@ module Relations =
     /// Log-softmax over rows and over columns of Ŷ_a Ŷ_bᵀ/κ.
     let private logs (kappa: float) (ya: torch.Tensor) (yb: torch.Tensor) =
         Tensors.requireMatrix "partner outputs" ya.shape[0] ya.shape[1] yb
-        let s = (Alignment.scores Scoring.Cosine ya yb).div_(kappa.ToScalar())
+        let s = (Alignment.scores Scoring.Cosine ya yb).div_(kappa.AsScalar())
         struct (s.log_softmax 1L, s.log_softmax 0L)
 
     /// The relations of matched rows (n × d each) at temperature κ. As in `Relations.between 0.01 ya yb`.
@@ -104,10 +104,10 @@ module Relations =
             let struct (rows, columns) = logs kappa ya yb
             let entropies = (past.Rows * rows).sum() + (past.Columns * columns).sum()
 
-            let g = sum [ rows.exp (); columns.exp (); -past.Rows; -past.Columns ] / (2.0 * float n * kappa).ToScalar()
+            let g = sum [ rows.exp (); columns.exp (); -past.Rows; -past.Columns ] / (2.0 * float n * kappa).AsScalar()
 
             let ua, ub = Alignment.normalise ya, Alignment.normalise yb
 
-            { Loss = entropies / (-2.0 * float n).ToScalar()
+            { Loss = entropies / (-2.0 * float n).AsScalar()
               A = Contrastive.throughNorm Scoring.Cosine ya ua (g.mm ub)
               B = Contrastive.throughNorm Scoring.Cosine yb ub (g.t().mm ua) })

@@ -15,8 +15,8 @@ module Retrieval =
     let private found (ks: int list) : Sums =
         fun scores matched ->
             Tensors.scoped (fun () ->
-                use zero = 0.0.ToScalar()
-                use one = 1.0.ToScalar()
+                use zero = 0.0.AsScalar()
+                use one = 1.0.AsScalar()
                 // Compared in place, in the type of the scores, which is quicker than to a tensor of truths.
                 let count (holds: torch.Tensor) = holds.sum (1L, ``type`` = torch.float64)
                 let greater, equal = count (scores.clone().gt_ matched), count (scores.clone().eq_ matched)
@@ -27,7 +27,7 @@ module Retrieval =
     let private surprise (temperature: float) : Sums =
         fun scores matched ->
             Tensors.scoped (fun () ->
-                use temperature = temperature.ToScalar()
+                use temperature = temperature.AsScalar()
                 let each = (scores / temperature).logsumexp(1L, true) - matched / temperature
                 each.``to``(torch.float64).sum 0L)
 

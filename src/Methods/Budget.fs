@@ -85,4 +85,4 @@ module Budget =
         Tensors.scopedWith _.Values (fun () ->
             let struct (weights, found) = within 12 trained
             let theta = found |> List.fold (fun least (_, allowed, c) -> min least (share allowed c)) 1.0
-            weights |> Map.map (fun m w -> start[m] + (w - start[m]) * theta.ToScalar()))
+            weights |> Map.map (fun m w -> start[m] + (w - start[m]) * theta.AsScalar()))

@@ -31,6 +31,21 @@ module Buffer =
           Pair = pair
           Parts = Map([ "a", a; "b", b ] @ beside) }
 
+    /// A step's pairs as a group of row numbers in place of features, to keep some of them without reading all.
+    let ofTask (task: Task) : Group =
+        let numbers () = torch.arange (task.Count.AsScalar(), device = task.Device)
+        group task.Index task.Pair (numbers ()) (numbers ()) []
+
+    /// The buffer with the features of those numbers of `ofTask` that are in it.
+    let fetched (task: Task) (buffer: Buffer) : Buffer =
+        let features (g: Group) =
+            if g.Parts["a"].dim() = 1L then
+                group g.Step g.Pair (task.Take(g.Pair.A, g.Parts["a"])) (task.Take(g.Pair.B, g.Parts["b"])) []
+            else
+                g
+
+        { buffer with Groups = List.map features buffer.Groups }
+
     let private tensors (groups: Group list) : torch.Tensor seq = groups |> Seq.collect _.Parts.Values
 
     /// Some of a group's items, by row number (int64).

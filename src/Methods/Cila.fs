@@ -27,7 +27,7 @@ module Cila =
         /// Nothing is added in an epoch that does not count, so that as much is kept in every epoch.
         let note (batch: Batch) (parts: RelationPass) (kept: Memory) : Memory =
             let counted = if settings.Averages = Averages.AllEpochs || batch.Epoch = settings.Epochs then 1L else 0L
-            let add name (loss: torch.Tensor) = Tally.add name (loss * counted.ToScalar())
+            let add name (loss: torch.Tensor) = Tally.add name (loss * counted.AsScalar())
 
             kept
             |> add "mean/contrast" parts.Contrast

@@ -85,10 +85,10 @@ module Co2l =
 
             let own, old = distil a b, distil oldA oldB
             let share = float batch.Count / float (batch.Count + replayed.Count)
-            let distillation = own.Loss * share.ToScalar() + old.Loss * (1.0 - share).ToScalar()
+            let distillation = own.Loss * share.AsScalar() + old.Loss * (1.0 - share).AsScalar()
 
-            let ownPart (g: torch.Tensor) = g * (lambda * share).ToScalar()
-            let oldPart (g: torch.Tensor) = g * (lambda * (1.0 - share)).ToScalar()
+            let ownPart (g: torch.Tensor) = g * (lambda * share).AsScalar()
+            let oldPart (g: torch.Tensor) = g * (lambda * (1.0 - share)).AsScalar()
 
             let ofOld (s: Side) (g: torch.Tensor) =
                 [ for c, beside in List.zip forA contrast.ForA @ List.zip forB contrast.ForB do
@@ -104,7 +104,7 @@ module Co2l =
             { Contrast = contrast.Matched.Loss
               Distillation = distillation
               Pass =
-                { Loss = contrast.Matched.Loss + distillation * lambda.ToScalar()
+                { Loss = contrast.Matched.Loss + distillation * lambda.AsScalar()
                   Gradients =
                     [ a, contrast.Matched.A + ownPart own.A
                       b, contrast.Matched.B + ownPart own.B
@@ -150,7 +150,7 @@ module Co2l =
                 let kept =
                     kept
                     |> Tally.count "replayed" replayed
-                    |> Tally.add "distillation" (parts.Distillation * lambda.ToScalar())
+                    |> Tally.add "distillation" (parts.Distillation * lambda.AsScalar())
                     |> Tally.add "loss" parts.Pass.Loss
                     |> note batch parts
 
@@ -164,7 +164,7 @@ module Co2l =
     let remember (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
         let share (buffer: Buffer) (task: Task) =
             let seed = Seed.split $"buffer, step {task.Index}" context.Seed
-            Buffer.share (int64 context.Settings.Buffer) seed (Buffer.group task.Index task.Pair task.A task.B []) buffer
+            Buffer.share (int64 context.Settings.Buffer) seed (Buffer.ofTask task) buffer |> Buffer.fetched task
 
         Buffer.toMemory (List.fold share (Buffer.ofMemory memory) tasks) memory
 

@@ -40,17 +40,17 @@ module Der =
                 let a, b = ya - oldA, yb - oldB
                 let weight = per (2L * dimensions)
 
-                { Loss = (a.square().sum() + b.square().sum()) * weight.ToScalar()
-                  A = a * (2.0 * weight).ToScalar()
-                  B = b * (2.0 * weight).ToScalar() }
+                { Loss = (a.square().sum() + b.square().sum()) * weight.AsScalar()
+                  A = a * (2.0 * weight).AsScalar()
+                  B = b * (2.0 * weight).AsScalar() }
             | Distill.Scores ->
                 let prepare = Alignment.prepare settings.Scoring
                 let ua, ub = prepare ya, prepare yb
                 let weight, tau = per pairs, settings.Temperature
-                let change = (ua.mm (ub.t ()) - (prepare oldA).mm((prepare oldB).t())) / tau.ToScalar()
-                let g = change * (2.0 * weight / tau).ToScalar()
+                let change = (ua.mm (ub.t ()) - (prepare oldA).mm((prepare oldB).t())) / tau.AsScalar()
+                let g = change * (2.0 * weight / tau).AsScalar()
 
-                { Loss = change.square().sum() * weight.ToScalar()
+                { Loss = change.square().sum() * weight.AsScalar()
                   A = Contrastive.throughNorm settings.Scoring ya ua (g.mm ub)
                   B = Contrastive.throughNorm settings.Scoring yb ub (g.t().mm ua) })
 
@@ -103,7 +103,7 @@ module Der =
                 let kept = kept |> Tally.count "replayed" pairs |> Tally.add "loss" pass.Loss
 
                 match held with
-                | Some struct (_, d) -> Tally.add "penalty" (d.Loss * settings.Alpha.ToScalar()) kept
+                | Some struct (_, d) -> Tally.add "penalty" (d.Loss * settings.Alpha.AsScalar()) kept
                 | None -> kept
 
             let next =

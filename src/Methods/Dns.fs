@@ -82,9 +82,17 @@ module Dns =
         let projected =
             [ for position, task in List.indexed tasks do
                   for m in Pair.members task.Pair do
-                      match bases settings frames[m] (task.Rows m) with
+                      match bases settings frames[m] (Heads.weight m heads) with
                       | Some struct (v, u) ->
-                          (position, m), struct (v, Tensors.product (Tensors.product (task.Rows m) u) (u.t ()))
+                          let within x = Tensors.scoped (fun () -> Tensors.product (Tensors.product x u) (u.t ()))
+                          let all = if task.Source.IsNone then Some(within (task.Rows m)) else None
+
+                          (position, m),
+                          struct (v,
+                                  fun (batch: Batch) (x: torch.Tensor) ->
+                                      match all with
+                                      | Some rows -> rows.index_select (0L, batch.Rows)
+                                      | None -> within x)
                       | None -> () ]
             |> Map
 
@@ -100,7 +108,7 @@ module Dns =
 
             let project m (g: torch.Tensor) (x: torch.Tensor) =
                 match Map.tryFind (batch.Task, m) projected with
-                | Some struct (v, inputs) -> Projection.lowRank v g x (inputs.index_select (0L, batch.Rows))
+                | Some struct (v, inputs) -> Projection.lowRank v g x (inputs batch x)
                 | None -> raw[m]
 
             { Loss = g.Loss
@@ -172,7 +180,8 @@ module Dns =
 
         let own, frames = frames, frames |> Map.map (fun m f -> Frame.turned bases[m] f)
         let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
-        let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x (frames[m].Inputs.Vectors.``to`` x.dtype)
+        let turns = start |> Map.map (fun m w -> frames[m].Inputs.Vectors.``to`` w.dtype)
+        let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x turns[m]
         let allowances = allowances context heads
 
         let protection m =
@@ -201,7 +210,7 @@ module Dns =
             Heads.replace back heads
 
         { Start = start
-          Data = tasks |> List.map (fun t -> { t with A = rotate t.Pair.A t.A; B = rotate t.Pair.B t.B })
+          Data = tasks |> List.map (Task.map rotate)
           Direction =
             Direction.Closed
                 { Contrast = Settings.contrast settings

@@ -33,17 +33,17 @@ module Pull =
 
             { Importance = fisher
               Anchor = one.Anchor + share * apart
-              Rest = one.Rest + two.Rest + cost * 0.5.ToScalar() })
+              Rest = one.Rest + two.Rest + cost * 0.5.AsScalar() })
 
     /// ½ Σ F∘(W − W*)∘² + rest, a 0-d tensor (float64).
     let value (w: torch.Tensor) (p: Pull) : torch.Tensor =
         Tensors.scoped (fun () ->
             let apart = w - p.Anchor
-            p.Rest + (p.Importance * apart * apart).sum().``to`` torch.float64 * 0.5.ToScalar())
+            p.Rest + (p.Importance * apart * apart).sum().``to`` torch.float64 * 0.5.AsScalar())
 
     /// A gradient with that of so many times the pull added: G + λ F∘(W − W*).
     let add (lambda: float) (w: torch.Tensor) (p: Pull) (gradient: torch.Tensor) : torch.Tensor =
-        Tensors.scoped (fun () -> gradient.addcmul (p.Importance, w - p.Anchor, lambda.ToScalar()))
+        Tensors.scoped (fun () -> gradient.addcmul (p.Importance, w - p.Anchor, lambda.AsScalar()))
 
 /// Elastic weight consolidation (Kirkpatrick et al. 2017): InfoNCE + (λ/2) Σ_k Σ F_k∘(W − W*_k)∘² over the past steps k that trained a
 /// head, F_k being the step's Fisher information at its end and W*_k the head then. The ½ is the paper's; libraries that leave it out
@@ -103,16 +103,16 @@ module Ewc =
             (if settings.Shuffle then
                  Seed.permutation task.Count (Seed.split "order" seed)
              else
-                 torch.arange task.Count)
+                 torch.arange (task.Count.AsScalar()))
                 .``to``
-                task.A.device
+                task.Device
 
         for i, (first, count) in List.indexed batches do
             use scope = torch.NewDisposeScope()
             let rows = order.narrow (0L, first, count)
 
-            for KeyValue(m, f) in ofBatch i (task.A.index_select (0L, rows)) (task.B.index_select (0L, rows)) do
-                sums[m].add_(f, (weight count).ToScalar()) |> ignore
+            for KeyValue(m, f) in ofBatch i (task.Take(task.Pair.A, rows)) (task.Take(task.Pair.B, rows)) do
+                sums[m].add_(f, (weight count).AsScalar()) |> ignore
 
         sums
 
@@ -134,7 +134,7 @@ module Ewc =
                     Pair.members batch.Pair
                     |> List.choose (fun m -> pull m kept |> Option.map (Pull.value (Heads.weight m weights)))
                     |> List.fold
-                        (fun (sum: torch.Tensor) value -> sum + value * lambda.ToScalar())
+                        (fun (sum: torch.Tensor) value -> sum + value * lambda.AsScalar())
                         (torch.zeros ([||], dtype = torch.float64, device = pass.Loss.device)))
 
             let loss = pass.Loss + penalty.``to`` pass.Loss.dtype
@@ -162,7 +162,7 @@ module Ewc =
                     | None, _ -> Pull.at (Heads.weight m heads) f
                     | Some before, Accumulate.Separate -> Pull.join before (Pull.at (Heads.weight m heads) f)
                     | Some before, Accumulate.Online ->
-                        Pull.at (Heads.weight m heads) (f.add (before.Importance, settings.Gamma.ToScalar()))
+                        Pull.at (Heads.weight m heads) (f.add (before.Importance, settings.Gamma.AsScalar()))
 
                 setPull m next memory
 

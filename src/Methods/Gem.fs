@@ -130,8 +130,9 @@ module Gem =
             Buffer.keep
                 (int64 context.Settings.PerStep)
                 (Seed.split $"kept of step {task.Index}" context.Seed)
-                (Buffer.group task.Index task.Pair task.A task.B [])
+                (Buffer.ofTask task)
                 buffer
+            |> Buffer.fetched task
 
         Buffer.toMemory (List.fold keep (Buffer.ofMemory memory) tasks) memory
 

@@ -36,12 +36,12 @@ module History =
     let add (which: PartnerOutputs) (heads: Heads) (tasks: Task list) (memory: Memory) : Memory =
         let addSide (task: Task) (memory: Memory) (m: Modality) =
             let p = Pair.partner m task.Pair
-            let memory = Memory.addMoment (inputName m p) (Moment.ofRows (task.Rows m)) memory
+            let memory = Memory.addMoment (inputName m p) (Task.moment m task) memory
 
             match which with
             | PartnerOutputs.Current -> memory
             | PartnerOutputs.AtLearning ->
-                let outputs = Moment.ofRows (task.Rows p) |> Moment.through (Heads.weight p heads)
+                let outputs = Task.moment p task |> Moment.through (Heads.weight p heads)
                 Memory.addMoment (outputName m) outputs memory
 
         let addTask memory (task: Task) = List.fold (addSide task) memory (Pair.members task.Pair)

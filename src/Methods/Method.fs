@@ -2,22 +2,105 @@ namespace Cmcl
 
 open TorchSharp
 
+/// Rows of a step that are too many to hold: read when they are asked for.
+type Source =
+    {
+        /// Where they are trained on.
+        Device: torch.Device
+        /// Rows of one modality by their numbers (int64), in the type that is trained in: a new tensor on the device.
+        Read: Modality -> torch.Tensor -> torch.Tensor
+    }
+
 /// The training data of one step, in the coordinates that a method trains in.
 type Task =
     {
         Index: int
         Name: string
         Pair: Pair
-        /// Matched rows, n × d_a and n × d_b.
+        /// Matched rows, n × d_a and n × d_b. Where there is a source, tensors of that shape and type without numbers (on torch's device
+        /// `meta`): `Take`, `Task.moment` and batches have the rows whether or not.
         A: torch.Tensor
         B: torch.Tensor
+        /// None where all rows are held.
+        Source: Source option
     }
 
     /// Matched pairs in it.
     member t.Count: int64 = t.A.shape[0]
 
-    /// Its rows of one of its two modalities.
-    member t.Rows(m: Modality) : torch.Tensor = if m = t.Pair.A then t.A else t.B
+    member t.Device: torch.Device =
+        match t.Source with
+        | Some source -> source.Device
+        | None -> t.A.device
+
+    member private t.Side(m: Modality) : torch.Tensor = if m = t.Pair.A then t.A else t.B
+
+    /// Its rows of one of its two modalities, all of them; raises `Fault.Contradiction` where they are too many to hold.
+    member t.Rows(m: Modality) : torch.Tensor =
+        if t.Source.IsSome then
+            Check.fail (
+                Fault.Contradiction(
+                    $"the rows of step '{t.Name}' are read as they are needed, and all of them were asked for at once",
+                    "let the method take them by number (Task.Take)"
+                )
+            )
+
+        t.Side m
+
+    /// Some rows of one of its two modalities by their numbers (int64, on its device): a new tensor.
+    member t.Take(m: Modality, rows: torch.Tensor) : torch.Tensor =
+        match t.Source with
+        | Some source -> source.Read m rows
+        | None -> (t.Side m).index_select(0L, rows)
+
+[<RequireQualifiedAccess>]
+module Task =
+    /// A step whose rows are read when they are asked for, given how many there are and their type.
+    let reading
+        (index: int)
+        (name: string)
+        (pair: Pair)
+        (count: int64)
+        (widths: Modality -> int64)
+        (dtype: torch.ScalarType)
+        (source: Source)
+        : Task =
+        let empty m = torch.empty (count, widths m, dtype = System.Nullable dtype, device = torch.device "meta")
+
+        { Index = index
+          Name = name
+          Pair = pair
+          A = empty pair.A
+          B = empty pair.B
+          Source = Some source }
+
+    /// The same rows after a function of each that keeps their length: at once, or as they are read.
+    let map (f: Modality -> torch.Tensor -> torch.Tensor) (t: Task) : Task =
+        match t.Source with
+        | None -> { t with A = f t.Pair.A t.A; B = f t.Pair.B t.B }
+        | Some source ->
+            { t with
+                Source =
+                    Some
+                        { source with
+                            Read = fun m rows -> Tensors.scoped (fun () -> f m (source.Read m rows)) } }
+
+    /// The rows of one modality in order, in blocks for one pass; whoever takes a block frees it.
+    let blocks (m: Modality) (t: Task) : seq<torch.Tensor> =
+        seq {
+            for first in 0L .. Moment.blockRows .. t.Count - 1L do
+                Tensors.scoped (fun () ->
+                    t.Take(
+                        m,
+                        torch.arange (first.AsScalar(), (min t.Count (first + Moment.blockRows)).AsScalar(), device = t.Device)
+                    ))
+        }
+
+    /// The second moment of its rows of one modality.
+    let moment (m: Modality) (t: Task) : Moment =
+        match t.Source with
+        | None -> Moment.ofRows (t.Rows m)
+        | Some _ -> Moment.accumulate (blocks m t)
 
 /// Some rows of one of a session's tasks.
 type Batch =
@@ -248,7 +331,7 @@ module Training =
         | None -> projected
         | Some limit ->
             let factor = Optim.clipFactor limit (Optim.globalNorm raw)
-            Heads.map (fun g -> g * factor.ToScalar()) projected
+            Heads.map (fun g -> g * factor.AsScalar()) projected
 
     /// InfoNCE of the outputs as they are.
     let plain (settings: Settings) : Direction =

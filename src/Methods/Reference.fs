@@ -20,10 +20,10 @@ module Reference =
             let before, now = seen memory, seen memory + task.Count
 
             let addSide (memory: Memory) m =
-                let added = (Moment.ofRows (task.Rows m)).Matrix * (float task.Count / float now).ToScalar()
+                let added = (Task.moment m task).Matrix * (float task.Count / float now).AsScalar()
 
                 match Map.tryFind (inputName m) memory with
-                | Some old -> Map.add (inputName m) (old * (float before / float now).ToScalar() + added) memory
+                | Some old -> Map.add (inputName m) (old * (float before / float now).AsScalar() + added) memory
                 | None -> Map.add (inputName m) added memory
 
             Pair.members task.Pair |> List.fold addSide memory |> Map.add samples (torch.tensor now)

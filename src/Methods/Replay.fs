@@ -34,8 +34,8 @@ module Replay =
     /// The sum of a pass and another times a factor: of losses, and of gradients, where either may lack a head.
     let add (factor: float) (other: Pass) (own: Pass) : Pass =
         let sum (gradients: Heads) m (g: torch.Tensor) =
-            let g = g * factor.ToScalar()
+            let g = g * factor.AsScalar()
             Map.add m (Map.tryFind m gradients |> Option.map (fun own -> own + g) |> Option.defaultValue g) gradients
 
-        { Loss = own.Loss + other.Loss * factor.ToScalar()
+        { Loss = own.Loss + other.Loss * factor.AsScalar()
           Gradients = Map.fold sum own.Gradients other.Gradients }

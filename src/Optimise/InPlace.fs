@@ -19,7 +19,7 @@ type internal Buffers =
 
 /// A descent in place: what `Rule.transform` does with fresh tensors, done to buffers that belong to the scope in which this was made.
 /// On the CPU in one pass over memory, elsewhere (and where `fused` is false) by libtorch's operations in place.
-type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
+type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentState option) =
     let own (w: torch.Tensor) = w.contiguous().clone()
 
     /// A matrix as the kernels read it: of the weight's shape and type, its rows one after another.
@@ -48,9 +48,28 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
                 | _ -> None
               Count = 0L })
 
+    let taken (b: Buffers) (descent: DescentState) (m: Modality) : unit =
+        let fill (name: string) (buffer: torch.Tensor) (kept: Heads) =
+            buffer.copy_ (fitting name m (Heads.weight m kept)) |> ignore
+
+        fill "weight" b.Weight descent.Weights
+        fill "first moment" b.First descent.State.Slots["m"]
+        fill "second moment" b.Second descent.State.Slots["v"]
+        b.Count <- descent.State.Counts[m]
+
+    do
+        match from with
+        | Some descent ->
+            use scope = torch.NewDisposeScope()
+            Map.iter (fun m b -> taken b descent m) buffers
+        | None -> ()
+
     let kernels = if fused && not start.IsEmpty then Kernels.forTensor (Seq.head start.Values) else ValueNone
 
-    let mutable updates = 0L
+    let mutable updates =
+        match from with
+        | Some descent -> descent.State.Step
+        | None -> 0L
 
     let area (b: Buffers) : Area =
         let rows, columns =
@@ -93,7 +112,7 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
 
     let byTensors (b: Buffers) (g: torch.Tensor) (clip: torch.Tensor option) (rate: float) : unit =
         use scope = torch.NewDisposeScope()
-        let number (x: float) = x.ToScalar()
+        let number (x: float) = x.AsScalar()
 
         let g =
             match clip with
@@ -127,6 +146,15 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
     /// The weights as they are now: the buffers themselves.
     member _.Weights: Heads = buffers |> Map.map (fun _ b -> b.Weight)
 
+    /// Where it stands: the buffers themselves. What it is made of is enough to go on from.
+    member _.Descent: DescentState =
+        { Weights = Map.map (fun _ b -> b.Weight) buffers
+          State =
+            { Step = updates
+              Counts = Map.map (fun _ b -> b.Count) buffers
+              Slots = Map [ "m", Map.map (fun _ b -> b.First) buffers; "v", Map.map (fun _ b -> b.Second) buffers ]
+              Parts = [] } }
+
     /// A buffer of the weight's shape for its gradient.
     member _.Gradient(m: Modality) : torch.Tensor = buffers[m].Gradient
 
@@ -158,8 +186,8 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool) =
                 recipe.Clip
                 |> Option.map (fun limit ->
                     let norms = torch.stack [| for _, g in gradients -> g.norm () |]
-                    let norm = norms.square().sum().add_(rest.ToScalar()).sqrt()
-                    ((norm + (1e-6).ToScalar()).reciprocal() * limit.ToScalar()).clamp_max((1.0).ToScalar()))
+                    let norm = norms.square().sum().add_(rest.AsScalar()).sqrt()
+                    ((norm + (1e-6).AsScalar()).reciprocal() * limit.AsScalar()).clamp_max((1.0).AsScalar()))
 
             for b, g in gradients do
                 byTensors b g clip rate

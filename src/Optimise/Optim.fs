@@ -17,7 +17,7 @@ module Optim =
           Update =
             fun state updates _ ->
                 let factor = clipFactor limit (globalNorm updates)
-                let clipped = if factor = 1.0 then updates else Heads.map (fun u -> u * factor.ToScalar()) updates
+                let clipped = if factor = 1.0 then updates else Heads.map (fun u -> u * factor.AsScalar()) updates
                 struct (clipped, { state with Step = state.Step + 1L }) }
 
     /// Adam's direction m̂/(√v̂ + ε) with bias correction per modality (β₁ 0.9, β₂ 0.999, ε 1e-8).
@@ -26,7 +26,7 @@ module Optim =
         let zeros (parameters: Heads) = Heads.map torch.zeros_like parameters
 
         let average (beta: float) (old: torch.Tensor) (value: torch.Tensor) =
-            old * beta.ToScalar() + value * (1.0 - beta).ToScalar()
+            old * beta.AsScalar() + value * (1.0 - beta).AsScalar()
 
         { Init =
             fun parameters ->
@@ -41,8 +41,8 @@ module Optim =
                 let direction m (average: torch.Tensor) =
                     let n = float (count m)
                     let scale = sqrt (1.0 - beta2 ** n)
-                    let root = (Heads.weight m second).sqrt().div_(scale.ToScalar()).add_(epsilon.ToScalar())
-                    (average / root).div_((1.0 - beta1 ** n).ToScalar())
+                    let root = (Heads.weight m second).sqrt().div_(scale.AsScalar()).add_(epsilon.AsScalar())
+                    (average / root).div_((1.0 - beta1 ** n).AsScalar())
 
                 struct (Map.map direction first,
                         { state with
@@ -58,7 +58,7 @@ module Optim =
                     Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
           Update =
             fun state updates _ ->
-                let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.ToScalar() + g)
+                let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() + g)
 
                 struct (running,
                         { state with
@@ -72,12 +72,12 @@ module Optim =
         else
             Transform.stateless (fun _ u w ->
                 if exempt = 0L then
-                    u + w * rate.ToScalar()
+                    u + w * rate.AsScalar()
                 else
                     let columns = w.shape[1] - exempt
 
                     torch.cat (
-                        [| u.narrow (1L, 0L, columns) + w.narrow (1L, 0L, columns) * rate.ToScalar()
+                        [| u.narrow (1L, 0L, columns) + w.narrow (1L, 0L, columns) * rate.AsScalar()
                            u.narrow (1L, columns, exempt) |],
                         1L
                     ))
@@ -88,7 +88,7 @@ module Optim =
           Update =
             fun state updates _ ->
                 let step = -lr * Schedule.factor schedule total state.Step
-                struct (Heads.map (fun u -> u * step.ToScalar()) updates, { state with Step = state.Step + 1L }) }
+                struct (Heads.map (fun u -> u * step.AsScalar()) updates, { state with Step = state.Step + 1L }) }
 
     /// Keeps each modality's whole change since `start` within its ellipsoid (theory.md, section 7a, trust): the update is
     /// cut so that the parameters that it leads to are inside. Modalities without one are free.

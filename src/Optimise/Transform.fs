@@ -15,6 +15,9 @@ type TransformState =
         Parts: TransformState list
     }
 
+/// Where a descent stands: the weights, and what the way to the next ones remembers.
+type DescentState = { Weights: Heads; State: TransformState }
+
 /// A step in the pipeline from gradients to updates: a pair of pure functions. `Update` takes the state, the updates so far
 /// and the parameters that they are for, and returns new updates and a new state. A loop adds the last updates to the
 /// parameters. Only modalities in the updates are touched: an absent one keeps its weights, its momentum and its count.
@@ -36,6 +39,12 @@ module TransformState =
               yield! Heads.tensors slot
           for part in s.Parts do
               yield! tensors part ]
+
+    /// Every tensor by a function of it.
+    let rec map (f: torch.Tensor -> torch.Tensor) (s: TransformState) : TransformState =
+        { s with
+            Slots = Map.map (fun _ slot -> Heads.map f slot) s.Slots
+            Parts = List.map (map f) s.Parts }
 
 [<RequireQualifiedAccess>]
 module Transform =

@@ -16,16 +16,46 @@ type Progress =
     | Within of plan: Plan * seed: int * event: Event * share: float
     /// It is over; the fault, if it diverged.
     | Ended of plan: Plan * seed: int * fault: Fault option
+    /// A checkpoint could not be written, or one that is there could not be read; the run goes on.
+    | Unkept of plan: Plan * seed: int * fault: Fault
+    /// It goes on from a checkpoint after so many steps.
+    | Resumed of plan: Plan * seed: int * steps: int
 
 /// What an experiment left in its folder.
-type Finished = { Rows: Row list; Failures: (string * int * string) list }
+type Finished =
+    {
+        Rows: Row list
+        Failures: (string * int * string) list
+        /// Cells, a method with a seed each, that were left before their end.
+        Left: int
+    }
+
+/// How an experiment is kept from being lost.
+type Safekeeping =
+    {
+        Cadence: Cadence
+        /// Checkpoints that are kept of each cell.
+        Keep: int
+        /// Asked again and again: whether to leave everything as it is now.
+        Leave: unit -> bool
+        /// Whether to go on from the checkpoints that are there.
+        Resume: bool
+    }
+
+[<RequireQualifiedAccess>]
+module Safekeeping =
+    let none: Safekeeping =
+        { Cadence = Cadence.Never
+          Keep = 1
+          Leave = fun () -> false
+          Resume = false }
 
 /// Plans × seeds over a stream, with the results in a folder.
 [<RequireQualifiedAccess>]
 module Experiment =
     /// Files and folders that a run writes.
     let private ours =
-        [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights" ]
+        [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights"; "checkpoints" ]
 
     /// A label as a folder's name.
     let private folderName (label: string) =
@@ -142,14 +172,24 @@ module Experiment =
             { tables with
                 Failures = tables.Failures @ [ for f in faults -> plan.Label, seed, f.Message ] }
 
-    let private write (created: DateTimeOffset) (request: Request) (tables: Tables) : Result<unit, Fault list> =
+    let private checkpoints (out: string) : string = Path.Combine(out, "checkpoints")
+
+    /// Deletes the checkpoints of a results folder, where all is done.
+    let forget (out: string) : unit =
+        if Directory.Exists(checkpoints out) then
+            Directory.Delete(checkpoints out, true)
+
+    let private writeRecord (created: DateTimeOffset) (left: int) (request: Request) (tables: Tables) : Result<unit, Fault list> =
+        Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
+            w.Write(Record.write created left tables.Failures request))
+
+    let private write (created: DateTimeOffset) (left: int) (request: Request) (tables: Tables) : Result<unit, Fault list> =
         [ Results.write request.Out (tables.Figures @ Results.aggregates tables.Figures)
           Results.writeLosses request.Out tables.Losses
           Results.writeSpectra request.Out tables.Spectra
           if request.Monitor.IsSome then
               Results.writeMonitor request.Out tables.Monitor
-          Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
-              w.Write(Record.write created tables.Failures request)) ]
+          writeRecord created left request tables ]
         |> Check.all
         |> Result.map ignore
 
@@ -173,8 +213,14 @@ module Experiment =
 
     /// Runs every plan with every seed, `Jobs` of these cells side by side, and writes `results.csv`, `losses.csv`, `spectra.csv`,
     /// `config.json` and with a monitor `monitor.csv` after each, so that what is finished can be read. A cell that diverges is recorded and
-    /// the others go on. What a cell gives does not depend on those beside it. `tell` is called by one at a time.
-    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
+    /// the others go on. What a cell gives does not depend on those beside it. `tell` is called by one at a time. With checkpoints, under
+    /// `checkpoints` in the folder until all is done, a cell that is over is not run again, and one that was left goes on from there.
+    let runSafely
+        (safekeeping: Safekeeping)
+        (created: DateTimeOffset)
+        (tell: Progress -> unit)
+        (request: Request)
+        : Result<Finished, Fault list> =
         let cells =
             [| for plan in request.Plans do
                    for seed in request.Seeds -> plan, seed |]
@@ -202,9 +248,8 @@ module Experiment =
                     | None -> tables)
                 empty
 
-        let cell (place: int) =
+        let observer (place: int) (monitored: ResizeArray<MonitorReading>) : Observer =
             let plan, seed = cells[place]
-            let monitored = ResizeArray()
 
             let within event =
                 lock gate (fun () ->
@@ -218,18 +263,69 @@ module Experiment =
                 if request.SaveWeights then
                     saveWeights request plan seed step heads
 
-            let observer =
-                { Tell = within
-                  Save = save
-                  Begin =
-                    match request.Monitor with
-                    | Some n -> Monitor.every n monitored.Add
-                    | None -> Observer.silent.Begin }
+            { Tell = within
+              Save = save
+              Begin =
+                match request.Monitor with
+                | Some n -> Monitor.every n monitored.Add
+                | None -> Observer.silent.Begin }
 
-            if unwritten.Value.IsEmpty then
-                lock gate (fun () -> tell (Progress.Began(plan, seed, share ())))
-                let result = Train.run request.Stream request.Device request.Split seed observer plan
+        let left () = ended |> Array.filter Option.isNone |> Array.length
 
+        let cell (place: int) =
+            let plan, seed = cells[place]
+            use scope = torch.NewDisposeScope()
+
+            let kept =
+                CheckpointFolder.Of(
+                    checkpoints request.Out,
+                    request.Stream,
+                    plan,
+                    seed,
+                    request.Split,
+                    request.Device,
+                    safekeeping.Keep
+                )
+
+            let unkept faults =
+                for fault in faults do
+                    lock gate (fun () -> tell (Progress.Unkept(plan, seed, fault)))
+
+            let from =
+                if safekeeping.Resume then
+                    match kept.Latest() with
+                    | Ok(found, unread) ->
+                        unkept unread
+                        Ok found
+                    | Error faults -> Error faults
+                else
+                    Ok None
+
+            let monitored =
+                match from with
+                | Ok(Some checkpoint) -> ResizeArray checkpoint.Monitor
+                | _ -> ResizeArray()
+
+            let keep reached =
+                match kept.Write { Reached = reached; Monitor = List.ofSeq monitored } with
+                | Ok() -> ()
+                | Error faults -> unkept faults
+
+            let trained () =
+                let keeper = Cadence.keeper safekeeping.Cadence safekeeping.Leave (Reached.Midst >> keep)
+
+                let resume from =
+                    Train.resume request.Stream request.Device request.Split seed (observer place monitored) keeper from plan
+
+                match from with
+                | Error faults -> Error faults
+                | Ok None -> resume None
+                | Ok(Some { Reached = Reached.End outcome }) -> Ok(Ending.Over outcome)
+                | Ok(Some { Reached = Reached.Midst state }) ->
+                    lock gate (fun () -> tell (Progress.Resumed(plan, seed, state.Heads.Length - 1)))
+                    resume (Some state)
+
+            let over (result: Result<Cmcl.Outcome, Fault list>) =
                 let fault =
                     match result with
                     | Ok _ -> None
@@ -240,11 +336,28 @@ module Experiment =
                     ended[place] <- Some(monitored, result)
                     tell (Progress.Ended(plan, seed, fault))
 
-                    match write created request (tables ()) with
+                    match write created (left ()) request (tables ()) with
                     | Ok() -> ()
                     | Error faults -> unwritten.Value <- faults)
 
-        inTurn request.Jobs cells.Length cell
+            if unwritten.Value.IsEmpty && not (safekeeping.Leave()) then
+                lock gate (fun () -> tell (Progress.Began(plan, seed, share ())))
+
+                match trained () with
+                | Ok Ending.Left -> ()
+                | Ok(Ending.Over outcome) ->
+                    if safekeeping.Cadence <> Cadence.Never then
+                        keep (Reached.End outcome)
+
+                    over (Ok outcome)
+                | Error faults -> over (Error faults)
+
+        match writeRecord created cells.Length request empty with
+        | Ok() -> inTurn request.Jobs cells.Length cell
+        | Error faults -> unwritten.Value <- faults
+
+        if left () = 0 then
+            forget request.Out
 
         match unwritten.Value with
         | [] ->
@@ -252,5 +365,10 @@ module Experiment =
 
             Ok
                 { Rows = tables.Figures @ Results.aggregates tables.Figures
-                  Failures = tables.Failures }
+                  Failures = tables.Failures
+                  Left = left () }
         | faults -> Error faults
+
+    /// `runSafely` without checkpoints.
+    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
+        runSafely Safekeeping.none created tell request

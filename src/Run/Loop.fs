@@ -18,13 +18,44 @@ type Update =
         After: Heads
     }
 
+/// Training in its midst: all that it takes to go on from there as if nothing had been between.
+type Midway =
+    {
+        /// Updates so far.
+        Updates: int64
+        /// Mean losses of the epochs that are over.
+        Epochs: float list
+        /// The sum of the losses of this epoch's batches so far.
+        Sum: float
+        Descent: DescentState
+        /// What the direction keeps.
+        Kept: Memory
+    }
+
 /// Who hears of training while it goes on.
 type Watch =
     {
         /// Epoch, mean loss of its batches, updates so far.
         Epoch: int -> float -> int64 -> unit
         Update: (Update -> unit) option
+        /// Asked after every update, with how many they are so far and a way to see where training stands, in tensors that the next
+        /// update writes over; true ends it there.
+        Pause: int64 -> (unit -> Midway) -> bool
     }
+
+[<RequireQualifiedAccess>]
+module Watch =
+    /// Nobody looks on.
+    let silent: Watch =
+        { Epoch = fun _ _ _ -> ()
+          Update = None
+          Pause = fun _ _ -> false }
+
+/// Why training ended before its last update, or without weights to use.
+[<RequireQualifiedAccess>]
+type Unfinished =
+    | Diverged of epoch: int
+    | Paused
 
 /// What training leaves: the weights in the method's coordinates, and what its direction kept.
 type Trained = { Weights: Heads; Kept: Memory }
@@ -55,7 +86,12 @@ module Loop =
         (counts: int64 list)
         : (int * torch.Tensor) list =
         let ofTask i n =
-            let order = if settings.Shuffle then Seed.permutation n (Seed.split $"task {i}" seed) else torch.arange n
+            let order =
+                if settings.Shuffle then
+                    Seed.permutation n (Seed.split $"task {i}" seed)
+                else
+                    torch.arange (n.AsScalar())
+
             let order = order.``to`` device
 
             let size = batchRows settings.Batch n
@@ -72,7 +108,7 @@ module Loop =
 
     /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
     let private epochRows (settings: Settings) (seed: Seed) (data: Task list) : (int * torch.Tensor) list =
-        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.A.device (data |> List.map _.Count))
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.Device (data |> List.map _.Count))
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
@@ -83,23 +119,31 @@ module Loop =
           Rows = rows
           Epoch = epoch
           Seed = seed
-          A = data.A.index_select (0L, rows)
-          B = data.B.index_select (0L, rows) }
+          A = data.Take(data.Pair.A, rows)
+          B = data.Take(data.Pair.B, rows) }
 
     /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
     /// every loss would be to wait for every update.
     let private trainWith
-        (stepper: Session -> DisposeScope -> Stepper)
+        (stepper: Session -> DescentState option -> DisposeScope -> Stepper)
         (settings: Settings)
         (seed: Seed)
         (watch: Watch)
+        (from: Midway option)
         (session: Session)
-        : Result<Trained, int> =
+        : Result<Trained, Unfinished> =
         use scope = torch.NewDisposeScope()
+
+        let session =
+            match from with
+            | Some midway -> { session with Kept = midway.Kept }
+            | None -> session
+
         let counts = session.Data |> List.map _.Count
         let total = updates settings counts
-        let stepper = stepper session scope
-        let mutable count = 0L
+        let stepper = stepper session (Option.map _.Descent from) scope
+        let mutable count = from |> Option.map _.Updates |> Option.defaultValue 0L
+        let mutable means = from |> Option.map _.Epochs |> Option.defaultValue []
 
         let watched (see: Update -> unit) (batch: Batch) =
             let before = Heads.map (fun (w: torch.Tensor) -> w.clone ()) (stepper.Weights())
@@ -128,43 +172,66 @@ module Loop =
 
             scope.MoveToOuter loss
 
-        let value (loss: torch.Tensor) =
-            use loss = loss
-            Tensors.toFloat loss
+        let device = session.Data.Head.Device
+        let looks = device.``type`` = DeviceType.CPU
+        // An epoch's losses: as they are looked at, and where they are not, on their device.
+        let mutable sum = from |> Option.map _.Sum |> Option.defaultValue 0.0
+        let unseen = torch.tensor (sum, dtype = torch.float64, device = device)
+        let whole () = if looks then sum else Tensors.toFloat unseen
 
-        /// The mean loss of an epoch's batches, if all are finite.
-        let epoch (number: int) : float option =
+        let midway () =
+            { Updates = count
+              Epochs = means
+              Sum = whole ()
+              Descent = stepper.Descent()
+              Kept = stepper.Kept() }
+
+        let add (loss: torch.Tensor) =
+            use loss = loss
+            if looks then sum <- sum + Tensors.toFloat loss else unseen.add_ loss |> ignore
+
+        /// The batches of an epoch that are left, until one has a loss that is not finite, or a pause is asked for.
+        let rec over (number: int) batches : Unfinished option =
+            match batches with
+            | [] -> None
+            | next :: rest ->
+                add (update number next)
+
+                if not (Double.IsFinite sum) then Some(Unfinished.Diverged number)
+                elif watch.Pause count midway then Some Unfinished.Paused
+                else over number rest
+
+        let epoch (number: int) : Unfinished option =
             use scope = torch.NewDisposeScope()
             let batches = epochRows settings (Seed.split $"epoch {number}" seed) session.Data
+            let size = List.length batches
 
-            let rec onCpu sum batches' =
-                match batches' with
-                | [] -> Some(sum / float batches.Length)
-                | next :: rest ->
-                    let loss = value (update number next)
-                    if Double.IsFinite loss then onCpu (sum + loss) rest else None
+            match over number (List.skip (int (count - int64 size * int64 (number - 1))) batches) with
+            | Some unfinished -> Some unfinished
+            | None ->
+                let mean = whole () / float size
 
-            if session.Data.Head.A.device_type = DeviceType.CPU then
-                onCpu 0.0 batches
-            else
-                let losses = batches |> List.map (update number) |> Array.ofList
-                let mean = Tensors.toFloat (torch.stack(losses).``to``(torch.float64).mean())
-                if Double.IsFinite mean then Some mean else None
+                if Double.IsFinite mean then
+                    means <- means @ [ mean ]
+                    sum <- 0.0
+                    unseen.zero_ () |> ignore
+                    watch.Epoch number mean count
+                    None
+                else
+                    Some(Unfinished.Diverged number)
 
         let rec overEpochs number =
             if number > settings.Epochs then
                 None
             else
                 match epoch number with
-                | None -> Some number
-                | Some mean ->
-                    watch.Epoch number mean count
-                    overEpochs (number + 1)
+                | Some unfinished -> Some unfinished
+                | None -> overEpochs (number + 1)
 
-        match overEpochs 1 with
-        | Some number -> Error number
+        match overEpochs (means.Length + 1) with
+        | Some unfinished -> Error unfinished
         // The last update has no loss after it that would tell.
-        | None when not (stepper.Weights().Values |> Seq.forall Tensors.isFinite) -> Error settings.Epochs
+        | None when not (stepper.Weights().Values |> Seq.forall Tensors.isFinite) -> Error(Unfinished.Diverged settings.Epochs)
         | None ->
             let trained = stepper.Weights()
 
@@ -179,27 +246,38 @@ module Loop =
 
             Ok { Weights = trained; Kept = kept }
 
-    let private fast (settings: Settings) (session: Session) (owner: DisposeScope) : Stepper =
+    let private fast (settings: Settings) (session: Session) (from: DescentState option) (owner: DisposeScope) : Stepper =
         match session.Rule with
         | Rule.Recipe recipe ->
             let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
-            Stepper.inPlace session recipe true rows owner
-        | Rule.Chain _ -> Stepper.pure' session owner
+            Stepper.inPlace session recipe true rows from owner
+        | Rule.Chain _ -> Stepper.pure' session from owner
 
-    /// Trains a session and returns its weights and what was kept, moved to the caller's scope. A loss or a weight that is not finite ends it with
-    /// `Error epoch`. A recipe is followed in place; a chain of transforms as the pure functions that it is made of.
-    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, int> =
-        trainWith (fast settings) settings seed watch session
+    /// `train` from its midst on: the same session as then, whose weights, losses and kept tensors are those of an uninterrupted training, bit for
+    /// bit. A midway of another session raises `CmclException`.
+    let resume
+        (settings: Settings)
+        (seed: Seed)
+        (watch: Watch)
+        (from: Midway option)
+        (session: Session)
+        : Result<Trained, Unfinished> =
+        trainWith (fast settings) settings seed watch from session
+
+    /// Trains a session and returns its weights and what was kept, moved to the caller's scope. A loss or a weight that is not finite ends it. A
+    /// recipe is followed in place; a chain of transforms as the pure functions that it is made of.
+    let train (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, Unfinished> =
+        resume settings seed watch None session
 
     /// The same by pure functions alone, every update in new tensors: slower, and the measure of what `train` does in place.
-    let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, int> =
-        trainWith Stepper.pure' settings seed watch session
+    let trainPurely (settings: Settings) (seed: Seed) (watch: Watch) (session: Session) : Result<Trained, Unfinished> =
+        trainWith Stepper.pure' settings seed watch None session
 
     /// A session brought forward by hand, for those who measure: each call makes the next so many updates, epoch after epoch as `train`
     /// (`purely`: as `trainPurely`) makes them, and returns the mean of their losses. `owner` is the caller's scope, to which weights and
     /// state belong.
     let advance (purely: bool) (settings: Settings) (seed: Seed) (owner: DisposeScope) (session: Session) : int -> float =
-        let stepper = (if purely then Stepper.pure' else fast settings) session owner
+        let stepper = (if purely then Stepper.pure' else fast settings) session None owner
         let mutable epoch = 0
         let mutable updates = 0L
         let mutable waiting = []

@@ -10,9 +10,6 @@ type Reading = { Step: int; Task: int; Metric: string; Value: float }
 /// What a run measures after every step.
 [<RequireQualifiedAccess>]
 module internal Readings =
-    /// Bytes held from one round to the next: 256 MiB.
-    let budget: int64 = 256L <<< 20
-
     /// A step's training rows, in the type and where it is trained.
     let task (bench: Bench) (step: Step) : Task =
         let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
@@ -21,13 +18,70 @@ module internal Readings =
           Name = step.Name
           Pair = step.Pair
           A = a
-          B = b }
+          B = b
+          Source = None }
+
+    /// Bytes of batches after which freed memory is given back: 64 MiB.
+    let private betweenTrims = 64L <<< 20
+
+    /// The same rows, read when they are asked for. Their numbers alone are held.
+    let streamed (bench: Bench) (step: Step) : Task =
+        let numbers = torch.tensor step.Train
+        let bank m = if m = step.Pair.A then step.A else step.B
+        let mutable sinceTrim = 0L
+
+        let read m (rows: torch.Tensor) =
+            let taken =
+                Tensors.scoped (fun () ->
+                    Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ())))
+
+            sinceTrim <- sinceTrim + Tensors.bytes taken
+
+            if sinceTrim > betweenTrims then
+                sinceTrim <- 0L
+                Native.trim ()
+
+            taken
+
+        Task.reading
+            step.Index
+            step.Name
+            step.Pair
+            step.Train.LongLength
+            (fun m -> (bank m).Features.shape[1])
+            bench.Settings.Dtype.Torch
+            { Device = bench.Device; Read = read }
+
+    /// The training rows of steps that are trained together, held if they are not too many.
+    let tasks (limits: Limits) (bench: Bench) (steps: Step list) : Task list =
+        if List.sumBy (Round.rowBytes bench) steps <= limits.Rows then
+            List.map (task bench) steps
+        else
+            List.map (streamed bench) steps
 
     let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
 
+    /// Rows that are read at once where nothing but what is made of them stays.
+    let private atOnce = 8192
+
     let private outputsOf (bench: Bench) (heads: Heads) (rows: Rows) : torch.Tensor =
         Tensors.scoped (fun () ->
-            Stream.gather bench.Settings.Dtype bench.Device (Round.bank bench rows) rows.Numbers |> outputs heads rows.Modality)
+            let bank = Round.bank bench rows
+            let of' numbers = Stream.gather bench.Settings.Dtype bench.Device bank numbers |> outputs heads rows.Modality
+
+            if rows.Numbers.Length <= atOnce then
+                of' rows.Numbers
+            else
+                let d = (Heads.weight rows.Modality heads).shape[0]
+
+                let all =
+                    torch.empty (rows.Numbers.LongLength, d, dtype = Nullable bench.Settings.Dtype.Torch, device = bench.Device)
+
+                for place, numbers in Array.chunkBySize atOnce rows.Numbers |> Array.indexed do
+                    use scope = torch.NewDisposeScope()
+                    all.narrow(0L, int64 (place * atOnce), numbers.LongLength).copy_(of' numbers) |> ignore
+
+                all)
 
     /// Outputs of both sides of a step's rows: those that the round holds, or made for the caller.
     let private pairOutputs (bench: Bench) (round: Round) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
@@ -139,6 +193,7 @@ module internal Readings =
     let private deviated (bench: Bench) (round: Round) (p: Past) : Past =
         let since split held =
             use scope = torch.NewDisposeScope()
+            let p = { p with Step = Round.compared round p.Step }
             let struct (ya, yb) = pairOutputs bench round split p.Step
             Stability.since (earlier bench p split held) ya yb
 
@@ -193,7 +248,16 @@ module internal Readings =
           "bound_rel", earlier.Relative + step ]
 
     /// The rows to keep of some training rows: those of a step that had the same ones, or made of them.
-    let private keptRows (bench: Bench) (round: Round) (wanted: Rows) : torch.Tensor =
+    let private keptRows (bench: Bench) (round: Round) (step: Step) (wanted: Rows) : torch.Tensor =
+        let w = Heads.weight wanted.Modality round.Heads
+
+        let blocks () =
+            seq {
+                for numbers in Array.chunkBySize (int Moment.blockRows) wanted.Numbers do
+                    Tensors.scoped (fun () ->
+                        Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) numbers |> Heads.inputs w)
+            }
+
         let ofPast (p: Past) =
             let a, b = Round.rows Split.Train p.Step
 
@@ -205,8 +269,10 @@ module internal Readings =
         |> List.tryPick ofPast
         |> Option.defaultWith (fun () ->
             Tensors.scoped (fun () ->
-                Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers
-                |> OldStep.rows (Heads.weight wanted.Modality round.Heads)))
+                if round.Streams.Contains step.Index then
+                    OldStep.ofMoment (Moment.accumulate (blocks ()))
+                else
+                    Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers |> OldStep.rows w))
 
     /// All n × n scores of a step's rows, float64.
     let private scores (bench: Bench) (round: Round) (split: Split) (step: Step) : torch.Tensor =
@@ -219,7 +285,8 @@ module internal Readings =
         let a, b = Round.rows Split.Train step
 
         let standing =
-            OldStep.atEnd step.Index step.Pair step.Train.LongLength round.Heads (keptRows bench round a) (keptRows bench round b)
+            let kept = keptRows bench round step
+            OldStep.atEnd step.Index step.Pair step.Train.LongLength round.Heads (kept a) (kept b)
 
         { Step = step
           AtEnd = round.Heads
@@ -256,10 +323,39 @@ module internal Readings =
                     @ readings step.Index step [ "bytes_monitor", float kept ],
                     round))
 
+    /// The round after `after` without its figures, for a run that goes on from its midst: they are made again where they are asked for.
+    let retrace (bench: Bench) (previous: Round) (heads: Heads) (step: Step) : Round =
+        Tensors.scopedWith (fun round -> Round.tensors round) (fun () ->
+            let over = [ for p in previous.Past -> p.Step ] @ [ step ]
+            let round = next bench previous heads over
+            let shift = shifts (OldStep.changes previous.Heads heads) round.Past
+
+            { round with
+                Past =
+                    [ for p in round.Past -> fst (certified bench previous.Heads heads shift p) ] @ [ finish bench round step ] })
+
     /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
     let trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
-        use scope = torch.NewDisposeScope()
-        let ya, yb = outputs heads task.Pair.A task.A, outputs heads task.Pair.B task.B
         let size = Loop.batchRows bench.Settings.Batch task.Count
-        Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb
+
+        let lossOf (rows: Modality -> torch.Tensor) =
+            use scope = torch.NewDisposeScope()
+            let ya, yb = outputs heads task.Pair.A (rows task.Pair.A), outputs heads task.Pair.B (rows task.Pair.B)
+            Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb
+
+        match task.Source with
+        | None -> lossOf task.Rows
+        | Some source ->
+            let full = task.Count / size * size
+            let some = max 1L (int64 atOnce / size) * size
+
+            let sum =
+                [ for first in 0L .. some .. full - 1L do
+                      use scope = torch.NewDisposeScope()
+                      let count = min some (full - first)
+                      let numbers = torch.arange (first.AsScalar(), (first + count).AsScalar(), device = source.Device)
+                      float count * lossOf (fun m -> task.Take(m, numbers)) ]
+                |> List.sum
+
+            sum / float full

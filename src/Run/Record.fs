@@ -28,6 +28,8 @@ type Request =
         Out: string
         /// The command line, to repeat it.
         Command: string
+        /// Its arguments after the command's name, to resume it.
+        Arguments: string list
     }
 
 /// The record beside the results, `config.json`: settings, seeds, data and versions.
@@ -40,6 +42,15 @@ module Record =
 
     /// The version of this library.
     let cmclVersion: string = version typeof<Request>
+
+    /// The revision of the source that it was built from, where that was known.
+    let private revision: string =
+        match typeof<Request>.Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>() with
+        | null -> "unknown"
+        | a ->
+            match a.InformationalVersion.Split '+' with
+            | [| _; revision |] -> revision
+            | _ -> "unknown"
 
     let private record (pairs: (string * (JsonNode | null)) list) : JsonObject =
         let o = JsonObject()
@@ -90,12 +101,16 @@ module Record =
               "method", text p.Method.Name
               "settings", node [ for name, value in Plan.effective p -> name, text value ] ]
 
-    /// The text of `config.json`. `failures` are cells that ended early: label, seed, why.
-    let write (created: DateTimeOffset) (failures: (string * int * string) list) (r: Request) : string =
+    /// The text of `config.json`. `left` says how many cells, a method with a seed each, are still to be run; `failures` are cells that ended
+    /// early: label, seed, why.
+    let write (created: DateTimeOffset) (left: int) (failures: (string * int * string) list) (r: Request) : string =
         let all =
             record
                 [ "cmcl", text cmclVersion
+                  "revision", text revision
                   "command", text r.Command
+                  "arguments", list (List.map text r.Arguments)
+                  "left", whole left
                   "created", text (created.ToString("yyyy-MM-ddTHH:mm:sszzz", CultureInfo.InvariantCulture))
                   "machine", machine r.Jobs
                   "stream", stream r

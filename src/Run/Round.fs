@@ -10,6 +10,21 @@ type internal Bench =
       Split: Split
       Settings: Settings }
 
+/// How much memory a run may take for rows.
+type Limits =
+    {
+        /// Bytes of training rows that are held at once: of a step, or where steps are trained together, of them all. More are read
+        /// from the stream batch by batch.
+        Rows: int64
+        /// Bytes that are held from one measurement to the next.
+        Held: int64
+    }
+
+[<RequireQualifiedAccess>]
+module Limits =
+    /// 1 GiB of rows, and 256 MiB held for measuring.
+    let usual: Limits = { Rows = 1L <<< 30; Held = 256L <<< 20 }
+
 /// Some rows of a bank, in order. Steps that take the same ones share what is made of them.
 type internal Rows = { Bank: string; Modality: Modality; Numbers: int64[] }
 
@@ -40,6 +55,8 @@ type internal Round =
         Moved: Set<Modality>
         /// Steps that the budget has room for.
         Holds: Set<int>
+        /// Steps whose training rows are too many to hold.
+        Streams: Set<int>
         /// Outputs under these heads: of what these steps measure, and where they are over, of what they trained on.
         Outputs: Map<Rows, torch.Tensor>
         /// (metric, value) of every step.
@@ -95,17 +112,43 @@ module internal Round =
         2L * (trained + measured) * d * a.element_size ()
         + 8L * (trained * trained + measured * measured + (ra + rb) * d + ra * rb)
 
-    /// Before the first round: the steps, in order, that `budget` bytes have room for.
-    let start (budget: int64) (bench: Bench) (heads: Heads) : Round =
+    /// Bytes of a step's training rows in the type that is trained in.
+    let rowBytes (bench: Bench) (step: Step) : int64 =
+        let dtype = if bench.Settings.Dtype = Dtype.Float64 then 8L else 4L
+        step.Train.LongLength * (step.A.Features.shape[1] + step.B.Features.shape[1]) * dtype
+
+    /// Training rows that the deviations of a step which streams are taken of at most.
+    [<Literal>]
+    let Sampled = 8192
+
+    /// The training rows that deviations are taken of: all, or of a step that streams so many, evenly spaced.
+    let compared (round: Round) (step: Step) : Step =
+        let n = step.Train.Length
+
+        if round.Streams.Contains step.Index && n > Sampled then
+            { step with
+                Train = Array.init Sampled (fun i -> step.Train[int (int64 i * int64 n / int64 Sampled)]) }
+        else
+            step
+
+    /// Before the first round: the steps, in order, that the limits have room for.
+    let start (limits: Limits) (bench: Bench) (heads: Heads) : Round =
+        let streams = bench.Stream.Steps |> List.filter (fun s -> rowBytes bench s > limits.Rows) |> List.map _.Index |> set
+
         let add struct (holds, sofar) (step: Step) =
             let sum = sofar + bytes bench heads step
-            if sum <= budget then struct (Set.add step.Index holds, sum) else struct (holds, sofar)
+
+            if sum <= limits.Held && not (streams.Contains step.Index) then
+                struct (Set.add step.Index holds, sum)
+            else
+                struct (holds, sofar)
 
         let struct (holds, _) = List.fold add (struct (Set.empty, 0L)) bench.Stream.Steps
 
         { Heads = Map.empty
           Moved = Set.empty
           Holds = holds
+          Streams = streams
           Outputs = Map.empty
           Figures = Map.empty
           Past = [] }

@@ -9,6 +9,8 @@ type internal Stepper =
         Weights: unit -> Heads
         /// What the direction keeps now; what it was before lives until the next update.
         Kept: unit -> Memory
+        /// Where the descent stands; its tensors are the stepper's.
+        Descent: unit -> DescentState
         /// One update; returns the batch's loss, a 0-d tensor of the caller's scope.
         Update: Batch -> torch.Tensor
     }
@@ -51,10 +53,17 @@ module internal Stepper =
             pass
 
     /// The pure functions of the session, one after another: each update makes new weights and a new state, and frees the old.
-    let pure' (session: Session) (owner: DisposeScope) : Stepper =
+    let pure' (session: Session) (from: DescentState option) (owner: DisposeScope) : Stepper =
         let transform = Rule.transform session.Start session.Rule
-        let mutable weights = Heads.map (fun (w: torch.Tensor) -> w.clone ()) session.Start
-        let mutable state = transform.Init weights
+        let own (t: torch.Tensor) = t.clone ()
+        let start = from |> Option.map _.Weights |> Option.defaultValue session.Start
+        let mutable weights = Heads.map own start
+
+        let mutable state =
+            match from with
+            | Some descent -> TransformState.map own descent.State
+            | None -> transform.Init weights
+
         let keeping = Keeping(session, owner)
 
         let update (batch: Batch) =
@@ -76,6 +85,7 @@ module internal Stepper =
 
         { Weights = fun () -> weights
           Kept = fun () -> keeping.Now
+          Descent = fun () -> { Weights = weights; State = state }
           Update = update }
 
     /// A block that stays as it is for the whole step: what it adds to outputs is worked out once, and its gradient never.
@@ -83,8 +93,9 @@ module internal Stepper =
         {
             Rows: int64
             Columns: int64
-            /// X[:, :k] W[:k̃, :k]ᵀ of all rows of each task, n × k̃.
-            Outputs: torch.Tensor list
+            Block: torch.Tensor
+            /// X[:, :k] W[:k̃, :k]ᵀ of all rows of each task, n × k̃, where they are held.
+            Outputs: torch.Tensor option list
         }
 
     /// Whether leaving a block out saves more than it costs, on the CPU: a sixteenth of the matrix, and well over what its part in the
@@ -100,9 +111,16 @@ module internal Stepper =
         Tensors.toFloat ((g.mm (g.t ())).mul_(x.mm (x.t ())).sum())
 
     /// A recipe in place: weights, moments and gradients in buffers that are written over. `fused` as in `InPlace`.
-    let inPlace (session: Session) (recipe: Recipe) (fused: bool) (batch: int64) (owner: DisposeScope) : Stepper =
+    let inPlace
+        (session: Session)
+        (recipe: Recipe)
+        (fused: bool)
+        (batch: int64)
+        (from: DescentState option)
+        (owner: DisposeScope)
+        : Stepper =
         let keeping = Keeping(session, owner)
-        let descent = InPlace(recipe, session.Start, fused)
+        let descent = InPlace(recipe, session.Start, fused, from)
 
         let still =
             Map
@@ -114,12 +132,13 @@ module internal Stepper =
                           m,
                           { Rows = rows
                             Columns = columns
+                            Block = block
                             Outputs =
                               [ for t in session.Data ->
-                                    if List.contains m (Pair.members t.Pair) then
-                                        Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ())
+                                    if t.Source.IsNone && List.contains m (Pair.members t.Pair) then
+                                        Some(Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ()))
                                     else
-                                        torch.empty 0L ] }
+                                        None ] }
                       | _ -> () ]
 
         /// Y = X Wᵀ.
@@ -130,7 +149,11 @@ module internal Stepper =
                 let upper = w.narrow(0L, 0L, s.Rows).narrow(1L, s.Columns, w.shape[1] - s.Columns)
                 let y = torch.empty (x.shape[0], w.shape[0], dtype = x.dtype, device = x.device)
                 let above = y.narrow (1L, 0L, s.Rows)
-                above.copy_ (s.Outputs[batch.Task].index_select(0L, batch.Rows)) |> ignore
+
+                match s.Outputs[batch.Task] with
+                | Some all -> above.copy_ (all.index_select (0L, batch.Rows)) |> ignore
+                | None -> above.addmm_ (x.narrow (1L, 0L, s.Columns), s.Block.t (), 0.0f, 1.0f) |> ignore
+
                 above.addmm_ (x.narrow (1L, s.Columns, w.shape[1] - s.Columns), upper.t (), 1.0f, 1.0f) |> ignore
                 let below = w.shape[0] - s.Rows
                 y.narrow(1L, s.Rows, below).addmm_(x, w.narrow(0L, s.Rows, below).t(), 0.0f, 1.0f) |> ignore
@@ -179,4 +202,5 @@ module internal Stepper =
 
         { Weights = fun () -> descent.Weights
           Kept = fun () -> keeping.Now
+          Descent = fun () -> descent.Descent
           Update = update }

@@ -41,16 +41,6 @@ module Observer =
           Save = fun _ _ -> ()
           Begin = fun _ -> None }
 
-/// What one method with one seed leaves: figures, curves, spectra.
-type Outcome =
-    {
-        Readings: Reading list
-        /// Step, epoch, mean loss.
-        Losses: (int * int * float) list
-        /// Step and spectrum.
-        Spectra: (int * SpectrumNote) list
-    }
-
 /// One method with one seed over one stream: train, measure, step after step.
 [<RequireQualifiedAccess>]
 module Train =
@@ -66,16 +56,34 @@ module Train =
             | Some kept when obj.ReferenceEquals(kept, t) -> ()
             | _ -> t.Dispose()
 
-    /// `run`, with another budget than `Readings.budget` of bytes to hold for measuring; the figures are the same to rounding.
-    let runHolding
-        (budget: int64)
+    let private join (a: Outcome) (b: Outcome) : Outcome =
+        { Readings = a.Readings @ b.Readings
+          Losses = a.Losses @ b.Losses
+          Spectra = a.Spectra @ b.Spectra }
+
+    let private only readings : Outcome = { Readings = readings; Losses = []; Spectra = [] }
+
+    /// Why a run did not come to its end.
+    [<RequireQualifiedAccess>]
+    type private Stop =
+        | Fault of Fault list
+        | Left
+
+    /// Training that takes less is not told in pairs a second.
+    let private tellingSeconds = 10.0
+
+    /// A run from its beginning or from its midst on, within limits of memory.
+    let private go
+        (limits: Limits)
         (stream: Stream)
         (device: torch.Device)
         (split: Split)
         (seed: int)
         (observer: Observer)
+        (keeper: Keeper)
+        (from: RunState option)
         (plan: Plan)
-        : Result<Outcome, Fault list> =
+        : Result<Ending, Fault list> =
         use whole = torch.NewDisposeScope()
         let settings, m = plan.Settings, plan.Method
 
@@ -87,18 +95,24 @@ module Train =
 
         let modalities = Stream.modalities stream
         let d = modalities |> List.map snd |> List.max
-        let initial = m.Initial(Heads.identity settings.Dtype device d modalities)
+
+        let initial =
+            match from with
+            | Some state -> state.Heads.Head
+            | None -> m.Initial(Heads.identity settings.Dtype device d modalities)
+
         let last = List.last stream.Steps
         let lengths = stream.Steps |> List.map (fun s -> int64 s.Train.Length)
         let total = Loop.updates settings lengths
 
-        let diverged (at: Step) epoch = Error [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ]
+        let diverged (at: Step) epoch = Error(Stop.Fault [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ])
 
-        /// Trains on the given steps as one session, named by the last of them.
-        let train (steps: Step list) (memory: Memory) (old: OldStep list) (heads: Heads) (sofar: int64) =
+        /// Trains on the given steps as one session, named by the last of them, from a state between steps or within this one.
+        let train (steps: Step list) (old: OldStep list) (state: RunState) (sofar: int64) =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
-            let tasks = steps |> List.map (Readings.task bench)
+            let memory, heads = state.Memory, List.last state.Heads
+            let tasks = Readings.tasks limits bench steps
             let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
             let before = lossOf heads
             let updates = Loop.updates settings (tasks |> List.map _.Count)
@@ -117,7 +131,14 @@ module Train =
             for text in session.Remarks do
                 observer.Tell(Event.Remark(at, text))
 
-            let losses = ResizeArray()
+            let midway = state.Within |> Option.map _.Training
+            let spent = state.Within |> Option.map _.Seconds |> Option.defaultValue 0.0
+            let clock = Stopwatch.StartNew()
+
+            let losses =
+                ResizeArray(
+                    midway |> Option.map _.Epochs |> Option.defaultValue [] |> List.mapi (fun i loss -> at.Index, i + 1, loss)
+                )
 
             let onEpoch epoch loss count =
                 losses.Add(at.Index, epoch, loss)
@@ -132,13 +153,22 @@ module Train =
                           Memory = memory
                           Heads = heads
                           Tasks = tasks
-                          Session = session } }
+                          Session = session }
+                  Pause =
+                    fun count midway ->
+                        keeper (Rest.Update(count % (updates / int64 settings.Epochs) = 0L)) (fun () ->
+                            { state with
+                                Within =
+                                    Some
+                                        { Training = midway ()
+                                          Seconds = spent + clock.Elapsed.TotalSeconds } }) }
 
             let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
-            let struct (training, trained) = Clock.timed device (fun () -> Loop.train settings order watch session)
+            let struct (training, trained) = Clock.timed device (fun () -> Loop.resume settings order watch midway session)
 
             match trained with
-            | Error epoch -> diverged at epoch
+            | Error(Unfinished.Diverged epoch) -> diverged at epoch
+            | Error Unfinished.Paused -> Error Stop.Left
             | Ok trained ->
                 let struct (finishing, (heads, memory)) =
                     Clock.timed device (fun () ->
@@ -157,8 +187,12 @@ module Train =
                     [ reading "loss_before" before
                       reading "loss_after" after
                       reading "seconds_prepare" preparing
-                      reading "seconds_train" training
+                      reading "seconds_train" (spent + training)
                       reading "seconds_finish" finishing
+                      if spent + training >= tellingSeconds then
+                          reading
+                              "pairs_per_second"
+                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Count)) / (spent + training))
                       reading "bytes_state" (float (Memory.bytes memory))
                       for metric, value in m.Tells memory do
                           reading metric value ]
@@ -169,56 +203,107 @@ module Train =
                     keep heads memory scope
 
                     Ok(
-                        heads,
-                        memory,
-                        { Readings = readings
-                          Losses = List.ofSeq losses
-                          Spectra = session.Spectra |> List.map (fun s -> at.Index, s) },
+                        { Heads = state.Heads @ [ heads ]
+                          Memory = memory
+                          Outcome =
+                            join
+                                state.Outcome
+                                { Readings = readings
+                                  Losses = List.ofSeq losses
+                                  Spectra = session.Spectra |> List.map (fun s -> at.Index, s) }
+                          Within = None },
                         sofar + updates
                     )
 
         /// The same; weights so large that their moments overflow end a run before its first epoch.
-        let session steps memory old heads sofar =
+        let session steps old state sofar =
             try
-                train steps memory old heads sofar
+                train steps old state sofar
             with CmclException(Fault.NonFinite _) ->
                 diverged (List.last steps) 0
 
-        let join (a: Outcome) (b: Outcome) : Outcome =
-            { Readings = a.Readings @ b.Readings
-              Losses = a.Losses @ b.Losses
-              Spectra = a.Spectra @ b.Spectra }
+        let measured readings (state: RunState) = { state with Outcome = join state.Outcome (only readings) }
 
-        let only readings = { Readings = readings; Losses = []; Spectra = [] }
-
-        let struct (readings, round) = Readings.evaluate bench (Round.start budget bench initial) initial 0
-        let start = only readings
-
-        let rec stepByStep steps before memory round sofar outcome =
+        let rec stepByStep steps round (state: RunState) sofar =
             match steps with
-            | [] -> Ok outcome
+            | [] -> Ok state.Outcome
             | step :: rest ->
-                match session [ step ] memory (Round.kept round) before sofar with
-                | Error faults -> Error faults
-                | Ok(heads, next, outcomeOfStep, sofar) ->
-                    forget memory next
+                match session [ step ] (Round.kept round) state sofar with
+                | Error stop -> Error stop
+                | Ok(next, sofar) ->
+                    forget state.Memory next.Memory
+                    let heads = List.last next.Heads
                     observer.Save step heads
 
-                    let struct (measured, nextRound) = Readings.after bench round heads step
+                    let struct (readings, nextRound) = Readings.after bench round heads step
                     Round.forget round nextRound
+                    let next = measured readings next
 
-                    let outcome = join (join outcome outcomeOfStep) (only measured)
-                    stepByStep rest heads next nextRound sofar outcome
+                    if keeper Rest.Step (fun () -> next) && not rest.IsEmpty then
+                        Error Stop.Left
+                    else
+                        stepByStep rest nextRound next sofar
 
-        match m.Curriculum with
-        | Curriculum.Never -> Ok(join start (only (start.Readings |> List.map (fun r -> { r with Step = last.Index }))))
-        | Curriculum.StepByStep -> stepByStep stream.Steps initial Map.empty round 0L start
-        | Curriculum.AllAtOnce ->
-            session stream.Steps Map.empty [] initial 0L
-            |> Result.map (fun (heads, _, outcome, _) ->
-                observer.Save last heads
-                let struct (readings, _) = Readings.evaluate bench round heads last.Index
-                join (join start outcome) (only readings))
+        let state, round =
+            match from with
+            | None ->
+                let struct (readings, round) = Readings.evaluate bench (Round.start limits bench initial) initial 0
+
+                { Heads = [ initial ]
+                  Memory = Map.empty
+                  Outcome = only readings
+                  Within = None },
+                round
+            | Some state ->
+                let over = List.zip state.Heads.Tail (List.truncate (state.Heads.Length - 1) stream.Steps)
+                let start = { Round.start limits bench initial with Heads = initial }
+
+                state,
+                (start, over)
+                ||> List.fold (fun round (heads, step) ->
+                    let next = Readings.retrace bench round heads step
+                    Round.forget round next
+                    next)
+
+        let ended =
+            match m.Curriculum with
+            | Curriculum.Never ->
+                Ok(join state.Outcome (only (state.Outcome.Readings |> List.map (fun r -> { r with Step = last.Index }))))
+            | Curriculum.StepByStep ->
+                let over, left = List.splitAt (state.Heads.Length - 1) stream.Steps
+                stepByStep left round state (Loop.updates settings [ for s in over -> int64 s.Train.Length ])
+            | Curriculum.AllAtOnce ->
+                session stream.Steps [] state 0L
+                |> Result.map (fun (next, _) ->
+                    let heads = List.last next.Heads
+                    observer.Save last heads
+                    let struct (readings, _) = Readings.evaluate bench round heads last.Index
+                    (measured readings next).Outcome)
+
+        Native.trim ()
+
+        match ended with
+        | Ok outcome -> Ok(Ending.Over outcome)
+        | Error Stop.Left -> Ok Ending.Left
+        | Error(Stop.Fault faults) -> Error faults
+
+    let private toItsEnd (ending: Ending) : Outcome =
+        match ending with
+        | Ending.Over outcome -> outcome
+        | Ending.Left -> invalidOp "a run was left that nobody asked to leave"
+
+    /// `run`, with other limits of memory than `Limits.usual`; the figures are the same to rounding, but for deviations of steps whose rows
+    /// are not held, which are of some of their rows (`Round.Sampled`).
+    let runWithin
+        (limits: Limits)
+        (stream: Stream)
+        (device: torch.Device)
+        (split: Split)
+        (seed: int)
+        (observer: Observer)
+        (plan: Plan)
+        : Result<Outcome, Fault list> =
+        go limits stream device split seed observer Keeper.none None plan |> Result.map toItsEnd
 
     /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
     /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
@@ -230,4 +315,19 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        runHolding Readings.budget stream device split seed observer plan
+        runWithin Limits.usual stream device split seed observer plan
+
+    /// `run` under the eyes of a keeper, from its beginning or from a state that one was given: on the same machine with as many threads the
+    /// figures are those of an uninterrupted run bit for bit, times aside. A state of another stream or plan raises `CmclException`, or gives what it
+    /// gives: who reads one back has to know whose it is (`Identity`).
+    let resume
+        (stream: Stream)
+        (device: torch.Device)
+        (split: Split)
+        (seed: int)
+        (observer: Observer)
+        (keeper: Keeper)
+        (from: RunState option)
+        (plan: Plan)
+        : Result<Ending, Fault list> =
+        go Limits.usual stream device split seed observer keeper from plan

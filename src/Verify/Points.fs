@@ -95,7 +95,7 @@ module Points =
         | None -> []
         | Some(m, frame) ->
             let start = Frame.enter frame (Heads.weight m step.Before)
-            let even = torch.ones_like start * (Tensors.norm start / sqrt (float start.NumberOfElements)).ToScalar()
+            let even = torch.ones_like start * (Tensors.norm start / sqrt (float start.NumberOfElements)).AsScalar()
 
             let kept protection =
                 match Frame.shape protection frame start with

@@ -80,7 +80,7 @@ module StabilityChecks =
         // One gradient step −ηΔ from the step's start, of the heads that move now.
         let eta = s.Plan.Settings.LearningRate
         let deltas = s.Deltas |> Map.filter (fun m _ -> List.contains m moving)
-        let stepped = deltas |> Map.map (fun m d -> before[m] - d * eta.ToScalar())
+        let stepped = deltas |> Map.map (fun m d -> before[m] - d * eta.AsScalar())
         let delta m = Map.tryFind m deltas |> Option.defaultWith (fun () -> torch.zeros_like before[m])
 
         { After = s.Traced.Step.Index

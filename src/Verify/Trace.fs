@@ -167,7 +167,7 @@ module Trace =
         let loss heads = Tensors.toFloat (pass heads).Loss
         let start, speed = Tensors.toFloat before.Loss, Plasticity.squared deltas
         let made = loss (plus change)
-        let stepped = loss (plus (Heads.map (fun d -> d * (-eta).ToScalar()) deltas))
+        let stepped = loss (plus (Heads.map (fun d -> d * (-eta).AsScalar()) deltas))
 
         { Count = update.Count
           Of = scene.Context.Updates
@@ -175,7 +175,7 @@ module Trace =
           AsPlotted = (made - start + eta * Plasticity.inner before.Gradients deltas) / eta
           AsMade = (Plasticity.observed eta start made before.Gradients change).RemainderPerRate
           OfGradientStep =
-            (Plasticity.observed eta start stepped before.Gradients (Heads.map (fun d -> d * (-eta).ToScalar()) deltas))
+            (Plasticity.observed eta start stepped before.Gradients (Heads.map (fun d -> d * (-eta).AsScalar()) deltas))
                 .RemainderPerRate }
 
     /// Runs a plan and keeps what its theorems speak of. As in `use trace = Trace.run stream torch.CPU 0 ignore plan |> Check.get`.
@@ -237,7 +237,9 @@ module Trace =
                 Begin = begin'
                 Save = fun _ heads -> ended.Add(Heads.map keep heads) }
 
-        match Train.run stream device Split.Validation seed observer plan with
+        let limits = { Limits.usual with Rows = System.Int64.MaxValue }
+
+        match Train.runWithin limits stream device Split.Validation seed observer plan with
         | Error faults ->
             for t in owned do
                 t.Dispose()

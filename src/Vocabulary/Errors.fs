@@ -36,6 +36,8 @@ type Fault =
     | UnknownKey of where: string * key: string * known: string list
     /// A key of a description that has to be there: where, the key.
     | MissingKey of where: string * key: string
+    /// A fault with the place in a file that it comes from.
+    | At of place: string * fault: Fault
     /// No libtorch to compute with, and what the loader said.
     | NoLibtorch of reason: string
 
@@ -45,7 +47,8 @@ type Fault =
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason.TrimEnd '.'}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason.TrimEnd '.'}."
-        | Occupied path -> $"'{path}' already holds results; choose another folder with --out, or replace them with --force."
+        | Occupied path ->
+            $"'{path}' already holds results; choose another folder with --out, replace them with --force, or go on with an interrupted run by cmcl resume."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) ->
@@ -70,6 +73,7 @@ type Fault =
             | Some name -> $"{where} has an unknown key '{key}'; did you mean '{name}'? Known: {names}."
             | None -> $"{where} has an unknown key '{key}'. Known: {names}."
         | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
+        | At(place, fault) -> $"{place}: {fault.Message}"
         | NoLibtorch reason ->
             $"libtorch cannot be loaded: {reason}. Set {Native.FolderVariable} to the folder of a libtorch 2.10, such as Python's torch/lib, or build with -p:Torch=cpu."
 

@@ -20,6 +20,18 @@ module Native =
     [<DllImport("libc", EntryPoint = "setenv")>]
     extern int private setenv(string name, string value, int overwrite)
 
+    [<DllImport("libc", EntryPoint = "malloc_trim")>]
+    extern int private mallocTrim(unativeint pad)
+
+    /// Gives memory that tensors have left back to the system, in some milliseconds. glibc keeps it: blocks of a batch's size come and go
+    /// among small ones that stay a while, and its heap grows by what is free but in pieces. Nothing with another C library.
+    let trim () : unit =
+        if OperatingSystem.IsLinux() then
+            try
+                mallocTrim 0un |> ignore
+            with :? EntryPointNotFoundException ->
+                ()
+
     let private shimName = "libLibTorchSharp.so"
 
     /// Hash of an ELF version name, as in the SysV ABI.

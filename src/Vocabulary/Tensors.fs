@@ -114,6 +114,7 @@ module Tensors =
             let block = matrix.narrow (0L, first, count)
             // Both are NaN where any number is; unlike `isfinite` they take no memory.
             let struct (least, most) = block.aminmax ()
+            Mapped.read false count matrix
 
             if isFinite least && isFinite most then
                 None

@@ -1,0 +1,430 @@
+/// What `cmcl sweep` and `cmcl cell` do. A result is an exit code: 0, 1 if a cell has no result, 2 for a user's mistake, 130 when
+/// stopped.
+module Cmcl.Cli.SweepFolderCommand
+
+open System
+open System.Globalization
+open System.IO
+open System.Threading
+open Argu
+open Spectre.Console
+open TorchSharp
+open Cmcl
+open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.Commands
+
+/// A sweep with the folder that it runs in.
+type private Target = { Folder: string; File: SweepFile; Cells: SweepCell list }
+
+/// From a sweep file, or from the folder of a sweep; every configuration checked.
+let private target (source: string) (out: string option) (threads: int option) : Result<Target, Fault list> =
+    let load (path: string) (folder: string) =
+        SweepFile.read path
+        |> Result.bind (fun file ->
+            SweepFile.cells (fun stream -> threadsFor stream threads) folder file
+            |> Result.map (fun cells -> { Folder = folder; File = file; Cells = cells }))
+
+    match SweepFolder.is source, out with
+    | true, Some _ -> Error [ Fault.Contradiction($"'{source}' is the folder of a sweep already", "leave --out out") ]
+    | true, None -> load (SweepFolder.sweepFile source) source
+    | false, _ when Directory.Exists source -> SweepFolder.cells source |> Result.bind (fun _ -> load source source)
+    | false, _ ->
+        let name = string (Path.GetFileNameWithoutExtension source)
+        load source (Option.defaultValue (Path.Combine("results", "sweep", name)) out)
+
+let private bytes (size: int64) : string = (float size / 1e9).ToString("F1", CultureInfo.InvariantCulture) + " GB"
+
+/// `8G`, `800M`, `64000K`, or bytes.
+let private parseSize (text: string) : Result<int64, Fault list> =
+    let units = [ "K", 1L <<< 10; "M", 1L <<< 20; "G", 1L <<< 30; "T", 1L <<< 40 ]
+    let plain = text.Trim().ToUpperInvariant().TrimEnd('B').TrimEnd('I')
+
+    let digits, unit =
+        match units |> List.tryFind (fun (name, _) -> plain.EndsWith name) with
+        | Some(_, unit) -> plain.Substring(0, plain.Length - 1), unit
+        | None -> plain, 1L
+
+    match Double.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture) with
+    | true, n when n > 0.0 && n * float unit < 1e18 -> Ok(int64 (n * float unit))
+    | _ -> Error [ Fault.BadValue("--memory", "a size such as 8G or 800M", text) ]
+
+let private isFinished (_, standing: CellStanding) =
+    match standing with
+    | CellStanding.Finished _ -> true
+    | _ -> false
+
+/// Neither finished nor bound to fail again.
+let private isOpen (_, standing: CellStanding) =
+    match standing with
+    | CellStanding.Finished _
+    | CellStanding.Failed _ -> false
+    | _ -> true
+
+// ---- plan ---------------------------------------------------------------------------------------------------------
+
+let private table (titles: string list) (rows: string list list) : unit =
+    let table = Table(Border = TableBorder.Simple, Expand = false)
+
+    for i, title in List.indexed titles do
+        let column = TableColumn(Markup.Escape title).NoWrap()
+        table.AddColumn(if i < 2 then column else column.RightAligned()) |> ignore
+
+    for row in rows do
+        table.AddRow([| for text in row -> Markup.Escape text |]) |> ignore
+
+    AnsiConsole.Write table
+
+let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
+    match target (arguments.GetResult SweepPlanArgument.Sweep) (arguments.TryGetResult SweepPlanArgument.Out) None with
+    | Error faults -> refuse faults
+    | Ok t ->
+        let standings = SweepFolder.standings t.Cells
+        let finished = standings |> List.filter isFinished |> List.length
+
+        if arguments.Contains SweepPlanArgument.Cells then
+            for c, standing in standings do
+                let state = SweepFolder.reason standing |> Option.defaultValue "finished"
+                printfn "%s %s: %s seed %d order %d (%s)" c.Errand.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed c.Cell.Order state
+        else
+            if Console.IsOutputRedirected then
+                AnsiConsole.Profile.Width <- 150
+
+            table
+                [ "stream"; "method"; "cells"; "finished" ]
+                [ for (stream, method), all in standings |> List.groupBy (fun (c, _) -> c.Cell.Stream, c.Cell.Method) ->
+                      [ stream; method; string all.Length; string (all |> List.filter isFinished |> List.length) ] ]
+
+        let most = t.Cells |> List.map (SweepFolder.memory standings) |> List.max
+        printfn "%d cells, %d of them finished; a cell holds about %s at most." t.Cells.Length finished (bytes most)
+        0
+
+// ---- run ----------------------------------------------------------------------------------------------------------
+
+/// Makes the folder that of the sweep.
+let private adopt (t: Target) : Result<unit, Fault list> =
+    Sweep.prepare false t.Folder t.Cells |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
+
+/// Workers side by side: no more than cores, by the threads of each, and memory leave room for.
+let private jobs (given: int option) (memory: int64 option) (t: Target) standings : Result<int, Fault list> =
+    let waiting = standings |> List.filter isOpen |> List.map fst
+    let most = waiting |> List.map (SweepFolder.memory standings) |> List.fold max 1L
+    let threads = t.Cells |> List.map _.Errand.Threads |> List.max
+    let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.device t.File.Device) threads)
+
+    match memory with
+    | Some size when size < most ->
+        Error [ Fault.Contradiction($"a cell holds about {bytes most}, and --memory allows {bytes size}", "allow more") ]
+    | Some size -> Ok(min byCores (int (min 1000L (size / most))))
+    | None when given.IsSome -> Ok byCores
+    | None -> Ok(min byCores (max 1 (int (min 1000L (GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / most)))))
+
+/// Says which cells have no result and why, each on a line of standard error, and how many there are.
+let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
+    let missing =
+        [ for c, standing in standings do
+              match SweepFolder.reason standing with
+              | Some reason ->
+                  $"{c.Errand.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
+              | None -> () ]
+
+    for line in missing do
+        eprintfn "cmcl: %s" line
+
+    missing.Length
+
+let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (t: Target) : int =
+    let ready = adopt t |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
+
+    match ready with
+    | Error faults -> refuse faults
+    | Ok jobs ->
+        let swept = SweepCommand.run quiet jobs [ for c in t.Cells -> { c with Errand = { c.Errand with Jobs = jobs } } ]
+
+        if swept.Stopped then
+            eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
+            Signals.Stopped
+        else
+            let missing = tellMissing (SweepFolder.standings t.Cells)
+
+            if not quiet then
+                printfn
+                    "%d of %d cells finished. Tables: cmcl sweep collect %s"
+                    (t.Cells.Length - missing)
+                    t.Cells.Length
+                    t.Folder
+
+            if missing = 0 then 0 else 1
+
+let private run (arguments: ParseResults<SweepRunArgument>) : int =
+    let given = arguments.TryGetResult SweepRunArgument.Jobs
+    let threads = arguments.TryGetResult SweepRunArgument.Threads
+    let out = arguments.TryGetResult SweepRunArgument.Out
+
+    let ready =
+        validated {
+            let! () = checkGiven arguments out threads given None
+
+            and! memory =
+                match arguments.TryGetResult SweepRunArgument.Memory with
+                | Some text -> parseSize text |> Result.map Some
+                | None -> Ok None
+
+            and! t = target (arguments.GetResult SweepRunArgument.Sweep) out threads
+            return memory, t
+        }
+
+    match ready with
+    | Error faults -> refuse faults
+    | Ok(memory, t) -> runTarget (arguments.Contains SweepRunArgument.Quiet) given memory t
+
+// ---- status, collect -------------------------------------------------------------------------------------------------
+
+let private folderStandings (arguments: ParseResults<SweepFolderArgument>) =
+    let folder = arguments.GetResult SweepFolderArgument.Folder
+    SweepFolder.cells folder |> Result.map (fun cells -> folder, SweepFolder.standings cells)
+
+let private status (arguments: ParseResults<SweepFolderArgument>) : int =
+    match folderStandings arguments with
+    | Error faults -> refuse faults
+    | Ok(folder, standings) ->
+        let queued = if Slurm.isUsed folder then Slurm.queued folder else Ok Map.empty
+        let inQueue = queued |> Result.defaultValue Map.empty
+        let isQueued (c: SweepCell) = Map.containsKey c.Errand.Hash inQueue
+
+        let kind (c, standing) =
+            match standing with
+            | CellStanding.Finished _ -> "finished"
+            | CellStanding.Running _ -> "running"
+            | CellStanding.Failed _ -> "failed"
+            | CellStanding.BrokenOff _
+            | CellStanding.Missing when isQueued c -> "queued"
+            | CellStanding.BrokenOff _ -> "broken off"
+            | CellStanding.Missing -> "missing"
+
+        let counts = standings |> List.countBy kind |> Map.ofList
+
+        for c, standing in standings do
+            match standing, SweepFolder.reason standing with
+            | CellStanding.Missing, _
+            | _, None -> ()
+            | _, Some reason ->
+                let order = if c.Cell.Order = 0 then "" else $" order {c.Cell.Order}"
+                let state = Map.tryFind c.Errand.Hash inQueue |> Option.map (fun s -> $" [{s}]") |> Option.defaultValue ""
+                printfn "%s %s: %s seed %d%s: %s%s" c.Errand.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed order reason state
+
+        let part name = counts |> Map.tryFind name |> Option.defaultValue 0
+
+        printfn
+            "%d cells: %d finished, %d running, %d failed, %d broken off, %d queued, %d missing"
+            standings.Length
+            (part "finished")
+            (part "running")
+            (part "failed")
+            (part "broken off")
+            (part "queued")
+            (part "missing")
+
+        match queued with
+        | Error faults ->
+            for fault in faults do
+                printfn "What Slurm has queued is not known: %s" fault.Message
+        | Ok _ -> ()
+
+        0
+
+let private collect (arguments: ParseResults<SweepFolderArgument>) : int =
+    match
+        folderStandings arguments
+        |> Result.bind (fun (folder, standings) -> SweepTables.write folder standings |> Result.map (fun () -> folder, standings))
+    with
+    | Error faults -> refuse faults
+    | Ok(folder, standings) ->
+        let missing = tellMissing standings
+
+        printfn
+            "%d of %d cells: %s"
+            (standings.Length - missing)
+            standings.Length
+            (Path.GetFullPath(Path.Combine(folder, "results.csv")))
+
+        if missing = 0 then 0 else 1
+
+// ---- submit ----------------------------------------------------------------------------------------------------------
+
+let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: string list) (t: Target) : Result<unit, Fault list> =
+    let dry = arguments.Contains SweepSubmitArgument.Dry_Run
+
+    // Where a controller cannot be asked nothing may be submitted: it could be there already.
+    let queued =
+        match Slurm.queued t.Folder with
+        | Error _ when dry -> Ok Map.empty
+        | result -> result
+
+    queued
+    |> Result.bind (fun queued ->
+        // After the queue: what left it in between is finished.
+        let standings = SweepFolder.standings t.Cells
+
+        let isRunning (_, standing) =
+            match standing with
+            | CellStanding.Running _ -> true
+            | _ -> false
+
+        let cells =
+            [ for c, standing in standings do
+                  if isOpen (c, standing) && not (isRunning (c, standing) || Map.containsKey c.Errand.Hash queued) then
+                      c ]
+
+        if cells.IsEmpty then
+            printfn "Nothing to submit: every cell is finished, failed, running or queued."
+            Ok()
+        else
+            let most = cells |> List.map (SweepFolder.memory standings) |> List.max
+            let line name value = value |> Option.map (fun v -> $"--{name}={v}") |> Option.toList
+            let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, cells |> List.map _.Errand.Threads |> List.max)
+            let mem = arguments.GetResult(SweepSubmitArgument.Mem, $"{2L * most >>> 20}M")
+
+            let wishes =
+                { ArrayLimit = arguments.TryGetResult SweepSubmitArgument.Array_Limit
+                  CellsPerTask = arguments.GetResult(SweepSubmitArgument.Cells_Per_Task, 1)
+                  Options =
+                    line "partition" (arguments.TryGetResult SweepSubmitArgument.Partition)
+                    @ line "gres" (arguments.TryGetResult SweepSubmitArgument.Gres)
+                    @ line "time" (arguments.TryGetResult SweepSubmitArgument.Time)
+                    @ [ $"--cpus-per-task={cpus}"; $"--mem={mem}" ]
+                    @ beyond
+                  Program = SweepCommand.program () }
+
+            Slurm.write t.Folder wishes [ for c in cells -> c.Errand.Hash ]
+            |> Result.bind (fun (array, collect) ->
+                if dry then
+                    printfn "%d cells. Not submitted: %s, and after it %s" cells.Length array collect
+                    Ok()
+                else
+                    Slurm.submit (array, collect)
+                    |> Result.map (fun (job, after) ->
+                        printfn "%d cells submitted as job %s; job %s collects after it." cells.Length job after)))
+
+let private jobList (t: Target) : Result<unit, Fault list> =
+    let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
+    let cells = SweepFolder.standings t.Cells |> List.filter isOpen |> List.map fst
+
+    Results.writeWhole path (fun w ->
+        for c in cells do
+            w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Errand.Hash ]))
+    |> Result.map (fun () ->
+        printfn "%d cells, one a line: %s" cells.Length path
+        printfn "parallel --jobs N < %s, or xargs -P N -I{} sh -c {} < %s" path path)
+
+let private submit (beyond: string list) (arguments: ParseResults<SweepSubmitArgument>) : int =
+    let out = arguments.TryGetResult SweepSubmitArgument.Out
+    let cpus = arguments.TryGetResult SweepSubmitArgument.Cpus
+
+    let positive name value =
+        match value with
+        | Some n when n < 1 -> Error [ Fault.BadValue(name, "a whole number ≥ 1", string n) ]
+        | _ -> Ok()
+
+    let engine = arguments.GetResult(SweepSubmitArgument.Engine, "local")
+
+    let ofSlurm =
+        [ if arguments.Contains SweepSubmitArgument.Array_Limit then
+              "--array-limit"
+          if arguments.Contains SweepSubmitArgument.Cells_Per_Task then
+              "--cells-per-task"
+          if arguments.Contains SweepSubmitArgument.Partition then
+              "--partition"
+          if arguments.Contains SweepSubmitArgument.Gres then
+              "--gres"
+          if arguments.Contains SweepSubmitArgument.Time then
+              "--time"
+          if arguments.Contains SweepSubmitArgument.Mem then
+              "--mem"
+          if arguments.Contains SweepSubmitArgument.Dry_Run then
+              "--dry-run"
+          yield! beyond ]
+
+    let ready =
+        validated {
+            let! () = checkGiven arguments out cpus None None
+
+            and! () =
+                match ofSlurm with
+                | some :: _ when engine <> "slurm" ->
+                    Error [ Fault.Contradiction($"{some} is for --engine slurm", "leave it out, or name the engine") ]
+                | _ -> Ok()
+
+            and! () = positive "--array-limit" (arguments.TryGetResult SweepSubmitArgument.Array_Limit)
+            and! () = positive "--cells-per-task" (arguments.TryGetResult SweepSubmitArgument.Cells_Per_Task)
+            and! t = target (arguments.GetResult SweepSubmitArgument.Sweep) out cpus
+            return t
+        }
+
+    let adopted act = ready |> Result.bind (fun t -> adopt t |> Result.bind (fun () -> act t))
+
+    let outcome =
+        match engine, ready with
+        | "local", Ok t -> Ok(runTarget false None None t)
+        | "slurm", _ -> adopted (toSlurm arguments beyond) |> Result.map (fun () -> 0)
+        | "parallel", _ -> adopted jobList |> Result.map (fun () -> 0)
+        | "local", Error faults -> Error faults
+        | other, _ -> Error [ Fault.Unknown("engine", other, [ "local"; "slurm"; "parallel" ]) ]
+
+    match outcome with
+    | Ok code -> code
+    | Error faults -> refuse faults
+
+/// `beyond` is what stood after `--`.
+let sweep (beyond: string list) (arguments: ParseResults<SweepArgument>) : int =
+    match arguments.GetSubCommand() with
+    | SweepArgument.Submit own -> submit beyond own
+    | _ when not beyond.IsEmpty ->
+        refuse [ Fault.Contradiction("only cmcl sweep submit takes options after '--'", "leave them out") ]
+    | SweepArgument.Plan own -> plan own
+    | SweepArgument.Run own -> run own
+    | SweepArgument.Status own -> status own
+    | SweepArgument.Collect own -> collect own
+
+// ---- one cell ----------------------------------------------------------------------------------------------------------
+
+/// How often it is looked whether a cell that another process runs is free.
+let private pause = TimeSpan.FromSeconds 1.0
+
+/// Runs one cell of a folder in this process. If another process runs it, this one waits for it, and runs it if that one dies.
+let cell (arguments: ParseResults<CellArgument>) : int =
+    let folder, hash = arguments.GetResult CellArgument.Cell
+
+    match SweepFolder.cells folder |> Result.map (List.tryFind (fun c -> c.Errand.Hash = hash)) with
+    | Error faults -> refuse faults
+    | Ok None ->
+        refuse
+            [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
+    | Ok(Some c) ->
+        let errand =
+            { c.Errand with
+                Threads = arguments.TryGetResult CellArgument.Threads |> Option.defaultValue c.Errand.Threads }
+
+        let wait () =
+            if CellLock.isTaken errand.Out hash then
+                eprintfn "cmcl: another process has the cell; waiting."
+
+                while CellLock.isTaken errand.Out hash do
+                    Thread.Sleep pause
+
+        use leaving = new Signals.Leaving true
+
+        let rec attempt () =
+            wait ()
+
+            match Worker.run (fun () -> leaving.Asked) ignore errand with
+            | Some CellEnd.Elsewhere -> attempt ()
+            | ended -> ended
+
+        match attempt () with
+        | Some(CellEnd.Done _) -> 0
+        | Some(CellEnd.Failed message)
+        | Some(CellEnd.Broken message) ->
+            eprintfn "cmcl: %s" message
+            1
+        | Some CellEnd.Elsewhere -> 1
+        | None -> Signals.ResumeMe

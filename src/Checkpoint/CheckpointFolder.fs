@@ -1,0 +1,293 @@
+namespace Cmcl
+
+open System
+open System.Collections.Generic
+open System.Globalization
+open System.IO
+open System.Runtime.CompilerServices
+open System.Security.Cryptography
+open System.Text
+open System.Text.Encodings.Web
+open System.Text.Json
+open TorchSharp
+
+/// Where a tensor of a checkpoint lies: the file and its name there, and whether it lives on the CPU wherever the run is.
+type private Location = { Part: string; Name: string; OnCpu: bool }
+
+/// The checkpoints of one run, in a folder of their own (docs/checkpoints.md): `NUMBER.json`, each whole, and the parts with tensors that they
+/// name, `SHA256.safetensors`. What has not changed since the last one is not written again. A file has its name only when all of it is
+/// on the disk.
+type CheckpointFolder private (folder: string, identity: string, device: torch.Device, keep: int) =
+    static let format = "cmcl-checkpoint/1"
+    static let extension = ".safetensors"
+
+    let written = ConditionalWeakTable<torch.Tensor, Location>()
+    let mutable parts: Map<int64, Set<string>> = Map.empty
+
+    let path (name: string) = Path.Combine(folder, name)
+    let file (number: int64) = path (number.ToString("D8", CultureInfo.InvariantCulture) + ".json")
+
+    let numberOf (file: string) : int64 option =
+        match Int64.TryParse(string (Path.GetFileNameWithoutExtension file), NumberStyles.None, CultureInfo.InvariantCulture) with
+        | true, number -> Some number
+        | _ -> None
+
+    /// The newest first.
+    let numbers () : int64 list =
+        if Directory.Exists folder then
+            Directory.GetFiles(folder, "*.json") |> List.ofArray |> List.choose numberOf |> List.sortDescending
+        else
+            []
+
+    let bytes (write: Utf8JsonWriter -> unit) : byte[] =
+        use memory = new MemoryStream()
+
+        do
+            use json = new Utf8JsonWriter(memory, JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping))
+
+            json.WriteStartObject()
+            write json
+            json.WriteEndObject()
+
+        memory.ToArray()
+
+    let sha (content: ReadOnlySpan<byte>) : string = Convert.ToHexStringLower(SHA256.HashData content)
+
+    // ---- writing -------------------------------------------------------------------------------------------------
+
+    /// The tensors in one part, each once; where each lies.
+    let writePart (tensors: torch.Tensor list) : Result<(torch.Tensor * Location) list, Fault list> =
+        let seen = HashSet<torch.Tensor>(HashIdentity.Reference)
+        let tensors = List.filter seen.Add tensors
+
+        if tensors.IsEmpty then
+            Ok []
+        else
+            let named = tensors |> List.mapi (fun i t -> string i, t)
+
+            Files.writeByContent folder extension (Safetensors.toStream { Tensors = Map named; Metadata = Map.empty })
+            |> Result.map (fun part ->
+                [ for name, t in named ->
+                      t,
+                      { Part = part
+                        Name = name
+                        OnCpu = t.device_type = DeviceType.CPU } ])
+
+    let body (checkpoint: Checkpoint) (places: (string * Location) list) : byte[] =
+        bytes (fun json ->
+            json.WritePropertyName "identity"
+            json.WriteRawValue identity
+            CheckpointText.write json checkpoint
+            json.WriteStartObject "tensors"
+
+            for name, place in places do
+                json.WriteStartArray name
+                json.WriteStringValue place.Part
+                json.WriteStringValue place.Name
+                json.WriteStringValue(if place.OnCpu then "cpu" else "device")
+                json.WriteEndArray()
+
+            json.WriteEndObject())
+
+    let forgetOld () : unit =
+        let kept, old = numbers () |> List.indexed |> List.partition (fun (i, _) -> i < keep)
+
+        for _, number in old do
+            File.Delete(file number)
+            parts <- Map.remove number parts
+
+        // A part of a checkpoint that this process has not written and could not read stays.
+        if kept |> List.forall (fun (_, number) -> parts.ContainsKey number) then
+            let named = Set.unionMany parts.Values
+
+            for part in Directory.EnumerateFiles(folder, "*" + extension) do
+                if not (named.Contains(string (Path.GetFileName part))) then
+                    File.Delete part
+
+    // ---- reading -------------------------------------------------------------------------------------------------
+
+    let refuse (reason: string) = raise (InvalidDataException reason)
+
+    /// The body of a file whose checksum holds.
+    let open' (number: int64) : JsonDocument =
+        let document = JsonDocument.Parse(File.ReadAllText(file number))
+        let root = document.RootElement
+
+        let text (name: string) =
+            match root.ValueKind = JsonValueKind.Object, root with
+            | true, root ->
+                match root.TryGetProperty name with
+                | true, value when value.ValueKind = JsonValueKind.String -> string (value.GetString())
+                | _ -> refuse $"it has no '{name}'"
+            | _ -> refuse "it is not a JSON object"
+
+        if text "format" <> format then
+            let found = text "format"
+            refuse $"it is of the format '{found}'; this version reads '{format}'"
+
+        let body = root.GetProperty "body"
+
+        if sha (ReadOnlySpan(Encoding.UTF8.GetBytes(body.GetRawText()))) <> text "sha256" then
+            refuse "its checksum does not hold"
+
+        document
+
+    let places (body: JsonElement) : Map<string, Location> =
+        Map
+            [ for p in (body.GetProperty "tensors").EnumerateObject() ->
+                  p.Name,
+                  { Part = string (p.Value[0].GetString())
+                    Name = string (p.Value[1].GetString())
+                    OnCpu = p.Value[2].GetString() = "cpu" } ]
+
+    let readPart (part: string) : Map<string, torch.Tensor> =
+        if string (Path.GetFileName part) <> part || not (part.EndsWith extension) then
+            refuse $"it names the file '{part}'"
+
+        if not (File.Exists(path part)) then
+            refuse $"its part {part} is not there"
+
+        use stream = File.OpenRead(path part)
+
+        if Convert.ToHexStringLower(SHA256.HashData stream) + extension <> part then
+            refuse $"the checksum of its part {part} does not hold"
+
+        stream.Dispose()
+
+        match Safetensors.read (path part) with
+        | Ok content -> content.Tensors
+        | Error faults -> refuse $"its part {part}: {faults.Head.Message}"
+
+    /// A checkpoint of this identity, its tensors in the caller's scope.
+    let load (number: int64) : Checkpoint =
+        use document = open' number
+        let body = document.RootElement.GetProperty "body"
+        let own = (body.GetProperty "identity").GetRawText()
+
+        if own <> identity then
+            let told =
+                [ for name, there, here in Identity.differences own identity -> $"{name} is {there} there and {here} here" ]
+
+            Check.fail (
+                Fault.Contradiction(
+                    $"'{file number}' is the checkpoint of another run: " + String.Join("; ", told),
+                    "resume it with the data, the settings and the version that it was made with, or begin anew with --force"
+                )
+            )
+
+        let places = places body
+        use scope = torch.NewDisposeScope()
+        let read = Dictionary<string, Map<string, torch.Tensor>>()
+        let made = Dictionary<struct (string * string), torch.Tensor>()
+
+        let tensor (name: string) : torch.Tensor =
+            match Map.tryFind name places with
+            | None -> refuse $"it has no tensor '{name}'"
+            | Some place ->
+                let key = struct (place.Part, place.Name)
+
+                if not (made.ContainsKey key) then
+                    if not (read.ContainsKey place.Part) then
+                        read[place.Part] <- readPart place.Part
+
+                    match Map.tryFind place.Name read[place.Part] with
+                    | None -> refuse $"its part {place.Part} has no tensor '{place.Name}'"
+                    | Some t ->
+                        let t = if place.OnCpu then t else t.``to`` device
+                        made[key] <- scope.MoveToOuter t
+                        written.AddOrUpdate(t, place)
+
+                made[key]
+
+        let checkpoint = CheckpointText.read tensor body
+        parts <- Map.add number (set [ for p in places.Values -> p.Part ]) parts
+        checkpoint
+
+    let tryLoad (number: int64) : Result<Checkpoint, Fault list> =
+        let unreadable (reason: string) = Error [ Fault.Unreadable(file number, reason) ]
+
+        try
+            Ok(load number)
+        with
+        | CmclException fault -> Error [ fault ]
+        | :? JsonException -> unreadable "it is not valid JSON, so it was cut short or changed"
+        | :? InvalidDataException
+        | :? InvalidOperationException
+        | :? KeyNotFoundException
+        | :? FormatException
+        | :? ArgumentException
+        | :? IndexOutOfRangeException
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> unreadable e.Message
+
+    /// Writes a checkpoint; the older ones beyond those to keep go when it is there. Its tensors may change afterwards. Fault: `Unwritable`; the
+    /// checkpoints before are then as they were.
+    member _.Write(checkpoint: Checkpoint) : Result<unit, Fault list> =
+        use scope = torch.NewDisposeScope()
+        let still, moving = CheckpointText.still checkpoint, CheckpointText.moving checkpoint
+
+        let named = Set.unionMany parts.Values
+
+        let fresh =
+            [ for _, t in still do
+                  match written.TryGetValue t with
+                  | true, place when named.Contains place.Part -> ()
+                  | _ -> t ]
+
+        Files.makeFolderOf (path "part")
+        |> Result.bind (fun () -> writePart fresh)
+        |> Result.bind (fun placed ->
+            for t, place in placed do
+                written.AddOrUpdate(t, place)
+
+            writePart (List.map snd moving))
+        |> Result.bind (fun placed ->
+            let moved = Dictionary(HashIdentity.Reference)
+
+            for t, place in placed do
+                moved[t] <- place
+
+            let places =
+                [ for name, t in still -> name, snd (written.TryGetValue t)
+                  for name, t in moving -> name, moved[t] ]
+
+            let body = body checkpoint places
+            let number = (numbers () |> List.tryHead |> Option.defaultValue 0L) + 1L
+
+            let whole =
+                bytes (fun json ->
+                    json.WriteString("format", format)
+                    json.WriteString("sha256", sha (ReadOnlySpan body))
+                    json.WritePropertyName "body"
+                    json.WriteRawValue(ReadOnlySpan body))
+
+            Files.writeDurably (file number) (fun stream -> stream.Write(ReadOnlySpan whole))
+            |> Result.map (fun () ->
+                parts <- Map.add number (set [ for _, place in places -> place.Part ]) parts
+                forgetOld ()))
+
+    /// Deletes them all: the run is over.
+    member _.Delete() : unit =
+        if Directory.Exists folder then
+            Directory.Delete(folder, true)
+
+    /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there never
+    /// was one. Faults: none of them can be read, or they are another run's.
+    member _.Latest() : Result<Checkpoint option * Fault list, Fault list> =
+        let rec first (numbers: int64 list) faults =
+            match numbers with
+            | [] -> if List.isEmpty faults then Ok(None, []) else Error faults
+            | number :: rest ->
+                match tryLoad number with
+                | Ok checkpoint -> Ok(Some checkpoint, faults)
+                | Error [ Fault.Contradiction _ as other ] -> Error [ other ]
+                | Error more -> first rest (faults @ more)
+
+        first (numbers ()) []
+
+    /// The checkpoints of the run that an identity (`Identity.of'`) is of, in a folder of its own below the given one. So many are kept.
+    static member Of
+        (folder: string, stream: Cmcl.Stream, plan: Plan, seed: int, split: Split, device: torch.Device, keep: int)
+        : CheckpointFolder =
+        let identity = Identity.of' format stream plan seed split device.``type``
+        CheckpointFolder(Path.Combine(folder, Identity.hash identity), identity, device, max 1 keep)
