@@ -151,8 +151,8 @@ let private others =
 
       inFolders "the documentation's lines in NumPy write a stream" (fun source _ ->
           let page = File.ReadAllText(Path.Combine(__SOURCE_DIRECTORY__, "..", "docs", "import.md"))
-          let from = page.IndexOf("```python\nimport json") + "```python\n".Length
-          let code = page.Substring(from, page.IndexOf("```", from) - from)
+          let from = page.IndexOf("```python\nimport json", StringComparison.Ordinal) + "```python\n".Length
+          let code = page.Substring(from, page.IndexOf("```", from, StringComparison.Ordinal) - from)
           python "numpy" ("import os, sys\nos.chdir(sys.argv[1])\n" + code) [ source ]
           let step = (loaded (Path.Combine(source, "mine"))).Steps.Head
 
