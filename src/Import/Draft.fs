@@ -39,6 +39,9 @@ type Draft =
 
 [<RequireQualifiedAccess>]
 module Draft =
+    /// A type as NumPy calls it.
+    let typeName (dtype: torch.ScalarType) : string = (string dtype).ToLowerInvariant()
+
     /// Bytes of a block of rows, about: what an import holds in memory at once.
     let blockBytes = 4L <<< 20
 

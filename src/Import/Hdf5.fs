@@ -11,10 +11,12 @@ open TorchSharp
 /// The datasets of an HDF5 file, as h5py writes them without being asked for more: groups, and arrays of floats that lie in
 /// one piece. After "HDF5 File Format Specification Version 3.0".
 ///
-/// A reader of its own, because it must bear any bytes: every address and size is checked against the file before memory is
-/// asked for, nothing is visited twice, no other file is opened, and all that is read of a file's structure is bounded by
-/// the file's length. What is left out is refused by name: compressed and chunked arrays, groups in a fractal heap
-/// (libver="latest"), links to other places, big-endian and exotic numbers.
+/// A reader of our own, because a damaged file must not end the process: PureHDF 2.2 follows a soft link that names itself until
+/// the stack is used up, which nothing around it can prevent, and of more than 53,000 files with random changes 2 ended so (none hung;
+/// docs/import.md has the figures). Here every address and size is checked against the file before memory is asked for, nothing
+/// is visited twice, no other file is opened, and all that is read of a file's structure is bounded by the file's length. What is
+/// left out is refused by name, with the line of h5py that writes the file anew: compressed and chunked arrays, groups in a
+/// fractal heap (libver="latest"), links to other places, big-endian and exotic numbers.
 [<RequireQualifiedAccess>]
 module Hdf5 =
 
@@ -33,6 +35,11 @@ module Hdf5 =
     exception private Corrupt of reason: string
 
     let private corrupt reason = raise (Corrupt reason)
+
+    /// A reason that writing the file anew takes away, as h5py does by default.
+    let private otherwise (change: string) (reason: string) =
+        corrupt
+            $"{reason}. To write it anew: python3 -c \"import h5py; a, b = h5py.File('OLD.h5'), h5py.File('NEW.h5', 'w'); [b.create_dataset(k, data=a[k][...]{change}) for k in a]\""
 
     /// An open file, and how many bytes of its structure may still be read: a loop in the structure ends there.
     type private Source =
@@ -178,7 +185,7 @@ module Hdf5 =
         with :? DecoderFallbackException ->
             corrupt "a name in it is not valid UTF-8"
 
-    let private otherPlace (name: string) = corrupt $"'{name}' is a link to another place; keep the arrays in this file"
+    let private otherPlace (name: string) = otherwise "" $"'{name}' is a link to another place"
 
     /// Names and addresses of a group's members that lie in a symbol table (h5py's default).
     let private symbols (source: Source) (body: Cursor) : (string * int64) list =
@@ -286,8 +293,7 @@ module Hdf5 =
                     skip 8 body
 
                 if int64' body <> -1L then
-                    corrupt
-                        "its names are in a fractal heap, as libver='latest' writes them; write it with h5py's default libver, or with h5repack"
+                    otherwise "" "its names are in a fractal heap, as libver='latest' writes them"
 
             Some(List.map link links)
 
@@ -316,7 +322,7 @@ module Hdf5 =
         let size = int32' body
 
         match kind &&& 15 with
-        | 1 when flags &&& 1 <> 0 -> corrupt $"the numbers of '{key}' are big-endian; {wanted}"
+        | 1 when flags &&& 1 <> 0 -> otherwise ".astype('<f4')" $"the numbers of '{key}' are big-endian"
         | 1 ->
             skip 4 body
             let places = [ for _ in 1..4 -> byte' body ]
@@ -343,7 +349,7 @@ module Hdf5 =
         | 1 ->
             let offset = int64' body
             offset, int64' body
-        | _ -> corrupt $"'{key}' is chunked or compressed; write it in one piece, as h5py's create_dataset does by default"
+        | _ -> otherwise "" $"'{key}' is chunked or compressed"
 
     let private entry (source: Source) (key: string) (messages: Message list) : Entry =
         let one what kind =
@@ -353,7 +359,7 @@ module Hdf5 =
             | _ -> corrupt $"'{key}' has no {what}, or several"
 
         if messages |> List.exists (fun m -> m.Kind = 7) then
-            corrupt $"the numbers of '{key}' are in other files; keep them in this one"
+            otherwise "" $"the numbers of '{key}' are in other files"
 
         let shape, dtype, (offset, held) = shape (one "shape" 1), scalarType key (one "type" 3), place key (one "layout" 8)
 

@@ -277,7 +277,11 @@ module Named =
                   Fault.Shape($"'{t.File}'", $"d = {first.Columns}, as '{first.File}' has", $"d = {t.Columns}")
 
               if t.Type <> first.Type then
-                  Fault.BadValue($"'{t.File}'", $"numbers of type {first.Type}, as '{first.File}' has", string t.Type) ]
+                  Fault.BadValue(
+                      $"'{t.File}'",
+                      $"numbers of type {Draft.typeName first.Type}, as '{first.File}' has",
+                      Draft.typeName t.Type
+                  ) ]
 
     let private feed (table: FeatureTable) (targets: (string * (int64 -> int64)) list) : Feed =
         { File = table.File

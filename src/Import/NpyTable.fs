@@ -160,7 +160,7 @@ module NpyTable =
                     [ Fault.BadValue(
                           $"'{place.File}'",
                           "numbers of type float16, float32 or float64",
-                          (string header.Type).ToLowerInvariant()
+                          Draft.typeName header.Type
                       ) ]
             elif header.Shape.Length <> 2 || Array.contains 0L header.Shape then
                 Error [ Fault.Shape($"'{place.File}'", "rows × d, at least one of each", String.Join(" × ", header.Shape)) ]
@@ -187,7 +187,5 @@ module NpyTable =
                 found <- numbers.``to``(torch.int64).data<int64>().ToArray()
             | torch.ScalarType.Int32
             | torch.ScalarType.Int64 -> wrong <- [ Fault.Shape($"'{place.File}'", "a vector", String.Join(" × ", header.Shape)) ]
-            | other ->
-                wrong <-
-                    [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", (string other).ToLowerInvariant()) ])
+            | other -> wrong <- [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", Draft.typeName other) ])
         |> Result.bind (fun () -> if wrong.IsEmpty then Ok found else Error wrong)

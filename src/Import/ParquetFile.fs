@@ -10,9 +10,10 @@ open Microsoft.Win32.SafeHandles
 /// Parquet files, as far as features need them: columns of texts and integers, and one list of floats a row. After the format's
 /// description (apache/parquet-format 2.10).
 ///
-/// A reader of its own for the reason that `Hdf5` is one: every size is checked against the file before memory is asked for, and
-/// work is bounded by the file's length. Read: pages of both versions, plain and dictionary encoding, no compression, Snappy, gzip
-/// and Zstandard; what is left out is refused by name.
+/// A reader of our own, because Parquet.Net 6.1 does not come back from some damaged files: of 3,000 with random changes it hung
+/// on 5, in the description at the file's end; of 12,000 whose description was checked for its form beforehand, on 2. Here every
+/// size is checked against the file before memory is asked for, and work is bounded by the file's length. Read: pages of both
+/// versions, plain and dictionary encoding, no compression, Snappy, gzip and Zstandard; what is left out is refused by name.
 [<RequireQualifiedAccess>]
 module internal ParquetFile =
 
@@ -288,7 +289,14 @@ module internal ParquetFile =
     /// The most that a codec makes of a byte, and how it is undone into a buffer of the size expected.
     let private codecs: Map<int, int64 * (byte[] -> byte[] -> int)> =
         Map
-            [ 1, (64L, fun packed into -> Snappier.Snappy.Decompress(ReadOnlySpan packed, Span into))
+            [ 1,
+              (64L,
+               fun packed into ->
+                   // The bytes say their size too, and so much is asked for whatever there is room for.
+                   if Snappier.Snappy.GetUncompressedLength(ReadOnlySpan packed) <> into.Length then
+                       corrupt "a page does not unpack to the size that it says"
+
+                   Snappier.Snappy.Decompress(ReadOnlySpan packed, Span into))
               2,
               (1032L,
                fun packed into ->

@@ -131,8 +131,8 @@ module Published =
               elif e.Type <> first.Type then
                   Fault.BadValue(
                       $"'{path}', row {i} (key '{e.Key}')",
-                      $"numbers of type {(string first.Type).ToLowerInvariant()}, as the rows before have",
-                      (string e.Type).ToLowerInvariant()
+                      $"numbers of type {Draft.typeName first.Type}, as the rows before have",
+                      Draft.typeName e.Type
                   ) ]
         |> List.truncate 10
 
@@ -217,7 +217,11 @@ module Published =
         [ if train.Columns <> test.Columns then
               Fault.Shape($"'{test.Path}'", $"d = {train.Columns}, as '{train.Path}' has", $"d = {test.Columns}")
           if train.Type <> test.Type then
-              Fault.BadValue($"'{test.Path}'", $"numbers of type {train.Type}, as '{train.Path}' has", string test.Type) ]
+              Fault.BadValue(
+                  $"'{test.Path}'",
+                  $"numbers of type {Draft.typeName train.Type}, as '{train.Path}' has",
+                  Draft.typeName test.Type
+              ) ]
 
     let private classText (dataSet: string) (path: string) (samples: Samples list) : Result<Part -> Part, Fault list> =
         readClasses path

@@ -1,0 +1,262 @@
+/// Files of features of every format, and what is expected of an import of them.
+module Cmcl.Tests.ImportFiles
+
+open System
+open System.IO
+open System.IO.Compression
+open System.Text
+open System.Threading
+open Expecto
+open Parquet
+open Parquet.Schema
+open PureHDF
+open TorchSharp
+open Cmcl
+open Cmcl.Tests.Checks
+
+// ---- folders and files -------------------------------------------------------------------------------------------
+
+let inFolder (act: string -> unit) =
+    let folder = Directory.CreateTempSubdirectory "cmcl-import"
+
+    try
+        use scope = torch.NewDisposeScope()
+        act folder.FullName
+    finally
+        folder.Delete true
+
+let inFolders name (act: string -> string -> unit) =
+    testCase name (fun () ->
+        inFolder (fun folder ->
+            let source = Directory.CreateDirectory(Path.Combine(folder, "in")).FullName
+            act source (Path.Combine(folder, "out"))))
+
+/// Numbers that say by their size where they stand: of a purpose, row by row.
+let numbers (purpose: string) (rows: int) (columns: int) : float32[,] =
+    let drawn = Seed.normal [ int64 rows; int64 columns ] (Seed.ofInt 0 |> Seed.split purpose)
+    let values = drawn.``to``(torch.float32).data<float32>().ToArray()
+    Array2D.init rows columns (fun i j -> values[i * columns + j])
+
+let matrix (values: float32[,]) = torch.tensor values
+
+let rowsOf (values: float32[,]) (rows: int seq) =
+    array2D [ for i in rows -> [ for j in 0 .. values.GetLength 1 - 1 -> values[i, j] ] ]
+
+let treatment = { Normalise = false; ZeroRows = false }
+
+let run' name change source out =
+    Importer.run (Importer.find name |> Check.get) (change Importer.defaults) treatment false source out
+
+let run name source out = run' name id source out
+
+let loaded (out: string) : Stream = StreamFolder.load out |> Check.get
+
+/// Refused with these words, nothing written.
+let refused (words: string list) (out: string) (result: Result<'a, Fault list>) =
+    match result with
+    | Ok _ -> failtest "imported"
+    | Error faults ->
+        let told = String.Join("\n", faults |> List.map _.Message)
+
+        for word in words do
+            Expect.stringContains told word "what is told"
+
+        let left = Directory.GetFileSystemEntries(Path.GetDirectoryName out |> string) |> Array.map Path.GetFileName
+        Expect.sequenceEqual left [| "in" |] "nothing is left"
+
+// ---- the published layout ----------------------------------------------------------------------------------------
+
+/// Writes by another library's code: one array a key.
+let writeH5 (path: string) (arrays: (string * (obj | null)) list) =
+    let file = H5File()
+
+    for key, values in arrays do
+        file[key] <- nonNull values
+
+    file.Write path
+
+let sets = [ "UCF101", 2; "ESC50", 2; "NYUDv2", 3; "Clotho", 2; "VGGSound-S", 3; "TVL", 3; "LLVIP", 2 ]
+
+let classes = [ "a cat"; "b (dog)"; "über" ]
+let key id i = $"{id}__{classes[i % 3]}__{i % 3}"
+
+let sample (set: string) (split: string) (i: int) : float32[,] =
+    numbers $"{set} {split} {i}" (List.find (fst >> (=) set) sets |> snd) 6
+
+/// All files of the seven sets: 12 training samples each, whose keys are not in the order of their numbers, and 5 to test.
+let publish (folder: string) =
+    for set, _ in sets do
+        for split, count in [ "train", 12; "test", 5 ] do
+            writeH5
+                (Path.Combine(folder, $"{set}_{split}_imagebind.h5"))
+                [ for i in 0 .. count - 1 -> key $"tensor({i})" i, box (sample set split i) ]
+
+        writeH5
+            (Path.Combine(folder, $"{set}_class_imagebind.h5"))
+            [ for c in classes @ [ "unused" ] -> c, box (Array.init 6 (fun j -> float32 c.Length + float32 j)) ]
+
+let imagebind (o: ImportOptions) = { o with Backbone = Some "imagebind" }
+
+/// Sample numbers in the order of their keys.
+let inKeyOrder (count: int) =
+    [ 0 .. count - 1 ] |> List.sortWith (fun a b -> String.CompareOrdinal(key $"tensor({a})" a, key $"tensor({b})" b))
+
+// ---- files by their names ----------------------------------------------------------------------------------------
+
+let save (folder: string) (name: string) (t: torch.Tensor) = Npy.write (Path.Combine(folder, name)) t |> Check.get
+
+/// A step of 10 train, 4 test rows: text (d = 5) and audio (d = 3), three classes.
+let text', audio' = lazy numbers "text" 14 5, lazy numbers "audio" 14 3
+let part values (rows: int seq) = matrix (rowsOf values rows)
+let kinds (rows: int seq) = torch.tensor [| for i in rows -> int64 (i % 3) |]
+
+let writeNpy (folder: string) =
+    for split, rows in [ "train", [ 0..9 ]; "test", [ 10..13 ] ] do
+        save folder $"01-esc.text.{split}.npy" (part text'.Value rows)
+        save folder $"01-esc.audio.{split}.npy" (part audio'.Value rows)
+        save folder $"01-esc.labels.{split}.npy" (kinds rows)
+
+    save folder "01-esc.text.classes.npy" (matrix (numbers "classes" 3 5))
+    File.WriteAllText(Path.Combine(folder, "01-esc.classes.txt"), "cat\ndog\nbird\n")
+
+/// What a step of these rows becomes, whatever the format.
+let expectStep (out: string) =
+    let step = (loaded out).Steps.Head
+    Expect.equal (string step.Pair) "text–audio" "text is rather the anchor"
+    identical "text" step.A.Features (matrix text'.Value)
+    identical "audio" step.B.Features (matrix audio'.Value)
+    Expect.equal step.Test [| 10L .. 13L |] "test rows"
+    Expect.equal (Array.sort (Array.append step.Train step.Validation)) [| 0L .. 9L |] "training rows"
+    let accuracy = step.Accuracy.Value
+    Expect.equal (accuracy.Items, accuracy.Classes) ("audio:01-esc", [ "cat"; "dog"; "bird" ]) "what is classified"
+    Expect.equal accuracy.Labels [| for i in 0L .. 13L -> i % 3L |] "labels"
+    identical "prototypes" accuracy.Prototypes (matrix (numbers "classes" 3 5))
+
+/// A `.npy` file with this header and these bytes.
+let rawNpy (path: string) (descr: string) (fortran: string) (shape: string) (body: byte[]) =
+    let header = $"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}".PadRight 117 + "\n"
+    File.WriteAllBytes(path, Array.concat [ [| 0x93uy |]; "NUMPY\x01\x00v\x00"B; Encoding.ASCII.GetBytes header; body ])
+
+let bytesOf (values: float32 seq) = values |> Seq.collect BitConverter.GetBytes |> Array.ofSeq
+
+let zip (path: string) (arrays: (string * torch.Tensor) list) =
+    use file = ZipFile.Open(path, ZipArchiveMode.Create)
+    let temporary = path + ".array"
+
+    for name, values in arrays do
+        Npy.write temporary values |> Check.get
+        file.CreateEntryFromFile(temporary, name + ".npy") |> ignore
+
+    File.Delete temporary
+
+let writeNpz (folder: string) =
+    for split, rows in [ "train", [ 0..9 ]; "test", [ 10..13 ] ] do
+        zip
+            (Path.Combine(folder, $"01-esc.{split}.npz"))
+            [ "text", part text'.Value rows; "audio", part audio'.Value rows; "labels", kinds rows ]
+
+    zip (Path.Combine(folder, "01-esc.classes.npz")) [ "text", matrix (numbers "classes" 3 5) ]
+    File.WriteAllText(Path.Combine(folder, "01-esc.classes.txt"), "cat\ndog\nbird\n")
+
+let names = [| "cat"; "dog"; "bird" |]
+
+/// Every row as its id, its label, its numbers; audio in the other order than text, labels with text only.
+let tables (write: string -> (string * string option * float32[]) list -> unit) =
+    let row label (values: float32[,]) i =
+        $"id-{i}", (if label then Some names[i % 3] else None), [| for j in 0 .. values.GetLength 1 - 1 -> values[i, j] |]
+
+    for split, rows in [ "train", [ 0..9 ]; "test", [ 10..13 ] ] do
+        write $"01-esc.text.{split}" [ for i in rows -> row true text'.Value i ]
+        write $"01-esc.audio.{split}" [ for i in List.rev rows -> row false audio'.Value i ]
+
+    let prototypes = numbers "classes" 3 5
+    write "01-esc.text.classes" [ for i in 0..2 -> names[i], None, [| for j in 0..4 -> prototypes[i, j] |] ]
+
+let writeCsv (folder: string) (name: string) (rows: (string * string option * float32[]) list) =
+    let _, label, first = rows.Head
+
+    let header = [ "id" ] @ (if label.IsSome then [ "label" ] else []) @ List.init first.Length (fun j -> $"f{j}")
+
+    let line (id: string, label: string option, values: float32[]) =
+        String.Join(
+            ",",
+            [ yield id
+              yield! Option.toList label
+              for v in values do
+                  yield v.ToString("R", Globalization.CultureInfo.InvariantCulture) ]
+        )
+
+    File.WriteAllLines(Path.Combine(folder, name + ".csv"), String.Join(",", header) :: List.map line rows)
+
+/// By another library's code, in groups of four rows.
+let writeParquet (folder: string) (name: string) (rows: (string * string option * float32[]) list) =
+    let _, label, _ = rows.Head
+
+    let id, features, kind =
+        DataField<string> "id", ListField("vector", DataField<float32> "element"), DataField<string> "label"
+
+    let fields: Schema.Field list =
+        [ id
+          features
+          if label.IsSome then
+              kind ]
+
+    let schema = ParquetSchema fields
+
+    use file = File.Create(Path.Combine(folder, name + ".parquet"))
+    let writer = ParquetWriter.CreateAsync(schema, file).Result
+
+    for group in List.chunkBySize 4 rows do
+        use part = writer.CreateRowGroup()
+        let columns = schema.DataFields
+        part.WriteAsync(columns[0], [| for id, _, _ in group -> id |]).Wait()
+
+        let values =
+            [| for _, _, values in group do
+                   yield! values |]
+
+        let begins =
+            [| for _, _, values in group do
+                   yield! [| for j in 0 .. values.Length - 1 -> if j = 0 then 0 else 1 |] |]
+
+        part
+            .WriteAllPartsAsync<float32>(
+                columns[1],
+                ReadOnlyMemory values,
+                Nullable(ReadOnlyMemory(Array.create values.Length columns[1].MaxDefinitionLevel)),
+                Nullable(ReadOnlyMemory begins),
+                CancellationToken.None
+            )
+            .Wait()
+
+        if label.IsSome then
+            part.WriteAsync(columns[2], [| for _, label, _ in group -> label.Value |]).Wait()
+
+    writer.DisposeAsync().AsTask().Wait()
+
+let writers: (string * (string -> unit)) list =
+    [ "npy", writeNpy
+      "npz", writeNpz
+      "csv", (fun folder -> tables (writeCsv folder))
+      "parquet", (fun folder -> tables (writeParquet folder)) ]
+
+/// An import that has been spoilt by `spoil` and is refused with these words.
+let spoilt (format: string) title (spoil: string -> unit) (words: string list) =
+    inFolders $"{format}: {title}" (fun source out ->
+        List.find (fst >> (=) format) writers |> snd <| source
+        spoil source
+        run format source out |> refused words out)
+
+let npyFile name folder = Path.Combine(folder, name)
+
+let publishOne (folder: string) =
+    for split, count in [ "train", 8; "test", 4 ] do
+        writeH5
+            (Path.Combine(folder, $"ESC50_{split}_imagebind.h5"))
+            [ for i in 0 .. count - 1 -> key $"tensor({i})" i, box (sample "ESC50" split i) ]
+
+    writeH5
+        (Path.Combine(folder, "ESC50_class_imagebind.h5"))
+        [ for c in classes -> c, box (Array.init 6 (fun j -> float32 c.Length + float32 j)) ]
+
+let second (o: ImportOptions) = { imagebind o with Steps = Some [ 2 ] }

@@ -1,0 +1,275 @@
+module Cmcl.Tests.ImportNamedTests
+
+open System
+open System.IO
+open Expecto
+open FsCheck
+open TorchSharp
+open Cmcl
+open Cmcl.Tests.Checks
+open Cmcl.Tests.ImportFiles
+
+let private named =
+    [ for format, write in writers do
+          inFolders $"{format} files become a step, with its classes" (fun source out ->
+              write source
+              run format source out |> Check.get |> ignore
+              expectStep out)
+
+      inFolders "validation rows of one's own; a stream of several steps in the order of names" (fun source out ->
+          writeNpy source
+          save source "00-first.vision.train.npy" (matrix (numbers "v" 4 7))
+          save source "00-first.text.train.npy" (matrix (numbers "t" 4 5))
+          save source "00-first.vision.validation.npy" (matrix (numbers "w" 2 7))
+          save source "00-first.text.validation.npy" (matrix (numbers "u" 2 5))
+          save source "00-first.vision.test.npy" (matrix (numbers "x" 3 7))
+          save source "00-first.text.test.npy" (matrix (numbers "y" 3 5))
+          run' "npy" (fun o -> { o with Order = [ "text" ]; Name = Some "mine" }) source out |> Check.get |> ignore
+          let stream = loaded out
+
+          Expect.equal
+              (stream.Name, [ for s in stream.Steps -> s.Name, string s.Pair ])
+              ("mine", [ "00-first", "text–vision"; "01-esc", "text–audio" ])
+              "steps"
+
+          let first = stream.Steps.Head
+          Expect.equal (first.Train, first.Validation, first.Test) ([| 0L .. 3L |], [| 4L; 5L |], [| 6L .. 8L |]) "splits")
+
+      inFolders "a matrix in Fortran order is read right" (fun source out ->
+          writeNpy source
+          let values = rowsOf text'.Value [ 0..9 ]
+
+          rawNpy
+              (npyFile "01-esc.text.train.npy" source)
+              "'<f4'"
+              "True"
+              "(10, 5)"
+              (bytesOf
+                  [ for j in 0..4 do
+                        for i in 0..9 -> values[i, j] ])
+
+          run "npy" source out |> Check.get |> ignore
+          expectStep out)
+
+      spoilt
+          "npy"
+          "big-endian numbers"
+          (fun f -> rawNpy (npyFile "01-esc.text.train.npy" f) "'>f4'" "False" "(10, 5)" (Array.zeroCreate 200))
+          [ "01-esc.text.train.npy"; "big-endian" ]
+      spoilt
+          "npy"
+          "objects"
+          (fun f -> rawNpy (npyFile "01-esc.text.train.npy" f) "'|O'" "False" "(10, 5)" (Array.zeroCreate 200))
+          [ "Python objects" ]
+      spoilt
+          "npy"
+          "integers for features"
+          (fun f -> save f "01-esc.text.train.npy" (torch.ones (10L, 5L, dtype = Nullable torch.int64)))
+          [ "01-esc.text.train.npy"; "float16, float32 or float64"; "int64" ]
+      spoilt
+          "npy"
+          "a header that promises more than there is"
+          (fun f -> rawNpy (npyFile "01-esc.text.train.npy" f) "'<f4'" "False" "(1000000000, 1000000)" [| 0uy |])
+          [ "promises 4000000000000000 bytes"; "1 follow" ]
+      spoilt
+          "npy"
+          "a pickle under another name"
+          (fun f -> File.WriteAllBytes(npyFile "01-esc.text.train.npy" f, [| 0x80uy; 4uy; 1uy |]))
+          [ "pickle" ]
+      spoilt
+          "npy"
+          "a file of torch.save"
+          (fun f -> File.WriteAllBytes(npyFile "02-x.text.train.pt" f, "PK.."B))
+          [ "02-x.text.train.pt"; "pickle"; "numpy.save" ]
+      spoilt
+          "npy"
+          "rows that do not match"
+          (fun f -> save f "01-esc.audio.test.npy" (matrix (numbers "x" 3 3)))
+          [ "01-esc.audio.test.npy"; "4 rows"; "got 3" ]
+      spoilt
+          "npy"
+          "two dimensions of one modality"
+          (fun f -> save f "01-esc.audio.test.npy" (matrix (numbers "x" 4 2)))
+          [ "01-esc.audio.test.npy"; "d = 3"; "d = 2" ]
+      spoilt
+          "npy"
+          "no test rows"
+          (fun f -> File.Delete(npyFile "01-esc.audio.test.npy" f))
+          [ "01-esc.audio.test"; "does not exist" ]
+      spoilt
+          "npy"
+          "three modalities in a step"
+          (fun f -> save f "01-esc.video.train.npy" (matrix (numbers "x" 10 3)))
+          [ "two modalities"; "text, audio, video" ]
+      spoilt
+          "npy"
+          "a label without a class"
+          (fun f -> save f "01-esc.labels.test.npy" (torch.tensor [| 0L; 1L; 3L; 0L |]))
+          [ "row 2"; "01-esc.labels.test.npy"; "'3'" ]
+      spoilt "npy" "no labels for classes" (fun f -> File.Delete(npyFile "01-esc.labels.test.npy" f)) [ "01-esc.labels.test" ]
+      spoilt
+          "npy"
+          "a row of zeros"
+          (fun f -> save f "01-esc.text.train.npy" (matrix (array2D [ for i in 0..9 -> List.replicate 5 (float32 (i % 4)) ])))
+          [ "rows of zeros"; "0, 4, 8" ]
+      spoilt
+          "npy"
+          "a NaN"
+          (fun f ->
+              save
+                  f
+                  "01-esc.text.train.npy"
+                  (matrix (array2D [ for i in 0..9 -> List.replicate 5 (if i = 7 then nanf else 1f) ])))
+          [ "01-esc.text.train.npy"; "row 7" ]
+      spoilt
+          "npy"
+          "one modality with two sizes in two steps"
+          (fun f ->
+              for m, d in [ "text", 4; "audio", 3 ] do
+                  for s in [ "train"; "test" ] do
+                      save f $"02-x.{m}.{s}.npy" (matrix (numbers "x" 4 d)))
+          [ "d = 4"; "d = 5"; "one head" ]
+      spoilt
+          "npz"
+          "an array that is no modality"
+          (fun f -> zip (npyFile "02-x.train.npz" f) [ "../../x", matrix (numbers "x" 2 3) ])
+          [ "02-x.train.npz"; "../../x" ]
+      spoilt
+          "npz"
+          "a file cut short"
+          (fun f -> let p = npyFile "01-esc.train.npz" f in File.WriteAllBytes(p, (File.ReadAllBytes p)[..300]))
+          [ "01-esc.train.npz" ]
+      spoilt
+          "csv"
+          "a field that is no number"
+          (fun f ->
+              let p = npyFile "01-esc.text.train.csv" f in
+              File.WriteAllText(p, File.ReadAllText(p).Replace("id-2,bird,", "id-2,bird,x")))
+          [ "01-esc.text.train.csv"; "row 2"; "line 4"; "is not a number" ]
+      spoilt
+          "csv"
+          "no ids"
+          (fun f -> let p = npyFile "01-esc.text.train.csv" f in File.WriteAllText(p, File.ReadAllText(p).Replace("id,", "key,")))
+          [ "no 'id'" ]
+      spoilt
+          "csv"
+          "a line that is too short"
+          (fun f -> File.AppendAllText(npyFile "01-esc.text.train.csv" f, "id-99,cat,1\n"))
+          [ "row 10"; "3 fields instead of 7" ]
+      spoilt
+          "csv"
+          "an id twice"
+          (fun f -> File.AppendAllText(npyFile "01-esc.text.train.csv" f, "id-3,cat,1,2,3,4,5\n"))
+          [ "ids twice: id-3" ]
+      spoilt
+          "csv"
+          "a class without a feature"
+          (fun f -> let p = npyFile "01-esc.text.test.csv" f in File.WriteAllText(p, File.ReadAllText(p).Replace("bird", "cow")))
+          [ "01-esc.text.test.csv"; "cow" ]
+      spoilt
+          "parquet"
+          "rows of different lengths"
+          (fun f ->
+              writeParquet
+                  f
+                  "01-esc.audio.test"
+                  [ for i in 10..13 -> $"id-{i}", None, Array.create (if i = 12 then 2 else 3) 1f ])
+          [ "01-esc.audio.test.parquet"; "row 2"; "id-12"; "d = 2" ]
+      spoilt
+          "parquet"
+          "a file cut short"
+          (fun f -> let p = npyFile "01-esc.text.train.parquet" f in File.WriteAllBytes(p, (File.ReadAllBytes p)[..300]))
+          [ "01-esc.text.train.parquet"; "cut short" ]
+
+      for format, write in [ "csv", writeCsv; "parquet", writeParquet ] do
+          inFolders
+              $"{format}: ids that one modality has and the other has not are listed, and left out only when asked"
+              (fun source out ->
+                  tables (write source)
+                  write source "01-esc.audio.train" [ for i in 2..25 -> $"id-{i}", None, Array.create 3 (float32 (i + 1)) ]
+
+                  run format source out
+                  |> refused
+                      [ "01-esc.audio.train"
+                        "has 16 ids"
+                        "id-10, id-11"
+                        "and 6 more"
+                        "has 2 ids"
+                        "id-0, id-1"
+                        "--drop-unmatched" ]
+                      out
+
+                  let notes = run' format (fun o -> { o with DropUnmatched = true }) source out |> Check.get
+                  Expect.exists notes (fun n -> n.StartsWith "left out" && n.Contains "16 ids") "told"
+                  let step = (loaded out).Steps.Head
+                  identical "text rows" step.A.Features (part text'.Value [ 2..13 ])
+                  Expect.equal [ for i in 0..7 -> entry step.B.Features i 0 ] [ for i in 2..9 -> float (i + 1) ] "audio rows")
+
+      inFolders "names of files never lead out of the folder" (fun source out ->
+          for m in [ "text"; "audio" ] do
+              for s in [ "train"; "test" ] do
+                  save source $"...{m}.{s}.npy" (matrix (numbers m 4 3))
+                  save source $"<b>&$( ~.{m}.{s}.npy" (matrix (numbers m 4 3))
+
+          run "npy" source out |> Check.get |> ignore
+
+          let stray (path: string) =
+              Path.GetFileName path |> string |> Seq.exists (fun c -> not (Char.IsAsciiLetterOrDigit c || "-_.".Contains c))
+
+          Expect.isEmpty (Directory.GetFiles(out, "*", SearchOption.AllDirectories) |> Array.filter stray) "plain names"
+          Expect.equal (Directory.GetFileSystemEntries(Path.GetDirectoryName out |> string)).Length 2 "nothing beside")
+
+      inFolders "a stream is replaced only when asked, other things never" (fun source out ->
+          writeNpy source
+          run "npy" source out |> Check.get |> ignore
+          Expect.equal (run "npy" source out) (Error [ Fault.Occupied out ]) "occupied"
+          Importer.run (Importer.find "npy" |> Check.get) Importer.defaults treatment true source out |> Check.get |> ignore
+          let inside = Path.Combine(source, "..")
+          Expect.isError (StreamWriter.prepare true source inside) "the source itself"
+          Expect.isError (StreamWriter.prepare true out source) "a folder of other things"
+          Expect.equal (Directory.GetFiles source).Length 8 "all is there still") ]
+
+// ---- the writer --------------------------------------------------------------------------------------------------
+
+let private writer =
+    [ testCase "a stream file written from a description reads as that description" (fun () ->
+          inFolder (fun folder ->
+              let emoji =
+                  StreamFile.read (Path.Combine(__SOURCE_DIRECTORY__, "..", "data", "emoji", "stream.json")) |> Check.get
+
+              let path = Path.Combine(folder, "stream.json")
+              File.WriteAllText(path, StreamWriter.json emoji)
+              Expect.equal (StreamFile.read path) (Ok emoji) "same"))
+
+      testProperty "validation rows: a share, and both parts keep at least a row" (fun (seed: int) (PositiveInt n) ->
+          let n = int64 (n + 1)
+          let train, held = Draft.hold 0.1 (Seed.ofInt seed) n
+          Expect.equal (Array.sort (Array.append train held)) [| 0L .. n - 1L |] "all rows"
+          Expect.isTrue (train.Length > 0 && held.Length > 0) "none empty"
+          Expect.equal (Draft.hold 0.1 (Seed.ofInt seed) n) (train, held) "the same again")
+
+      testCase "an import of many rows holds little memory" (fun () ->
+          inFolder (fun folder ->
+              let source = Directory.CreateDirectory(Path.Combine(folder, "in")).FullName
+
+              for m in [ "text"; "audio" ] do
+                  zeros (Path.Combine(source, $"1.{m}.train.npy")) 60_000L 512L
+                  zeros (Path.Combine(source, $"1.{m}.test.npy")) 10L 512L
+
+              let importer = Importer.find "npy" |> Check.get
+
+              let run () =
+                  Importer.run
+                      importer
+                      Importer.defaults
+                      { treatment with ZeroRows = true }
+                      false
+                      source
+                      (Path.Combine(folder, "out"))
+                  |> Check.get
+                  |> ignore
+
+              let most = taken run
+              Expect.isLessThan most (60L <<< 20) "of 120 MB that were written")) ]
+
+let tests = testList "import by names" [ testList "files" named; testList "writer" writer ]
