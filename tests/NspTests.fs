@@ -54,7 +54,7 @@ let tests =
 
           test "it takes the training options and a threshold, no other" (fun () ->
               Expect.equal
-                  (Set.ofList (Field.names Dns.nsp.Fields))
+                  (Set.ofList (Field.names NullSpace.nsp.Fields))
                   (Set.ofList ("threshold" :: Field.names Field.training))
                   "fields"
 

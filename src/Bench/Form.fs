@@ -25,7 +25,7 @@ module Form =
     /// products. All else is as fast as in the other forms: the optimizer in place, clipping within it.
     let private publishedSession (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings
-        let frames = Dns.frames context memory heads (Training.moving tasks)
+        let frames = NullSpace.frames context memory heads (Training.moving tasks)
 
         let projectors =
             frames
@@ -48,7 +48,7 @@ module Form =
                     { raw with Gradients = Map.map project raw.Gradients }) }
 
     let private published: Method =
-        { Dns.dns with
+        { NullSpace.dns with
             Name = "published"
             Begin = publishedSession }
 
@@ -98,14 +98,14 @@ module Form =
     let private none = form "none" "no projection: fine-tuning" Plain.vanilla (fun _ s -> s) Floor.plain
 
     let private dual =
-        { form "block" "eigenbasis, a block is protected (dns)" Dns.dns cut (block k (fun e -> min (d e) (2.0 * k e))) with
+        { form "block" "eigenbasis, a block is protected (dns)" NullSpace.dns cut (block k (fun e -> min (d e) (2.0 * k e))) with
             Ranked = true }
 
     let private own =
         { form
               "block-own"
               "the same where each head has a free basis of its own (dns[free-basis=own])"
-              Dns.dns
+              NullSpace.dns
               (fun e s -> { cut e s with FreeBasis = FreeBasis.Own })
               (block k d) with
             Ranked = true }
@@ -132,28 +132,28 @@ module Form =
           { form
                 "gradient"
                 "gradient projected through its low rank, then the optimizer"
-                Dns.dns
+                NullSpace.dns
                 (placed Place.Gradient)
                 (fun e -> Floor.beside e (4.0 * b e * d e * k e + 2.0 * b e * d e * d e) (d e * k e + b e * d e)) with
               Ranked = true }
-          { form "update" "the optimizer's update projected from bases of rank k" Dns.dns (placed Place.Update) (fun e ->
+          { form "update" "the optimizer's update projected from bases of rank k" NullSpace.dns (placed Place.Update) (fun e ->
                 Floor.beside e (4.0 * d e * d e * k e + 4.0 * d e * k e * k e) (2.0 * d e * d e + 2.0 * d e * k e)) with
               Ranked = true }
           dual
           own
-          form "product" "eigenbasis, entries masked by importance" Dns.dns (protecting Protect.Product) (rotated 1.0)
-          form "soft" "eigenbasis, entries damped by importance" Dns.dns (protecting Protect.Soft) (rotated 1.0)
+          form "product" "eigenbasis, entries masked by importance" NullSpace.dns (protecting Protect.Product) (rotated 1.0)
+          form "soft" "eigenbasis, entries damped by importance" NullSpace.dns (protecting Protect.Soft) (rotated 1.0)
           form
               "trust"
               "eigenbasis, the change kept within an ellipsoid that binds"
-              Dns.dns
+              NullSpace.dns
               (protecting Protect.Trust)
               (rotated 2.0)
-          form "nothing" "eigenbasis, no entry protected" Dns.dns (fun _ s -> { s with Protect = Protect.Nothing }) (rotated 0.0)
+          form "nothing" "eigenbasis, no entry protected" NullSpace.dns (fun _ s -> { s with Protect = Protect.Nothing }) (rotated 0.0)
           { form
                 "one-sided"
                 "eigenbasis, all outputs on old inputs are protected"
-                Dns.dns
+                NullSpace.dns
                 (fun e s -> { cut e s with Sides = Sides.Input })
                 (block d (fun _ -> 0.0)) with
               Ranked = true }

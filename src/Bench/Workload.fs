@@ -59,7 +59,7 @@ module Workload =
         { Heads = heads
           Old = oldTask
           New = task device dtype fresh width 2
-          Kept = Dns.dns.End (context device heads (settings dtype 2L 1) old) Map.empty heads [ oldTask ] }
+          Kept = NullSpace.dns.End (context device heads (settings dtype 2L 1) old) Map.empty heads [ oldTask ] }
 
     /// The context of a form's step over so many epochs.
     let contextOf (form: Form) (extent: Extent) (epochs: int) (w: Workload) : Context =

@@ -15,12 +15,12 @@ module Registry =
           Co2l.co2l
           CFlat.cFlat
           Cila.cila
-          Dns.nsp
+          NullSpace.nsp
           Reference.reference
-          Dns.eigenbasisOnly
-          Dns.dns
-          Dns.soft
-          Dns.trust ]
+          NullSpace.eigenbasisOnly
+          NullSpace.dns
+          NullSpace.soft
+          NullSpace.trust ]
 
     /// Those that a method which changes how another trains can be put around.
     let hosts: Method list = methods |> List.filter (fun m -> m.Around.IsNone && m.Curriculum <> Curriculum.Never)

@@ -200,7 +200,7 @@ module Trace =
         let begin' (scene: Scene) =
             let settings = scene.Context.Settings
             let moving = Training.moving scene.Tasks
-            let frames = Dns.frames scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
+            let frames = NullSpace.frames scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
             let seen = ResizeArray()
             closely[scene.Step.Index] <- seen
 

@@ -5,7 +5,7 @@ open TorchSharp
 /// Dual-sided null space: each modality's change leaves old alignment scores alone (arXiv 2503.14963, Theorem 4), by
 /// projecting the gradient (as published), the update, or by training in the eigenbasis (theory.md, section 7).
 [<RequireQualifiedAccess>]
-module Dns =
+module NullSpace =
     /// A modality's frame for this step: its history, or the standard basis where it has none.
     let private frame (context: Context) (memory: Memory) (heads: Heads) (oneSided: bool) (m: Modality) : Frame =
         let settings = context.Settings
