@@ -29,7 +29,9 @@ public enum Sides
 /// <summary>Which entries of a change are protected.</summary>
 public enum Protect
 {
-    /// <summary>Everything above a threshold on both sides: the paper's. Takes <c>threshold</c> and <c>partnerThreshold</c>.</summary>
+    /// <summary>
+    /// Everything above a threshold on both sides: the paper's. Takes <c>threshold</c> and <c>partnerThreshold</c>.
+    /// </summary>
     Block,
 
     /// <summary>Entries whose product of energies is above τ. Takes <c>tau</c>.</summary>

@@ -3,8 +3,8 @@ using Microsoft.FSharp.Core;
 namespace Cmcl.CSharp;
 
 /// <summary>
-/// A method with what is set of its options; all else comes from the stream's preset and from defaults. A value: setting an option gives
-/// another one. <see cref="Methods"/> makes them.
+/// A method with what is set of its options; all else comes from the stream's preset and from defaults. A value: setting an
+/// option gives another one. <see cref="Methods"/> makes them.
 /// </summary>
 public sealed class Configuration
 {
@@ -16,10 +16,14 @@ public sealed class Configuration
     /// <summary>As results call it: <c>dns[place=update]</c>.</summary>
     public string Label => Value.Label;
 
-    /// <summary>Whether the method takes these settings together: products of options have some that exclude each other.</summary>
+    /// <summary>
+    /// Whether the method takes these settings together: products of options have some that exclude each other.
+    /// </summary>
     public bool IsPossible => Config.isPossible(Value);
 
-    /// <summary>Sets an option by its name, as the command line writes it; <c>cmcl methods NAME</c> lists those of a method.</summary>
+    /// <summary>
+    /// Sets an option by its name, as the command line writes it; <c>cmcl methods NAME</c> lists those of a method.
+    /// </summary>
     /// <exception cref="CmclException">No option has this name, or it does not take this value.</exception>
     public Configuration With(string option, string value) => new(Config.set(option, value, Value));
 
@@ -34,7 +38,7 @@ public sealed class Configuration
     /// <param name="symmetric">InfoNCE both ways, as CLIP has it, or from a to b only.</param>
     /// <param name="optimiser">AdamW or plain gradient descent.</param>
     /// <param name="schedule">How the rate falls over a step.</param>
-    /// <param name="clip">Largest norm of the gradients of both heads together; <see cref="double.PositiveInfinity"/> does not clip.</param>
+    /// <param name="clip">Largest norm of both heads' gradients together; <see cref="double.PositiveInfinity"/> does not clip.</param>
     /// <param name="shuffle">A new order of rows each epoch.</param>
     /// <param name="dtype">What weights and features are kept in.</param>
     /// <exception cref="CmclException">An option does not take its value.</exception>
@@ -86,7 +90,8 @@ public sealed class Configuration
 
     internal Configuration Set(string option, double? value) => value is { } given ? With(option, Words.Of(given)) : this;
 
-    internal Configuration SetLimit(string option, double? value) => value is { } given ? With(option, Words.OfLimit(given)) : this;
+    internal Configuration SetLimit(string option, double? value) =>
+        value is { } given ? With(option, Words.OfLimit(given)) : this;
 
     internal static FSharpFunc<Config<IAny>, Config<IAny>> Change(Func<Configuration, Configuration> set) =>
         FuncConvert.FromFunc((Config<IAny> config) => set(new Configuration(config)).Value);

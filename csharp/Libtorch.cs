@@ -4,8 +4,8 @@ namespace Cmcl.CSharp;
 public static class Libtorch
 {
     /// <summary>
-    /// Loads it. All that this library offers does so by itself; call it before a first use of your own of <c>TorchSharp.torch</c>.
-    /// Nothing happens the second time.
+    /// Loads it. All that this library offers does so by itself; call it before a first use of your own of
+    /// <c>TorchSharp.torch</c>. Nothing happens the second time.
     /// </summary>
     /// <exception cref="CmclException">It cannot be loaded; the message says how to bring one.</exception>
     public static void Ready()

@@ -1,9 +1,13 @@
 namespace Cmcl.CSharp;
 
-/// <summary>Every method, with its options as named arguments; what is left out comes from the stream's preset and from defaults.</summary>
+/// <summary>
+/// Every method, with its options as named arguments; what is left out comes from the stream's preset and from defaults.
+/// </summary>
 public static class Methods
 {
-    /// <summary>Dual-sided null space with all its options; in the eigenbasis of old data unless <paramref name="place"/> says otherwise.</summary>
+    /// <summary>
+    /// Dual-sided null space with all its options; in the eigenbasis of old data unless <paramref name="place"/> says otherwise.
+    /// </summary>
     /// <param name="place">Project the gradient, the update, or train in the eigenbasis.</param>
     /// <param name="sides">Protect scores, or all outputs on old inputs.</param>
     /// <param name="protect">Which entries of a change are protected.</param>
@@ -86,7 +90,10 @@ public static class Methods
     /// <summary>All steps' data at once.</summary>
     public static Configuration Joint() => Named("joint");
 
-    /// <summary>A method as the command line writes it: <c>dns[place=update]</c>, <c>gem[margin=0.2]</c>. Every one of the registry is there.</summary>
+    /// <summary>
+    /// A method as the command line writes it: <c>dns[place=update]</c>, <c>gem[margin=0.2]</c>. Every one of the registry is
+    /// there.
+    /// </summary>
     /// <exception cref="CmclException">There is no such method or option, or it does not take this value.</exception>
     public static Configuration Named(string text) => new(Config.named(text));
 

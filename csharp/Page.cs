@@ -22,7 +22,8 @@ public sealed class Page
     public Page Table(TextTable table) => new(SheetModule.table(table, sheet));
 
     /// <summary>Adds a chart with its heading and a sentence that says what to look for.</summary>
-    public Page Chart(string heading, GenericChart chart, string note = "") => new(SheetModule.chart(heading, note, chart, sheet));
+    public Page Chart(string heading, GenericChart chart, string note = "") =>
+        new(SheetModule.chart(heading, note, chart, sheet));
 
     /// <summary>The command that makes it again, to stand below everything.</summary>
     public Page Command(string text) => new(SheetModule.command(text, sheet));

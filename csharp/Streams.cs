@@ -7,15 +7,20 @@ namespace Cmcl.CSharp;
 /// <summary>Streams: shipped, synthetic, from a folder, from arrays. Their tensors belong to the caller.</summary>
 public static class Streams
 {
-    /// <summary>A stream by the name of a shipped one (<c>emoji</c>, <c>emoji-dense</c>, <c>synthetic</c>) or by the path of a folder or a file.</summary>
-    /// <exception cref="CmclException">There is none, or it cannot be used; one sentence for each thing that is wrong.</exception>
+    /// <summary>
+    /// A stream by the name of a shipped one (<c>emoji</c>, <c>emoji-dense</c>, <c>synthetic</c>) or by the path of a folder or a
+    /// file.
+    /// </summary>
+    /// <exception cref="CmclException">There is none, or it cannot be used: a sentence for each reason.</exception>
     public static Stream Load(string name)
     {
         Libtorch.Ready();
         return Desk.Stream.load(name);
     }
 
-    /// <summary>A stream with planted subspaces, so that the null space of old features is exact: six steps over four modalities.</summary>
+    /// <summary>
+    /// A stream with planted subspaces, so that the null space of old features is exact: six steps over four modalities.
+    /// </summary>
     /// <param name="dimension">d, the same for every modality; 64 if left out.</param>
     /// <param name="rank">Rank of every bank; 20 if left out.</param>
     /// <param name="samples">Rows of every bank; 600 if left out.</param>
@@ -46,8 +51,8 @@ public static class Streams
     public static Bank Bank(string name, string modality, torch.Tensor features) => InMemory.bank(name, modality, features);
 
     /// <summary>
-    /// A step of two banks that are matched row by row. Its rows are drawn by the seed: two tenths for the test, one for validation, the
-    /// others to learn from.
+    /// A step of two banks that are matched row by row. Its rows are drawn by the seed: two tenths for the test, one for
+    /// validation, the others to learn from.
     /// </summary>
     /// <exception cref="CmclException">The banks do not fit each other, or hold what no one can learn from.</exception>
     public static Step Step(Bank a, Bank b, int seed = 0)
@@ -66,8 +71,10 @@ public static class Streams
         return InMemory.step(a, b, train.ToArray(), validation.ToArray(), test.ToArray()).OrFaults();
     }
 
-    /// <summary>A stream of such steps, in their order. It has no preset: options are the library's defaults where none are given.</summary>
-    /// <exception cref="CmclException">No step, one twice, banks of one modality with different d, or different banks of one name.</exception>
+    /// <summary>
+    /// A stream of such steps, in their order. It has no preset: options are the library's defaults where none are given.
+    /// </summary>
+    /// <exception cref="CmclException">No step, one twice, a modality with two d, or two banks of one name.</exception>
     public static Stream FromArrays(string name, params IEnumerable<Step> steps) =>
         InMemory.stream(name, steps.Select(FSharpResult<Step, FSharpList<Fault>>.NewOk).ToFSharpList()).OrFaults();
 }

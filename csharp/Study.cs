@@ -5,7 +5,7 @@ namespace Cmcl.CSharp;
 
 /// <summary>Methods × seeds × orders over a stream, and how they are to be run. A value: every call gives another one.</summary>
 /// <example><code>
-/// var found = Study.On(Streams.Load("emoji")).Method(Methods.Vanilla(), Methods.Dns(exact: true)).Seeds(0, 1, 2).Epochs(5).Run();
+/// var found = Study.On(Streams.Load("emoji")).Method(Methods.Vanilla(), Methods.Dns(exact: true)).Seeds(0, 1, 2).Run();
 /// </code></example>
 public sealed class Study
 {
@@ -51,7 +51,9 @@ public sealed class Study
     /// <summary>Trains and measures on a device, such as <c>torch.CUDA</c>.</summary>
     public Study Device(torch.Device device) => new(Cmcl.Run.device(device, value));
 
-    /// <summary>How many cells, a method with a seed in an order each, run side by side. What a cell gives does not depend on it.</summary>
+    /// <summary>
+    /// How many cells, a method with a seed in an order each, run side by side. What a cell gives does not depend on it.
+    /// </summary>
     /// <exception cref="CmclException">Less than 1.</exception>
     public Study Jobs(int count) => new(Cmcl.Run.jobs(count, value));
 
@@ -60,8 +62,8 @@ public sealed class Study
     public Study Threads(int count) => new(Cmcl.Run.threads(count, value));
 
     /// <summary>
-    /// Keeps what is finished, and what is half done every half minute and when the study is cancelled, below a folder: the same study, or a
-    /// larger one, goes on from there. Methods of one's own are run again.
+    /// Keeps what is finished, and what is half done every half minute and when the study is cancelled, below a folder: the same
+    /// study, or a larger one, goes on from there. Methods of one's own are run again.
     /// </summary>
     public Study Into(string folder) => new(Cmcl.Run.into(folder, value));
 
@@ -74,11 +76,13 @@ public sealed class Study
         [.. from plan in Cmcl.Run.plans(value).OrFaults()
             select new PlannedMethod(plan.Label, PlanModule.effective(plan).ToDictionary(s => s.Item1, s => s.Item2))];
 
-    /// <summary>Runs the study on this thread. A method that diverges is among the failures of the results, and the others go on.</summary>
+    /// <summary>
+    /// Runs the study on this thread. A method that diverges is among the failures of the results, and the others go on.
+    /// </summary>
     /// <param name="progress">Hears of every method with a seed that is over.</param>
     /// <param name="cancellation">Asked after every update.</param>
     /// <exception cref="CmclException">The study cannot run; one sentence for each reason.</exception>
-    /// <exception cref="OperationCanceledException">It was cancelled before all was over. What is kept in a folder stays there.</exception>
+    /// <exception cref="OperationCanceledException">Cancelled before all was over. What is kept in a folder stays there.</exception>
     public StudyResults Run(IProgress<StudyProgress>? progress = null, CancellationToken cancellation = default)
     {
         int cells = 0, over = 0, left = 0;
@@ -104,7 +108,7 @@ public sealed class Study
 
         return left == 0
             ? new(found)
-            : throw new OperationCanceledException($"the study was cancelled with {left} of {cells} cells not over", cancellation);
+            : throw new OperationCanceledException($"cancelled with {left} of the study's {cells} cells not over", cancellation);
     }
 
     /// <summary>Runs the study on a thread of its own; see <see cref="Run"/>.</summary>
@@ -114,7 +118,10 @@ public sealed class Study
         System.Threading.Tasks.Task.Factory.StartNew(
             () => Run(progress, cancellation), cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
-    /// <summary>Trains a study of one method, one seed and one order, and gives the heads after its last step. Nothing is kept in a folder.</summary>
+    /// <summary>
+    /// Trains a study of one method, one seed and one order, and gives the heads after its last step. Nothing is kept in a
+    /// folder.
+    /// </summary>
     /// <exception cref="CmclException">The study has more, cannot run, does not train, or diverges.</exception>
     public Heads TrainHeads() => new(Cmcl.Run.heads(value));
 

@@ -3,8 +3,8 @@ using Plotly.NET;
 namespace Cmcl.CSharp;
 
 /// <summary>
-/// The charts of a study's results: means over seeds with the sample standard deviation as error bar, rates in per cent. What a method
-/// does not have is left out.
+/// The charts of a study's results: means over seeds with the sample standard deviation as error bar, rates in per cent. What a
+/// method does not have is left out.
 /// </summary>
 public sealed class StudyCharts
 {

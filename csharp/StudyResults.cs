@@ -60,7 +60,9 @@ public sealed class StudyResults
     public static StudyResults Join(params IEnumerable<StudyResults> results) =>
         new(Desk.Report.join(results.Select(r => r.Value).ToFSharpList()));
 
-    /// <summary>A metric of the registry (<c>cmcl metrics</c>) of a method over its seeds, in the stream's own order of steps.</summary>
+    /// <summary>
+    /// A metric of the registry (<c>cmcl metrics</c>) of a method over its seeds, in the stream's own order of steps.
+    /// </summary>
     /// <exception cref="CmclException">There is no such method or metric, or the method does not have it.</exception>
     public Spread Mean(string method, string metric) =>
         TryMean(method, metric, out var spread)
@@ -68,7 +70,9 @@ public sealed class StudyResults
             : throw new CmclException(
                 Fault.NewContradiction($"{method} has no {metric} in these results", "ask with TryMean where that may be"));
 
-    /// <summary>The same where a method may not have the metric: methods that do not train have no deviation, for instance.</summary>
+    /// <summary>
+    /// The same where a method may not have the metric: methods that do not train have no deviation, for instance.
+    /// </summary>
     /// <exception cref="CmclException">There is no such method or metric.</exception>
     public bool TryMean(string method, string metric, [NotNullWhen(true)] out Spread? spread)
     {
@@ -83,7 +87,9 @@ public sealed class StudyResults
         MeasuredModule.bySeed(Stream, order, Known(method), MetricModule.find(metric).OrFaults(), measured.Value)
             .ToDictionary(figure => figure.Item1, figure => figure.Item2);
 
-    /// <summary>Methods by metrics, mean ± sd over seeds, as text, Markdown or HTML; accuracy, recall and deviation if none are named.</summary>
+    /// <summary>
+    /// Methods by metrics, mean ± sd over seeds, as text, Markdown or HTML; accuracy, recall and deviation if none are named.
+    /// </summary>
     /// <exception cref="CmclException">There is no such metric.</exception>
     public TextTable Table(params IEnumerable<string> metrics)
     {
@@ -96,7 +102,9 @@ public sealed class StudyResults
     public TextTable Differences(string against, params IEnumerable<string> metrics) =>
         Desk.Report.differences(against, metrics.ToFSharpList(), Value);
 
-    /// <summary>Writes a results folder (tidy CSV, <c>config.json</c>, <c>report.html</c>) and gives the full path of the report.</summary>
+    /// <summary>
+    /// Writes a results folder (tidy CSV, <c>config.json</c>, <c>report.html</c>) and gives the full path of the report.
+    /// </summary>
     /// <exception cref="CmclException">The place cannot be written to.</exception>
     public string Save(string folder) => Desk.Report.save(folder, Value);
 

@@ -240,7 +240,7 @@ let private naming =
                           [ everythingLearned (CSharp.Methods.Vanilla())
                             CSharp.Methods.Dns(protect = CSharp.Protect.Soft, tau = 1e-4) ]
                       )
-                      .Each(fun c -> c.Learn(epochs = 7, rate = 0.5))
+                      .Each(fun c -> c.Learn(epochs = 7, rate = 0.5, batch = 56))
                       .Plans()
 
               let expected =
@@ -259,7 +259,7 @@ let private naming =
 
               Expect.equal (Map [ for KeyValue(k, v) in plans[0].Settings -> k, v ]) (Map expected) "all of vanilla's"
 
-              for option, value in [ "protect", "soft"; "tau", "0.0001"; "epochs", "7"; "lr", "0.5" ] do
+              for option, value in [ "protect", "soft"; "tau", "0.0001"; "epochs", "7"; "lr", "0.5"; "batch", "56" ] do
                   Expect.equal plans[1].Settings[option] value option)
           test "a product of options leaves out what excludes itself" (fun () ->
               let all =

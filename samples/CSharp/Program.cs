@@ -25,8 +25,8 @@ try
         Console.WriteLine($"  {step.Index,2}  {step.Name}, {step.Train.Length} pairs to learn from");
     }
 
-    // A study is a value: every call gives another one, and nothing happens before Run or RunAsync. What no argument sets (the rate, the
-    // thresholds, the temperature) comes from the stream's preset.
+    // A study is a value: every call gives another one, and nothing happens before Run or RunAsync. What no argument sets (the
+    // rate, the thresholds, the temperature) comes from the stream's preset.
     var study = Study.On(stream)
         .Method(Methods.Vanilla())
         .Method(Methods.Dns())
@@ -58,7 +58,7 @@ try
         Console.WriteLine($"{method,-22}{Shown("r10", "P1"),16}{Shown("bwt_r10", "P1"),16}{Shown("deviation_rel", "F4"),18}");
     }
 
-    // Every figure after every step is there as well: which task stands worst at the end? results.Save(folder) writes them all as CSV.
+    // Every figure after every step is there as well: which task stands worst at the end?
     var end = $"{stream.Steps.Length}";
     var worst = results.Figures.Where(f => f is { Method: "dns", Metric: "r10" } && f.Step == end).MinBy(f => f.Value)!;
     Console.WriteLine($"dns is worst at step {worst.Task}, {stream.Steps[int.Parse(worst.Task) - 1].Name}: {worst.Value:P1}");
