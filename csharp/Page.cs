@@ -39,12 +39,13 @@ public sealed class Page
 /// <summary>Charts as pages.</summary>
 public static class ChartPages
 {
-    /// <summary>A page with this chart alone; it needs no network.</summary>
-    public static string ToHtml(this GenericChart chart, string title) => Alone(chart, title).ToHtml();
+    /// <summary>A page with this chart alone, below its title and a sentence; it needs no network.</summary>
+    public static string ToHtml(this GenericChart chart, string title, string note = "") => Alone(chart, title, note).ToHtml();
 
     /// <summary>Writes such a page and gives its full path; makes the folder if there is none.</summary>
     /// <exception cref="CmclException">The place cannot be written to.</exception>
-    public static string SaveHtml(this GenericChart chart, string path, string title) => Alone(chart, title).Save(path);
+    public static string SaveHtml(this GenericChart chart, string path, string title, string note = "") =>
+        Alone(chart, title, note).Save(path);
 
-    private static Page Alone(GenericChart chart, string title) => new Page("Cmcl").Chart(title, chart);
+    private static Page Alone(GenericChart chart, string title, string note) => new Page(title, note).Chart("", chart);
 }

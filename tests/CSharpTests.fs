@@ -131,7 +131,7 @@ let private studies =
               same (charts.Spectrum("dns[exact=on]", 4, "text")) (Plot.spectrum "dns[exact=on]" 4 "text" value)
               let path = CSharp.ChartPages.SaveHtml(charts.Deviation(), Path.Combine(folder, "deeper/page.html"), "How far")
               let page = File.ReadAllText path
-              Expect.stringContains page "How far" "its heading"
+              Expect.stringContains page "<h1>How far" "its heading"
               Expect.isFalse (Regex.IsMatch(page, "<(script|link)[^>]+(src|href)=\"http")) "nothing from elsewhere"
 
               let page =
