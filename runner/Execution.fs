@@ -70,42 +70,45 @@ type private Kernel(info: ProcessStartInfo) =
 
             p.Dispose()
 
-/// Runs one cell: its outputs, and how it ended.
-let private runCell (kernel: Kernel) (limit: TimeSpan option) (asked: unit -> bool) (number: int) (source: string) =
+/// Hears what the process says until it is done, gone, late or to be stopped: outputs in order, and which it was.
+let private hear (kernel: Kernel) (limit: TimeSpan option) (asked: unit -> bool) : JsonObject list * CellEnd =
     let clock = Stopwatch.StartNew()
-    kernel.Ask(Wire.request { Number = number; Source = source })
 
     let rec listen (outputs: JsonObject list) (gone: int option) =
         let overdue = limit |> Option.filter (fun limit -> clock.Elapsed > limit)
 
         match kernel.Hear(), overdue, gone with
         | Some line, _, _ ->
-            match Wire.readAnswer line with
-            | noise, answer ->
-                if noise <> "" then
-                    eprintfn "%s" noise
+            let noise, answer = Wire.readAnswer line
 
-                match answer with
-                | Some(Wire.Output o) -> listen (o :: outputs) gone
-                | Some(Wire.Done None) -> outputs, CellEnd.Fine
-                | Some(Wire.Done(Some why)) -> outputs, CellEnd.Failed why
-                | None -> listen outputs gone
+            if noise <> "" then
+                eprintfn "%s" noise
+
+            match answer with
+            | Some(Wire.Output o) -> listen (o :: outputs) gone
+            | Some(Wire.Done None) -> outputs, CellEnd.Fine
+            | Some(Wire.Done(Some why)) -> outputs, CellEnd.Failed why
+            | None -> listen outputs gone
         | None, _, Some code -> outputs, CellEnd.Died code
         | None, _, None when asked () -> outputs, CellEnd.Stopped
         | None, Some limit, None -> outputs, CellEnd.TooLong limit
         | None, None, None -> listen outputs kernel.Gone
 
     let outputs, ending = listen [] None
+    List.rev outputs, ending
 
-    let complaint =
-        match ending with
-        | CellEnd.Fine
-        | CellEnd.Failed _ -> []
-        | CellEnd.Died _ -> [ Nbformat.error "ProcessEnded" ending.Message [ ending.Message ] ]
-        | CellEnd.TooLong _ -> [ Nbformat.error "Timeout" ending.Message [ ending.Message ] ]
-        | CellEnd.Stopped -> [ Nbformat.error "Stopped" ending.Message [ ending.Message ] ]
+/// Outputs as they are stored, with why a cell ended if it could not say so itself.
+let private stored (outputs: JsonObject list) (ending: CellEnd) : JsonArray =
+    let complaint name = [ Nbformat.error name ending.Message [ ending.Message ] ]
 
-    Nbformat.joined (List.rev outputs @ complaint), ending
+    outputs
+    @ match ending with
+      | CellEnd.Fine
+      | CellEnd.Failed _ -> []
+      | CellEnd.Died _ -> complaint "ProcessEnded"
+      | CellEnd.TooLong _ -> complaint "Timeout"
+      | CellEnd.Stopped -> complaint "Stopped"
+    |> Nbformat.joined
 
 /// Runs every code cell up to the first that does not end well, writing the notebook to `file` after each. `start` says how to start a
 /// process that calls `Session.serve`, `limit` how long one cell may take, `asked` whether to stop, `tell` hears of every cell.
@@ -126,15 +129,24 @@ let run
     let cells = Nbformat.codeCells notebook
     Nbformat.strip notebook
     use kernel = new Kernel(start)
+    // Before the first cell it says that the session stands; no cell's time is spent on that.
+    let ready = hear kernel None asked
 
     let rec go last cells =
         match cells with
         | [] -> Ok last
         | (number, cell: JsonObject) :: rest ->
             let clock = Stopwatch.StartNew()
-            let outputs, ending = runCell kernel limit asked number (Nbformat.source cell)
+
+            let outputs, ending =
+                match ready with
+                | _, CellEnd.Fine ->
+                    kernel.Ask(Wire.request { Number = number; Source = Nbformat.source cell })
+                    hear kernel limit asked
+                | notReady -> notReady
+
             cell["execution_count"] <- JsonValue.Create number
-            cell["outputs"] <- outputs
+            cell["outputs"] <- stored outputs ending
 
             let report =
                 { Number = number

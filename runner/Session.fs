@@ -111,7 +111,7 @@ let private evaluate
     | Choice2Of2 _ when not errors.IsEmpty -> fail "CompilationError" (String.Join("\n", errors)) errors
     | Choice2Of2 e -> thrown e
 
-/// Runs cells until standard input ends; then the process ends, whatever it is at.
+/// Says that it is ready, and runs cells until standard input ends; then the process ends, whatever it is at.
 let serve () : int =
     use input = new StreamReader(Console.OpenStandardInput(), UTF8Encoding false)
     use output = new StreamWriter(Console.OpenStandardOutput(), UTF8Encoding false)
@@ -156,6 +156,8 @@ let serve () : int =
 
     AppDomain.CurrentDomain.SetData(Notebook.DisplayKey, Action<objnull> display)
     AppDomain.CurrentDomain.SetData(Notebook.InteractiveKey, Host.fsi)
+
+    send (Wire.Done None)
 
     for request in requests.GetConsumingEnumerable() do
         cell <- request.Number

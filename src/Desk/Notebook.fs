@@ -83,8 +83,8 @@ module Notebook =
             | value -> printfn "%A" value
 
     /// In a kernel: charts, and values of this library that have HTML of their own, appear as such. plotly.js comes below the
-    /// cell that calls this, once for the notebook. Elsewhere nothing happens.
-    let attach () : unit =
+    /// cell that calls this, once for the notebook.
+    let private charts () : unit =
         for owner in Option.toList (formatter ()) do
             register typeof<GenericChart> "text/html" (fun c -> Inline.chart $"chart-{Guid.NewGuid():N}" (unbox c)) owner
 
@@ -95,3 +95,13 @@ module Notebook =
         for owner in Option.toList (kernel ()) do
             for show in Option.toList (showOf owner) do
                 inKernel show (Inline.plotly ()) owner
+
+    /// Values of this library, tensors and charts appear from here on as they are meant to, in F# Interactive, in `cmcl notebook run` and in
+    /// a kernel. `scripts/load.fsx` calls it; a notebook that begins with a package reference does so itself.
+    let attach () : unit =
+        printer Show.tensor
+        printer Show.heads
+        printer Show.moment
+        printer Show.spectrum
+        printer Show.stream
+        charts ()
