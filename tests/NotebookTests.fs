@@ -96,7 +96,8 @@ let private whole =
             contains "small is true" printed
             contains "float32 [2 × 3]" value
             contains "execute_result" value
-            let parts = (Nbformat.codeCells (read again))[2]["outputs"] |> nonNull |> _.AsArray()
+            let third = Nbformat.codeCells (read again) |> List.item 2
+            let parts = third["outputs"] |> nonNull |> _.AsArray()
             Expect.equal parts.Count 4 "two charts, a line, a page"
             contains "chart-3-1" shown
             contains "chart-3-2" shown
