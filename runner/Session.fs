@@ -6,7 +6,6 @@ open System.Collections.Concurrent
 open System.IO
 open System.Reflection
 open System.Text
-open System.Text.RegularExpressions
 open System.Threading
 open FSharp.Compiler.Diagnostics
 open FSharp.Compiler.Interactive.Shell
@@ -14,7 +13,7 @@ open Plotly.NET
 open Cmcl
 
 /// A session that needs the .NET runtime only: the assemblies of the runtime itself stand in for an SDK's reference assemblies.
-let private create (said: TextWriter) : FsiEvaluationSession =
+let private create () : FsiEvaluationSession =
     let config = FsiEvaluationSession.GetDefaultConfiguration(Settings.fsi, false)
 
     let args =
@@ -28,7 +27,7 @@ let private create (said: TextWriter) : FsiEvaluationSession =
            "--lib:" + AppContext.BaseDirectory
            "--reference:" + typeof<Interactive>.Assembly.Location |]
 
-    FsiEvaluationSession.Create(config, args, new StringReader "", said, TextWriter.Null, collectible = false)
+    FsiEvaluationSession.Create(config, args, new StringReader "", TextWriter.Null, TextWriter.Null, collectible = false)
 
 /// `error FS0039: message`, with the place in the cell.
 let private told (cell: int) (d: FSharpDiagnostic) : string =
@@ -40,11 +39,6 @@ let private told (cell: int) (d: FSharpDiagnostic) : string =
 
     let kind = if d.Severity = FSharpDiagnosticSeverity.Error then "error" else "warning"
     $"{where} ({d.StartLine},{d.StartColumn + 1}): {kind} {d.ErrorNumberText}: {d.Message}"
-
-/// What the session itself printed of a cell's value; it prints some that it does not hand out, such as null and generic ones.
-let private printed (said: string | null) : string option =
-    let m = Regex.Match($"{said}", @"^val it: (?!unit\b).*? =\s+(.*)\z", RegexOptions.Multiline ||| RegexOptions.Singleline)
-    if m.Success then Some(m.Groups[1].Value.Trim()) else None
 
 /// Values become outputs. The first chart brings plotly.js; ids are counted, so that the same cells give the same bytes.
 type private Painter(session: FsiEvaluationSession) =
@@ -65,7 +59,6 @@ type private Painter(session: FsiEvaluationSession) =
 
 let private evaluate
     (session: FsiEvaluationSession)
-    (said: TextWriter)
     (painter: Painter)
     (send: Wire.Answer -> unit)
     (request: Wire.Request)
@@ -103,11 +96,7 @@ let private evaluate
             send (Wire.Done None)
         with e ->
             thrown e
-    | Choice1Of2 _ ->
-        for text in Option.toList (printed (said.ToString())) do
-            send (Wire.Output(Nbformat.shown (Some n) [ "text/plain", text ]))
-
-        send (Wire.Done None)
+    | Choice1Of2 _ -> send (Wire.Done None)
     | Choice2Of2 _ when not errors.IsEmpty -> fail "CompilationError" (String.Join("\n", errors)) errors
     | Choice2Of2 e -> thrown e
 
@@ -136,8 +125,7 @@ let serve () : int =
 
     Console.SetIn TextReader.Null
     Thread(listen, IsBackground = true).Start()
-    let said = new StringWriter()
-    let session = create said
+    let session = create ()
     // After the session, which puts its own in their place.
     Console.SetOut(new Wire.Lines(fun text -> send (Wire.Output(Nbformat.stream "stdout" text))))
     Console.SetError(new Wire.Lines(fun text -> send (Wire.Output(Nbformat.stream "stderr" text))))
@@ -161,7 +149,6 @@ let serve () : int =
 
     for request in requests.GetConsumingEnumerable() do
         cell <- request.Number
-        said.GetStringBuilder().Clear() |> ignore
-        evaluate session said painter send request
+        evaluate session painter send request
 
     0
