@@ -145,6 +145,8 @@ let serve () : int =
     AppDomain.CurrentDomain.SetData(Notebook.DisplayKey, Action<objnull> display)
     AppDomain.CurrentDomain.SetData(Notebook.InteractiveKey, Host.fsi)
 
+    // The compiler is slow the first time; that is no cell's doing.
+    session.EvalInteractionNonThrowing "()" |> ignore
     send (Wire.Done None)
 
     for request in requests.GetConsumingEnumerable() do

@@ -70,7 +70,7 @@ let private whole =
         let slow = save folder "slow.ipynb" [ "1 + 1"; "System.Threading.Thread.Sleep 100000" ]
         let again = Path.Combine(folder, "again.ipynb")
         let first = run file [ "--small"; "--out"; Path.Combine(folder, "first.ipynb") ]
-        let commands = [ run failing []; run wrong []; run leaving []; run slow [ "--timeout"; "2" ] ]
+        let commands = [ run failing []; run wrong []; run leaving []; run slow [ "--timeout"; "10" ] ]
         let firstCode, firstSaid = finish first
         let second = run file [ "--small"; "--quiet"; "--out"; again ]
         let ends = commands |> List.map finish
@@ -117,7 +117,7 @@ let private whole =
             contains "failing.ipynb, cell 2 of 3: System.Exception: boom" failedSaid
             contains "cell 1 (1,14): error FS0001" wrongSaid
             contains "leaving.ipynb, cell 2 of 3: the cell ended its process (exit code 3)" leftSaid
-            contains "slow.ipynb, cell 2 of 2: the cell took longer than 2 s" lateSaid
+            contains "slow.ipynb, cell 2 of 2: the cell took longer than 10 s" lateSaid
         | other -> failtest $"{other.Length} ends"
 
         match outputs failing, outputs leaving, outputs slow with
