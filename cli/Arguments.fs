@@ -6,6 +6,7 @@ open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.NotebookArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -44,6 +45,7 @@ type RunArgument =
     | Protect of NAME: string
     | Exact
     | Partner of NAME: string
+    | Moments of KIND: string
     | Threshold of CUT: string
     | Free_Basis of NAME: string
     | Partner_Threshold of CUT: string
@@ -92,6 +94,7 @@ type RunArgument =
             | Protect _ -> "what DNS protects: block, product, soft, trust or nothing"
             | Exact -> "leave no second-order change of old scores"
             | Partner _ -> "old partner outputs under weights that are current or at-learning"
+            | Moments _ -> "protect the span of old data with its mean (uncentred) or, as an ablation, without (centred)"
             | Threshold _ -> "cut of the input spectrum, KIND:VALUE: absolute, relative, trace, energy or rank"
             | Free_Basis _ -> "basis of the output directions that nothing protects: own or shared"
             | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
@@ -128,6 +131,7 @@ type RunArgument =
         | Protect v -> Some("protect", v)
         | Exact -> Some("exact", "on")
         | Partner v -> Some("partner", v)
+        | Moments v -> Some("moments", v)
         | Threshold v -> Some("threshold", v)
         | Free_Basis v -> Some("free-basis", v)
         | Partner_Threshold v -> Some("partner-threshold", v)
@@ -438,6 +442,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Notebook of ParseResults<NotebookArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -463,6 +468,7 @@ type Command =
             | Extract _ -> "run an encoder over images, texts or recordings and write their features"
             | Moments _ -> "second moments of features in many files, accumulated and merged"
             | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
+            | Notebook _ -> "run the F# cells of a notebook and store their outputs in it, without Jupyter"
             | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -57,6 +57,16 @@ public enum Partner
     AtLearning,
 }
 
+/// <summary>Which moments of old data are protected.</summary>
+public enum Moments
+{
+    /// <summary>Second moments: the paper's.</summary>
+    Uncentred,
+
+    /// <summary>Without the mean, which is then not protected: an ablation.</summary>
+    Centred,
+}
+
 /// <summary>The basis of the output directions that nothing protects.</summary>
 public enum FreeBasis
 {

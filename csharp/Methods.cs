@@ -13,6 +13,7 @@ public static class Methods
     /// <param name="protect">Which entries of a change are protected.</param>
     /// <param name="exact">Protect one side of every old pair fully, so that no second-order change is left.</param>
     /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="moments">Second moments, or, as an ablation, without the mean, which is then not protected.</param>
     /// <param name="freeBasis">The basis of the output directions that nothing protects.</param>
     /// <param name="threshold">Cut of the input spectrum, with <see cref="Protect.Block"/>.</param>
     /// <param name="partnerThreshold">Cut of the partner-output spectrum, with <see cref="Protect.Block"/>.</param>
@@ -26,6 +27,7 @@ public static class Methods
         Protect? protect = null,
         bool? exact = null,
         Partner? partner = null,
+        Moments? moments = null,
         FreeBasis? freeBasis = null,
         Cut? threshold = null,
         Cut? partnerThreshold = null,
@@ -38,6 +40,7 @@ public static class Methods
             .Set("protect", protect)
             .Set("exact", exact)
             .Set("partner", partner)
+            .Set("moments", moments)
             .Set("free-basis", freeBasis)
             .Set("threshold", threshold?.ToString())
             .Set("partner-threshold", partnerThreshold?.ToString())
@@ -48,10 +51,12 @@ public static class Methods
     /// <summary>DNS that damps each entry by what it does to old scores, with the stream's settings for that.</summary>
     /// <param name="sides">Protect scores, or all outputs on old inputs.</param>
     /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="moments">Second moments, or, as an ablation, without the mean, which is then not protected.</param>
     /// <param name="tau">Scale of the damping, in shares of the traces.</param>
     /// <exception cref="CmclException">An option does not take its value.</exception>
-    public static Configuration DnsSoft(Sides? sides = null, Partner? partner = null, double? tau = null) =>
-        Named("dns-soft").Set("sides", sides).Set("partner", partner).Set("tau", tau);
+    public static Configuration DnsSoft(
+        Sides? sides = null, Partner? partner = null, Moments? moments = null, double? tau = null) =>
+        Named("dns-soft").Set("sides", sides).Set("partner", partner).Set("moments", moments).Set("tau", tau);
 
     /// <summary>DNS that keeps old scores within a budget, with the stream's settings for that.</summary>
     /// <param name="sides">Protect scores, or all outputs on old inputs.</param>

@@ -179,6 +179,7 @@ let private everyDns () =
         CSharp.Protect.Block,
         true,
         CSharp.Partner.Current,
+        CSharp.Moments.Uncentred,
         CSharp.FreeBasis.Own,
         CSharp.Cut.Energy 0.01,
         CSharp.Cut.Rank 3,
@@ -201,6 +202,7 @@ let private naming =
               check "sides" [ for v in values<CSharp.Sides>() -> CSharp.Methods.Dns(sides = v) ]
               check "protect" [ for v in values<CSharp.Protect>() -> CSharp.Methods.Dns(protect = v) ]
               check "partner" [ for v in values<CSharp.Partner>() -> CSharp.Methods.DnsSoft(partner = v) ]
+              check "moments" [ for v in values<CSharp.Moments>() -> CSharp.Methods.DnsSoft(moments = v) ]
               check "free-basis" [ for v in values<CSharp.FreeBasis>() -> CSharp.Methods.Dns(freeBasis = v) ]
               check "scores" [ for v in values<CSharp.Scoring>() -> plain.Learn(scores = v) ]
               check "optimizer" [ for v in values<CSharp.Optimiser>() -> plain.Learn(optimiser = v) ]
@@ -215,7 +217,13 @@ let private naming =
 
               check (everythingLearned (CSharp.Methods.Vanilla()))
               check (everythingLearned (everyDns ()))
-              check (everythingLearned (CSharp.Methods.DnsSoft(CSharp.Sides.Input, CSharp.Partner.Current, 1e-4)))
+
+              check (
+                  everythingLearned (
+                      CSharp.Methods.DnsSoft(CSharp.Sides.Input, CSharp.Partner.Current, CSharp.Moments.Centred, 1e-4)
+                  )
+              )
+
               check (everythingLearned (CSharp.Methods.DnsTrust(CSharp.Sides.Input, CSharp.Partner.Current, 0.1, 0.4)))
               check (everythingLearned (CSharp.Methods.Nsp(CSharp.Cut.Trace 1e-3)))
               check (everythingLearned (CSharp.Methods.Reference(CSharp.Cut.Relative 1e-3))))
