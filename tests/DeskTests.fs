@@ -88,11 +88,11 @@ let tests =
               Expect.equal again.Rows first.Rows "the same rows, times too"
               Expect.equal (again.Losses, again.Spectra) (first.Losses, first.Spectra) "and curves"
 
+              let file = Directory.GetFiles(Path.Combine(folder, "cells"), "*.json", SearchOption.AllDirectories)[0]
               let _, read, trained = sweep () |> Run.method (Dns.soft |> Dns.tau 1e-3) |> Run.into folder |> watched
 
               Expect.equal (read, trained) (8, 2) "a larger one"
 
-              let file = Directory.GetFiles(Path.Combine(folder, "cells"), "*.json", SearchOption.AllDirectories)[0]
               File.WriteAllText(file, "{")
               let mended, read, trained = sweep () |> Run.into folder |> watched
               Expect.equal (read + trained, min trained 1) (8, 1) "at most the damaged one"
