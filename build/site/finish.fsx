@@ -48,7 +48,7 @@ let private headed (html: string) =
         |> replace @"<h([1-4])(?: id=""([^""]*)"")?>(.*?)</h\1>" (fun m ->
             let text = m.Groups[3].Value |> replace @"^<a name=[^>]*>(.*)</a>$" (fun a -> a.Groups[1].Value)
             let name = unique (if m.Groups[2].Value <> "" then m.Groups[2].Value else slug (plain text))
-            listed.Add(int m.Groups[1].Value, name, plain text)
+            listed.Add(int m.Groups[1].Value, name, (if m.Groups[2].Value <> "" then name else plain text))
             let anchor = $"<a class=\"anchor\" href=\"#{name}\" aria-label=\"Link to this heading\">#</a>"
             $"<h{m.Groups[1].Value} id=\"{name}\">{text}{anchor}</h{m.Groups[1].Value}>")
 
@@ -139,7 +139,7 @@ let private searchable (place: string) (html: string) : string list list =
               let text = Regex.Replace(plain (m.Groups[4].Value.Replace("<", " <")), @"\s+", " ")
 
               [ $"{place}#{m.Groups[2].Value}"
-                (if m.Groups[1].Value = "1" then title else $"{title}: {heading}")
+                (if heading = title || heading.StartsWith(title + ".") then heading else $"{title}: {heading}")
                 (if text.Length > 1500 then text.Substring(0, 1500) else text) ] ]
 
 /// A file of the tree as a page, its comments set apart. fsdocs takes long over large blocks, so it has no part in this.

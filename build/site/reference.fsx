@@ -172,9 +172,15 @@ let index (entities: Entity list) : string =
     let folderOf (e: Entity) = Path.GetDirectoryName e.File |> Option.ofObj |> Option.defaultValue ""
 
     let row (name, both: Entity list) =
-        let links = both |> List.map (fun e -> $"<a href=\"/@/reference/{e.Page}\">{e.Kind}</a>") |> String.concat ", "
+        let page (e: Entity) = $"/@/reference/{e.Page}"
+        let first, more = List.head both, List.tail both
+
+        let name =
+            $"<a href=\"{page first}\"><code>{WebUtility.HtmlEncode name}</code></a> <span class=\"kind\">{first.Kind}</span>"
+
+        let others = [ for e in more -> $", <a class=\"kind\" href=\"{page e}\">{e.Kind}</a>" ] |> String.concat ""
         let summary = both |> List.map _.Summary |> List.tryFind ((<>) "") |> Option.defaultValue ""
-        $"<tr><td><code>{WebUtility.HtmlEncode name}</code> {links}</td><td>{summary}</td></tr>"
+        $"<tr><td>{name}{others}</td><td>{summary}</td></tr>"
 
     [ "<h1>The library</h1>"
       "<p>Every module and type of <code>Cmcl</code>, made from the comments in the source, in the order in which they are compiled and can be read. All are in the namespace <code>Cmcl</code>; doc comments give shapes and units.</p>"
