@@ -1,4 +1,5 @@
-// C# blocks of a page, one after another as one program, built and run on top of csharp/ (or of src/, while there is no csharp/).
+// C# blocks of a page, one after another as one program, built and run on top of csharp/ (or of src/, while there is no csharp/),
+// which build.fsx has built before.
 #load "scratch.fsx"
 
 open System.IO
@@ -49,7 +50,7 @@ let run (page: string) : string list * string list =
         File.WriteAllLines(Path.Combine(folder, "Program.cs"), program page blocks)
         let clock = System.Diagnostics.Stopwatch.StartNew()
 
-        match Scratch.execute folder "dotnet" [ "build"; "-c"; "Release"; "-v"; "quiet"; "-nologo" ] with
+        match Scratch.execute folder "dotnet" [ "build"; "-c"; "Release"; "-v"; "quiet"; "-nologo"; "--no-dependencies" ] with
         | 0, _ ->
             match Scratch.execute root "dotnet" [ Path.Combine(folder, "bin/Release/net10.0", name + ".dll") ] with
             | 0, output -> [ $"{page}: {blocks.Length} C# blocks ran in {clock.Elapsed.TotalSeconds:F0} s"; output ], []

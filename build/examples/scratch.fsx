@@ -26,12 +26,15 @@ let execute (folder: string) (program: string) (arguments: string list) : int * 
 
 let folderOf (page: string) : string = full ("output/examples/" + Path.ChangeExtension(page, null).Replace('/', '-'))
 
-let private hasNumpy =
+/// A Python that has NumPy: the first on the path, or Debian's.
+let private python =
     lazy
-        (try
-            fst (execute root "python3" [ "-c"; "import numpy" ]) = 0
-         with _ ->
-             false)
+        ([ "python3"; "/usr/bin/python3" ]
+         |> List.tryFind (fun program ->
+             try
+                 fst (execute root program [ "-c"; "import numpy" ]) = 0
+             with _ ->
+                 false))
 
 type private Act =
     | Write of name: string
@@ -43,8 +46,10 @@ let private actOf (block: Block) =
 
     match block.Language, block.Note.Split ' ' |> List.ofArray with
     | _, [ "file"; name ] -> Some(Write name)
-    | "python", _ when hasNumpy.Value -> Some(Run("python3", [ "-c"; text ]))
-    | "python", _ -> Some(Skip "no NumPy here")
+    | "python", _ ->
+        match python.Value with
+        | Some program -> Some(Run(program, [ "-c"; text ]))
+        | None -> Some(Skip "no NumPy here")
     | "sh", [ "run" ] ->
         let cmcl = full "cli/bin/Release/net10.0/Cmcl.Cli.dll"
         Some(Run("bash", [ "-c"; "set -euo pipefail; cmcl() { dotnet '" + cmcl + "' \"$@\"; }\n" + text ]))

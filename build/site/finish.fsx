@@ -98,7 +98,10 @@ let private linked entities (html: string) =
         | Some place when m.Groups[2].Success -> $"<a href=\"/@/{place}{m.Groups[2].Value}\">{m.Groups[3].Value}</a>"
         | Some place -> $"<a href=\"/@/{place}\">{m.Groups[3].Value}</a>"
         | None -> m.Groups[3].Value)
-    |> replace @"src=""/@/tree/docs/([^""]*)""" (fun m -> $"src=\"/@/{m.Groups[1].Value}\"")
+    // A picture leads to itself, to be seen in full size.
+    |> replace @"<img [^>]*src=""/@/tree/docs/([^""]*)""[^>]*>" (fun m ->
+        let file = $"/@/{m.Groups[1].Value}"
+        $"<a href=\"{file}\">" + m.Value.Replace("/@/tree/docs/" + m.Groups[1].Value, file) + "</a>")
     // What is private to the library has no page.
     |> replace @"<a href=""/@/(reference/[^""#]*)[^""]*"">(.*?)</a>" (fun m ->
         if File.Exists(Path.Combine(site, m.Groups[1].Value)) || m.Groups[1].Value = "reference/cmcl.html" then
@@ -137,6 +140,7 @@ let private searchable (place: string) (html: string) : string list list =
           if m.Success then
               let heading = plain m.Groups[3].Value
               let text = Regex.Replace(plain (m.Groups[4].Value.Replace("<", " <")), @"\s+", " ")
+              let text = Regex.Replace(text, @" ([,.;:)])", "$1")
 
               [ $"{place}#{m.Groups[2].Value}"
                 (if heading = title || heading.StartsWith(title + ".") then heading else $"{title}: {heading}")
