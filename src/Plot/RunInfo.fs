@@ -1,7 +1,9 @@
 namespace Cmcl
 
 open System.IO
+open System.Text.Encodings.Web
 open System.Text.Json
+open System.Text.Json.Nodes
 
 /// One step of the stream as `config.json` tells it.
 type StepInfo =
@@ -102,14 +104,74 @@ module RunInfo =
                   Settings = pairsOf "settings" m })
           Failures = json |> listOf "failures" (fun f -> textOf "method" f, textOf "seed" f, textOf "message" f) }
 
+    /// From the text of a `config.json`.
+    let internal parse (text: string) : RunInfo =
+        use document = JsonDocument.Parse text
+        run document.RootElement
+
+    /// The text that `parse` reads the same from.
+    let internal toJson (info: RunInfo) : string =
+        let text (s: string) : JsonNode | null = JsonValue.Create s
+
+        let node (pairs: (string * (JsonNode | null)) list) : JsonNode | null =
+            let o = JsonObject()
+
+            for name, value in pairs do
+                o[name] <- value
+
+            o
+
+        let texts (pairs: (string * string) list) = node [ for name, value in pairs -> name, text value ]
+        let list (item: 'a -> JsonNode | null) (items: 'a list) : JsonNode | null = JsonArray(Array.ofList (List.map item items))
+        let whole (n: int) : JsonNode | null = JsonValue.Create n
+
+        let step (s: StepInfo) =
+            node
+                [ "index", whole s.Index
+                  "name", text s.Name
+                  "a", text s.A
+                  "b", text s.B
+                  "train", whole s.Train
+                  "validation", whole s.Validation
+                  "test", whole s.Test
+                  "accuracy", (JsonValue.Create s.Accuracy: JsonNode | null) ]
+
+        let stream =
+            node
+                [ "name", text info.StreamName
+                  "source", text info.Source
+                  "digest", text info.Digest
+                  "description", text info.Description
+                  "steps", list step info.Steps ]
+
+        let options = JsonSerializerOptions(WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+
+        match
+            node
+                [ "cmcl", text info.Version
+                  "command", text info.Command
+                  "created", text info.Created
+                  "machine", texts info.Machine
+                  "stream", stream
+                  "split", text info.Split
+                  "dtype", text info.Dtype
+                  "device", text info.Device
+                  "seeds", list text info.Seeds
+                  "methods",
+                  info.Methods
+                  |> list (fun m -> node [ "label", text m.Label; "method", text m.Method; "settings", texts m.Settings ])
+                  "failures",
+                  info.Failures |> list (fun (label, seed, why) -> texts [ "method", label; "seed", seed; "message", why ]) ]
+        with
+        | null -> "{}"
+        | whole -> whole.ToJsonString options + "\n"
+
     /// Reads `config.json` of a results folder; without one everything is empty. Fault: `Unreadable`.
     let read (folder: string) : Result<RunInfo, Fault list> =
         let path = Path.Combine(folder, "config.json")
 
         try
-            use document = JsonDocument.Parse(if File.Exists path then File.ReadAllText path else "{}")
-
-            Ok(run document.RootElement)
+            Ok(parse (if File.Exists path then File.ReadAllText path else "{}"))
         with
         | :? JsonException
         | :? System.FormatException

@@ -116,7 +116,7 @@ module Experiment =
                 Metric = r.Metric
                 Value = r.Value } ]
 
-    let private lossRows (plan: Plan) (seed: int) (outcome: Outcome) : LossRow list =
+    let internal lossRows (plan: Plan) (seed: int) (outcome: Outcome) : LossRow list =
         [ for step, epoch, loss in outcome.Losses ->
               { Method = plan.Label
                 Seed = seed
@@ -124,7 +124,7 @@ module Experiment =
                 Epoch = epoch
                 Loss = loss } ]
 
-    let private spectrumRows (plan: Plan) (seed: int) (outcome: Outcome) : SpectrumRow list =
+    let internal spectrumRows (plan: Plan) (seed: int) (outcome: Outcome) : SpectrumRow list =
         [ for step, s in outcome.Spectra do
               for i, share in Array.indexed s.Shares ->
                   { Method = plan.Label
@@ -200,7 +200,7 @@ module Experiment =
         | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
 
     /// Does the work at every place in order, so many at a time; with one, on this thread.
-    let private inTurn (jobs: int) (count: int) (work: int -> unit) : unit =
+    let internal inTurn (jobs: int) (count: int) (work: int -> unit) : unit =
         if jobs <= 1 then
             Seq.iter work (seq { 0 .. count - 1 })
         else

@@ -32,6 +32,10 @@ module Plan =
                 bad
         | _ -> bad
 
+    /// The name and the options of a method as written: `dns[place=update]`. Fault: `BadValue`.
+    let internal parse (text: string) : Result<string * (string * string) list, Fault list> =
+        parseOne text |> Result.map (fun w -> w.Name, w.Options)
+
     /// Splits at commas outside brackets. Example: `"vanilla,dns[lr=1e-3,tau=1]"` has two.
     let split (text: string) : string list =
         let folder (depth, current, parts) (c: char) =
@@ -78,8 +82,13 @@ module Plan =
         preset.Methods |> Map.tryFind method |> Option.defaultValue Map.empty |> Map.toList
 
     /// The method that is meant; one that changes how another trains, around its host, whose name comes with it.
-    let private meant (preset: Preset) (given: (string * string) list) (w: Written) : Result<Method * string option, Fault list> =
-        Registry.find w.Name
+    let private meant
+        (find: string -> Result<Method, Fault list>)
+        (preset: Preset)
+        (given: (string * string) list)
+        (w: Written)
+        : Result<Method * string option, Fault list> =
+        find w.Name
         |> Result.bind (fun m ->
             match m.Around with
             | None -> Ok(m, None)
@@ -97,11 +106,16 @@ module Plan =
                 | Some host -> Ok(around host, Some host.Name)
                 | None -> Error [ Fault.Unknown($"host of {m.Name}", named, hosts) ])
 
-    let private one (preset: Preset) (given: (string * string) list) (text: string) : Result<Plan, Fault list> =
+    let private one
+        (find: string -> Result<Method, Fault list>)
+        (preset: Preset)
+        (given: (string * string) list)
+        (text: string)
+        : Result<Plan, Fault list> =
         match parseOne text with
         | Error f -> Error f
         | Ok written ->
-            match meant preset given written with
+            match meant find preset given written with
             | Error f -> Error f
             | Ok(m, host) ->
                 let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
@@ -141,15 +155,20 @@ module Plan =
               if not (List.contains name (Field.names Field.all)) then
                   Fault.Unknown("hyperparameter in the stream's preset", name, Field.names Field.all)
           for KeyValue(method, options) in preset.Methods do
-              match meant preset [] { Name = method; Options = [] } with
+              match meant Registry.find preset [] { Name = method; Options = [] } with
               | Error faults -> yield! faults
               | Ok(m, _) ->
                   for name in options.Keys do
                       if not (takes m name) then
                           Fault.Contradiction($"the stream's preset gives {method} '{name}'", words m) ]
 
-    /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
-    let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
+    /// `resolve`, with methods found by the given function.
+    let resolveWith
+        (find: string -> Result<Method, Fault list>)
+        (preset: Preset)
+        (given: (string * string) list)
+        (methods: string list)
+        : Result<Plan list, Fault list> =
         let wrong =
             [ for name, times in List.countBy fst given do
                   if times > 1 then
@@ -158,7 +177,7 @@ module Plan =
                   if not (List.contains name (Field.names Field.all)) then
                       Fault.Unknown("hyperparameter", name, Field.names Field.all) ]
 
-        match presetFaults preset @ wrong, methods |> List.map (one preset given) |> Check.all with
+        match presetFaults preset @ wrong, methods |> List.map (one find preset given) |> Check.all with
         | [], Error faults -> Error(List.distinct faults)
         | (_ :: _ as faults), _ -> Error faults
         | [], Ok plans ->
@@ -186,6 +205,10 @@ module Plan =
             match idle @ repeated with
             | [] -> Ok plans
             | faults -> Error faults
+
+    /// Plans for the methods as written, the options given applying to every method that takes them; each must matter to one.
+    let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
+        resolveWith Registry.find preset given methods
 
     /// Faults of a plan on a stream: a batch that its smallest step cannot fill.
     let check (stream: Stream) (plan: Plan) : Fault list =

@@ -36,6 +36,8 @@ type Fault =
     | UnknownKey of where: string * key: string * known: string list
     /// A key of a description that has to be there: where, the key.
     | MissingKey of where: string * key: string
+    /// Several at once, for an exception that tells all of them.
+    | Several of Fault list
     /// A fault with the place in a file that it comes from.
     | At of place: string * fault: Fault
     /// No libtorch to compute with, and what the loader said.
@@ -74,6 +76,7 @@ type Fault =
             | None -> $"{where} has an unknown key '{key}'. Known: {names}."
         | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
         | At(place, fault) -> $"{place}: {fault.Message}"
+        | Several faults -> String.Join("\n", faults |> List.map _.Message)
         | NoLibtorch reason ->
             $"libtorch cannot be loaded: {reason}. Set {Native.FolderVariable} to the folder of a libtorch 2.10, such as Python's torch/lib, or build with -p:Torch=cpu."
 
@@ -115,6 +118,12 @@ module Check =
         | Ok value -> value
         | Error(fault :: _) -> fail fault
         | Error [] -> invalidOp "an error without a fault"
+
+    /// The value, or all faults as one exception.
+    let getAll (result: Result<'a, Fault list>) : 'a =
+        match result with
+        | Error(_ :: _ :: _ as faults) -> fail (Fault.Several faults)
+        | other -> get other
 
     /// Every value, or every fault.
     let all (results: Result<'a, Fault list> list) : Result<'a list, Fault list> =

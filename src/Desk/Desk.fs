@@ -1,0 +1,167 @@
+namespace Cmcl
+
+open System
+open System.IO
+open Deedle
+
+/// What a script or a notebook begins and ends with: streams by name, results as tables, frames and files. These raise `CmclException`
+/// with every fault, where the functions below them give a `Result`.
+[<AutoOpen>]
+module Desk =
+    [<RequireQualifiedAccess>]
+    module Stream =
+        /// A stream by the name of a shipped one or by the path of a folder or a file. Its tensors belong to the caller.
+        /// Example: `Stream.load "synthetic"`.
+        let load (name: string) : Cmcl.Stream =
+            Native.init ()
+            Catalogue.find name |> Check.getAll
+
+    [<RequireQualifiedAccess>]
+    module Report =
+        /// What a results folder holds.
+        let read (folder: string) : StudyResult = StudyResult.read folder |> Check.getAll
+
+        /// Results of one stream together (`StudyResult.join`).
+        let join (results: StudyResult list) : StudyResult = StudyResult.join results |> Check.getAll
+
+        /// A table of these metrics of the registry (`cmcl metrics`): methods by metrics, mean ± sd over seeds.
+        let tableOf (metrics: string list) (result: StudyResult) : TextTable =
+            let t =
+                CompareTable.make (metrics |> List.map (Metric.find >> Check.get)) result.Stream (StudyResult.measured result)
+                |> CompareTable.withoutEmpty
+
+            let head (m: Metric) = [ m.Title; Metric.unit m; Metric.arrow m ] |> List.filter ((<>) "") |> String.concat " "
+
+            let cell (m: Metric) (c: TableCell) =
+                match c.Spread with
+                | None -> "–"
+                | Some s ->
+                    let mean, sd = Metric.spread m s
+                    mean + (sd |> Option.map (fun sd -> $" ± {sd}") |> Option.defaultValue "") + CompareTable.mark t c
+
+            { Title = t.Stream
+              Head = "method" :: List.map head t.Metrics
+              Rows = [ for row in t.Rows -> CompareTable.name t row :: List.map2 cell t.Metrics row.Cells ]
+              Notes = t.Notes |> List.filter (fun note -> not (note.StartsWith "Bold")) }
+
+        /// Accuracy, recall@10, their backward transfer, deviation of old scores: methods by metrics, mean ± sd over seeds.
+        let table (result: StudyResult) : TextTable = tableOf [ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] result
+
+        /// A metric over orders of the steps: its mean, how it varies with the seed, and how with the order.
+        let orderTable (metrics: string list) (result: StudyResult) : TextTable =
+            let spreads = OrderSpread.all (metrics |> List.map (Metric.find >> Check.get)) (StudyResult.measured result)
+
+            let shown (m: Metric) (x: float option) = x |> Option.map (Metric.shown m) |> Option.defaultValue "–"
+
+            TextTable.make
+                $"{result.Stream}, {result.Orders.Count + 1} orders of its steps"
+                [ "method"; "metric"; "mean"; "sd over seeds"; "sd over orders" ]
+                [ for s in spreads ->
+                      [ s.Method
+                        $"{s.Metric.Title} {Metric.unit s.Metric}".Trim()
+                        Metric.shown s.Metric s.Mean
+                        shown s.Metric s.SdSeeds
+                        shown s.Metric s.SdOrders ] ]
+            |> TextTable.note OrderSpread.covers
+
+        /// Mean differences to one method over the seeds that both have, with 95 % intervals.
+        let differences (against: string) (metrics: string list) (result: StudyResult) : TextTable =
+            let measured = StudyResult.measured result
+            let against = Differences.against (Some against) measured |> Check.get |> Option.get
+
+            TextTable.make
+                $"{result.Stream}: differences to {against}"
+                [ "method"; "metric"; "difference"; "95 % interval"; "seeds" ]
+                [ for d in Differences.all (metrics |> List.map (Metric.find >> Check.get)) against measured ->
+                      let show = Metric.difference d.Metric
+
+                      [ d.Method
+                        d.Metric.Title
+                        show d.Over.Mean
+                        (match d.Interval with
+                         | Some(low, high) -> $"[{show low}, {show high}]"
+                         | None -> "–")
+                        string d.Over.Count ] ]
+
+        /// The settings in which the methods of a result differ, in the order of the registry of options.
+        let private varied (result: StudyResult) : string list =
+            let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+
+            [ for name in Field.names Field.all do
+                  if result.Info.Methods |> List.map (setting name) |> List.choose id |> List.distinct |> List.length > 1 then
+                      name ]
+
+        let private column (name: string) (values: 'v list) (frame: Frame<int, string>) =
+            frame.AddColumn(name, Series.ofValues values)
+            frame
+
+        /// A Deedle frame with a row for each method, order and seed: what each was (`method`, `family`, `order`, `seed`, and every option in which
+        /// methods differ, as text) and every metric of the registry as a number, rates as fractions; what does not exist is missing.
+        let frame (result: StudyResult) : Frame<int, string> =
+            let measured = StudyResult.measured result
+
+            let cells =
+                (StudyResult.comparison result).Cells
+                |> List.map fst
+                |> List.sortBy (fun c -> List.findIndex ((=) c.Method) result.Methods, c.Order, c.Seed)
+
+            let settings = Map [ for m in result.Info.Methods -> m.Label, Map m.Settings ]
+
+            let option name (c: Cell) =
+                settings |> Map.tryFind c.Method |> Option.bind (Map.tryFind name) |> Option.defaultValue ""
+
+            let figures = [ for c in cells -> Measured.figures c measured ]
+            let present = Metric.all |> List.filter (fun m -> figures |> List.exists (Map.containsKey m.Name))
+            let empty = Frame.ofRowKeys [ 0 .. cells.Length - 1 ]
+
+            let described =
+                empty
+                |> column "method" (cells |> List.map _.Method)
+                |> column "family" (cells |> List.map (fun c -> Label.family c.Method))
+                |> column "order" (cells |> List.map _.Order)
+                |> column "seed" (cells |> List.map _.Seed)
+
+            let withOptions =
+                (described, varied result) ||> List.fold (fun frame name -> column name (cells |> List.map (option name)) frame)
+
+            (withOptions, present)
+            ||> List.fold (fun frame m ->
+                column m.Name (figures |> List.map (fun f -> Map.tryFind m.Name f |> Option.defaultValue nan)) frame)
+
+        /// A Deedle frame of every figure: `method`, `order`, `seed`, `step`, `task`, `metric`, `value`, tidy as `results.csv` is.
+        let longFrame (result: StudyResult) : Frame<int, string> =
+            let rows =
+                [ for KeyValue(order, rows) in Map.add 0 result.Rows result.Orders do
+                      for r in rows -> order, r ]
+
+            Frame.ofRowKeys [ 0 .. rows.Length - 1 ]
+            |> column "method" [ for _, r in rows -> r.Method ]
+            |> column "order" (List.map fst rows)
+            |> column "seed" [ for _, r in rows -> r.Seed ]
+            |> column "step" [ for _, r in rows -> r.Step ]
+            |> column "task" [ for _, r in rows -> r.Task ]
+            |> column "metric" [ for _, r in rows -> r.Metric ]
+            |> column "value" [ for _, r in rows -> r.Value ]
+
+        /// Writes a results folder, as `cmcl run` leaves it: tidy CSV, `config.json` and `report.html`, whose full path it gives. Other orders of
+        /// the steps go into folders of their own, `order-1` and so on. Files of these names are replaced.
+        let save (folder: string) (result: StudyResult) : string =
+            let write (folder: string) (part: StudyResult) =
+                StudyResult.writeTables folder part |> Check.getAll
+
+                Results.writeWhole (Path.Combine(folder, "config.json")) (fun file -> file.Write(RunInfo.toJson part.Info))
+                |> Check.getAll
+
+                Report.write folder |> Check.getAll |> Path.GetFullPath
+
+            for KeyValue(order, rows) in result.Orders do
+                write
+                    (Path.Combine(folder, $"order-{order}"))
+                    { result with
+                        Rows = rows
+                        Orders = Map.empty
+                        Losses = []
+                        Spectra = [] }
+                |> ignore
+
+            write folder result

@@ -1,0 +1,282 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+open Plotly.NET
+open Plotly.NET.TraceObjects
+
+/// Every chart of the report, and charts of sweeps, as functions from results to Plotly.NET charts. Means over seeds with the sample standard
+/// deviation as error bar; rates in per cent. As in `result |> Plot.deviation |> Chart.show`.
+[<RequireQualifiedAccess>]
+module Plot =
+    let private linear = StyleParam.AxisType.Linear
+    let private styles (r: StudyResult) = Theme.styles r.Methods
+
+    /// The rows of the methods that go on from step to step.
+    let private kept (r: StudyResult) : Row list = r.Rows |> List.filter (fun row -> not (Label.startsAgain row.Method))
+
+    /// Do the values span more than a factor of thirty, so that a logarithmic axis shows more?
+    let private wide (values: float list) : bool =
+        match values |> List.filter (fun x -> x > 0.0 && Double.IsFinite x) with
+        | [] -> false
+        | positive -> List.max positive > 30.0 * List.min positive
+
+    /// Are different positive values further apart than a factor of five, as those of a sweep over orders of size are?
+    let private geometric (values: float list) : bool =
+        let finite = values |> List.filter Double.IsFinite |> List.distinct
+        finite.Length > 1 && finite |> List.forall (fun x -> x > 0.0) && List.max finite > 5.0 * List.min finite
+
+    /// A chart in which methods are named, so that it needs no legend, and how high it is to be in pixels.
+    let private named (height: int) (chart: GenericChart) : GenericChart =
+        chart |> Chart.withLayoutStyle (ShowLegend = false) |> Chart.withSize (Height = height)
+
+    let private valuesOf metric (rows: Row list) = rows |> List.filter (fun r -> r.Metric = metric) |> List.map _.Value
+
+    /// A label that the result has, or a fault with those that it has.
+    let private known (label: string) (r: StudyResult) : string =
+        if List.contains label r.Methods then
+            label
+        else
+            Check.fail (Fault.Unknown("method of these results", label, r.Methods))
+
+    /// A rate of every task (columns) after every step (rows) of one method.
+    let matrix (metric: string) (label: string) (r: StudyResult) : GenericChart =
+        let measured =
+            r.Rows |> List.filter (fun row -> row.Metric = metric && (Row.index row.Task).IsSome && Double.IsFinite row.Value)
+
+        Charts.matrix (measured |> List.map _.Value |> List.fold max 0.01) metric (known label r) measured
+
+    /// A rate of one task over the steps, a line a method; the upright line is the step that trains it.
+    let forgetting (metric: string) (task: int) (r: StudyResult) : GenericChart =
+        Charts.forgetting (styles r) metric task (kept r)
+
+    /// Backward transfer of a rate as it stood after every step.
+    let backward (metric: string) (r: StudyResult) : GenericChart = Charts.backward (styles r) metric (kept r)
+
+    /// Relative deviation of old alignment scores after every step, mean over the tasks learned before.
+    let deviation (r: StudyResult) : GenericChart =
+        let rows = kept r
+        Charts.deviation (styles r) (wide (valuesOf "deviation_rel" rows)) rows
+
+    /// For one method the largest deviation of old scores after every step: measured, known without the rows, and the bound on it.
+    let certificate (label: string) (r: StudyResult) : GenericChart =
+        let own = kept r |> List.filter (fun row -> row.Method = known label r)
+        Charts.certificate (wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
+
+    /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
+    let tradeOff (metric: string) (r: StudyResult) : GenericChart =
+        let rows = kept r
+        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" rows)) metric rows |> named 460
+
+    /// Mean training loss of every epoch.
+    let losses (r: StudyResult) : GenericChart = Curves.losses (styles r) r.Losses
+
+    /// Drift of old scores within the steps, of a run with a monitor.
+    let monitor (r: StudyResult) : GenericChart = Curves.monitor (styles r) r.Monitor
+
+    /// Energies of the old directions of a modality that a method protected in a step.
+    let spectrum (label: string) (step: int) (modality: string) (r: StudyResult) : GenericChart =
+        Curves.spectrum (known label r) step modality r.Spectra
+
+    /// A metric of the registry (`cmcl metrics`), a line a method.
+    let metric (name: string) (r: StudyResult) : GenericChart =
+        let m, measured = Metric.find name |> Check.get, StudyResult.measured r
+
+        [ for label in r.Methods do
+              match Measured.spread r.Stream label m measured with
+              | Some spread -> label, spread
+              | None -> () ]
+        |> fun rows -> CompareCharts.metric false (styles r) m rows |> named (90 + 34 * rows.Length)
+
+    // ---- sweeps --------------------------------------------------------------------------------------------------
+
+    let private error (spreads: Spread list) =
+        Error.init (
+            Visible = (spreads |> List.exists _.Sd.IsSome),
+            Type = StyleParam.ErrorType.Data,
+            Array = (spreads |> List.map (fun s -> Option.defaultValue 0.0 s.Sd)),
+            Thickness = 1.,
+            Width = 3.
+        )
+
+    /// An axis by its title, logarithmic where that is said.
+    let private axis (title: string, log: bool) (values: float list) =
+        if log then Theme.logAxis title values else Theme.axis title linear None
+
+    /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)].
+    let private drawn
+        (x: string * bool)
+        (y: string * bool)
+        (series: (string * (Spread * Spread * string) list) list)
+        : GenericChart =
+        let styles = Theme.styles (List.map fst series)
+        let all part = series |> List.collect (snd >> List.map (part >> (fun (s: Spread) -> s.Mean)))
+
+        let levels, lines =
+            series |> List.partition (fun (_, points) -> points |> List.forall (fun (x, _, _) -> Double.IsNaN x.Mean))
+
+        let xs = all (fun (x, _, _) -> x) |> List.filter Double.IsFinite
+
+        // A series without a place on the axis is a level across all of it.
+        let across =
+            [ for name, points in levels do
+                  for _, value, text in points do
+                      name, [ for at in (if xs.IsEmpty then [ 0.0; 1.0 ] else [ List.min xs; List.max xs ]) -> at, value, text ] ]
+
+        let line name (dash: StyleParam.DrawingStyle) markers (points: (Spread * Spread * string) list) =
+            let style = styles[name]
+            let xs, ys = points |> List.map (fun (x, _, _) -> x), points |> List.map (fun (_, y, _) -> y)
+
+            Chart.Line(
+                x = (xs |> List.map _.Mean),
+                y = (ys |> List.map _.Mean),
+                MultiText = (points |> List.map (fun (_, _, text) -> Theme.plain text)),
+                Name = Theme.plain name,
+                ShowMarkers = markers,
+                MarkerSymbol = style.Symbol,
+                LineColor = Color.fromString style.Colour,
+                MarkerColor = Color.fromString style.Colour,
+                LineDash = dash,
+                LineWidth = 2.,
+                UseDefaults = false
+            )
+            |> Chart.withXError (error xs)
+            |> Chart.withYError (error ys)
+            |> Theme.traced name $"%%{{text}}<br>%%{{x:.3~g}}, %%{{y:.3~g}}<extra>{Theme.plain name}</extra>"
+
+        let point at = { Mean = at; Sd = None; Count = 1 }
+
+        [ for name, points in lines -> line name styles[name].Dash true points
+          for name, points in across ->
+              line name StyleParam.DrawingStyle.Dash false [ for at, value, text in points -> point at, value, text ] ]
+        |> Chart.combine
+        |> Theme.dress (axis x xs) (axis y (all (fun (_, y, _) -> y)))
+
+    /// Lines of one's own in the library's look: titles of the axes, whether each is logarithmic, and name, [(x, y)] of every line.
+    /// Example: `Plot.lines ("η", true) ("o(η)", true) [ "dns", [ 1e-3, 1e-6; 1e-2, 1e-4 ] ]`.
+    let lines (x: string * bool) (y: string * bool) (series: (string * (float * float) list) list) : GenericChart =
+        let point value = { Mean = value; Sd = None; Count = 1 }
+        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
+
+    /// The same with a mean and a deviation at every place.
+    /// Example: `Plot.spreads ("d", false) ("seconds", false) [ "dns", [ 64.0, { Mean = 1.0; Sd = Some 0.1; Count = 3 } ] ]`.
+    let spreads (x: string * bool) (y: string * bool) (series: (string * (float * Spread) list) list) : GenericChart =
+        let point value = { Mean = value; Sd = None; Count = 1 }
+        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
+
+    /// The number in a setting: 0.003 of `trace:0.003`.
+    let private number (setting: string) : float option =
+        match Double.TryParse(Array.last (setting.Split ':'), NumberStyles.Float, CultureInfo.InvariantCulture) with
+        | true, x -> Some x
+        | _ -> None
+
+    /// The methods of a result in groups that differ in an option and in what follows it, with the option's number in each; a method without
+    /// the option is a group of its own.
+    let private groups (option: string) (r: StudyResult) : (string * (float * string) list) list =
+        let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+
+        [ for family, own in r.Info.Methods |> List.groupBy _.Method do
+              let names = own |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct
+
+              let follows name =
+                  own
+                  |> List.groupBy (setting option)
+                  |> List.forall (fun (_, same) -> same |> List.distinctBy (setting name) |> List.length = 1)
+
+              let apart =
+                  names
+                  |> List.filter (fun name ->
+                      name <> option && (own |> List.distinctBy (setting name) |> List.length) > 1 && not (follows name))
+
+              let key (m: MethodInfo) =
+                  match setting option m with
+                  | None -> m.Label
+                  | Some _ when apart.IsEmpty -> family
+                  | Some _ ->
+                      let parts = [ for name in apart -> name, setting name m ]
+
+                      let texts =
+                          [ for name, value in parts do
+                                match value with
+                                | Some v -> $"{name}={v}"
+                                | None -> () ]
+
+                      family + "[" + String.Join(";", texts) + "]"
+
+              for name, members in own |> List.groupBy key do
+                  name,
+                  [ for m in members -> setting option m |> Option.bind number |> Option.defaultValue nan, m.Label ]
+                  |> List.sortBy fst ]
+
+    let private unitOf (m: Metric) = if m.Unit = MetricUnit.PerCent then ", %" else ""
+
+    let private scaled (m: Metric) (s: Spread) : Spread =
+        let factor = if m.Unit = MetricUnit.PerCent then 100.0 else 1.0
+
+        { s with
+            Mean = factor * s.Mean
+            Sd = Option.map ((*) factor) s.Sd }
+
+    /// A metric against an option that was varied, a line for each combination of what else was; methods without the option are levels.
+    /// As in `Plot.against "tau" "r10"`.
+    let against (option: string) (metric: string) (r: StudyResult) : GenericChart =
+        let m, measured = Metric.find metric |> Check.get, StudyResult.measured r
+
+        let series =
+            [ for name, members in groups option r do
+                  name,
+                  [ for x, label in members do
+                        match Measured.spread r.Stream label m measured with
+                        | Some spread -> { Mean = x; Sd = None; Count = 1 }, scaled m spread, label
+                        | None -> () ] ]
+            |> List.filter (snd >> List.isEmpty >> not)
+
+        let xs =
+            [ for _, points in series do
+                  for x, _, _ in points do
+                      x.Mean ]
+
+        let ys =
+            [ for _, points in series do
+                  for _, y, _ in points do
+                      y.Mean ]
+
+        let logY = m.Unit <> MetricUnit.PerCent && wide ys
+        drawn (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
+
+    /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
+    /// the points of a line in the order of the option.
+    let path (option: string) (r: StudyResult) : GenericChart =
+        let measured = StudyResult.measured r
+        let find name label = Measured.spread r.Stream label (Metric.find name |> Check.get) measured
+
+        let series =
+            [ for name, members in groups option r do
+                  name,
+                  [ for _, label in members do
+                        match find "deviation_rel" label, find "r10" label with
+                        | Some x, Some y -> x, scaled (Metric.find "r10" |> Check.get) y, label
+                        | _ -> () ] ]
+            |> List.filter (snd >> List.isEmpty >> not)
+
+        let xs =
+            [ for _, points in series do
+                  for x, _, _ in points do
+                      x.Mean ]
+
+        drawn
+            ("relative deviation of old scores (left is more stable)", wide xs)
+            ("recall@10 after the last step, %", false)
+            series
+
+    /// Recall@10 against deviation of every method, the frontier as a line, bounds as levels.
+    let frontier (r: StudyResult) : GenericChart =
+        let measured = StudyResult.measured r
+
+        CompareCharts.frontier
+            (CompareCharts.styles r.Methods)
+            760.0
+            460.0
+            (CompareCharts.levels r.Stream measured)
+            (Frontier.points r.Stream measured)
+        |> named 460

@@ -1,0 +1,108 @@
+namespace Cmcl
+
+open System
+open TorchSharp
+
+/// Studies, as pipes:
+/// `Stream.load "emoji" |> Run.on |> Run.method Baseline.vanilla |> Run.method Dns.defaults |> Run.seeds [ 0..2 ] |> Run.go`.
+[<RequireQualifiedAccess>]
+module Run =
+    /// A study on a stream, with nothing to run yet: seed 0, test rows, the CPU.
+    let on (stream: Stream) : Study =
+        { Stream = stream
+          Configs = []
+          Given = []
+          Seeds = [ 0 ]
+          Orders = [ 0 ]
+          Split = Split.Test
+          Device = torch.CPU
+          Jobs = None
+          Threads = None
+          Folder = None
+          Command = "Run.go (F#)"
+          Tell = StudyProgress.console }
+
+    /// Adds a method.
+    let method (config: Config<'takes>) (study: Study) : Study =
+        { study with
+            Configs = study.Configs @ [ Config.any config ] }
+
+    /// Adds methods of one kind, such as a product that `Config.over` made.
+    let methods (configs: Config<'takes> list) (study: Study) : Study =
+        { study with
+            Configs = study.Configs @ List.map Config.any configs }
+
+    /// Adds methods as the command line writes them: `vanilla,dns[exact=on]`.
+    let named (text: string) (study: Study) : Study = methods (Plan.split text |> List.map Config.named) study
+
+    /// Sets options of every method that takes them, over the stream's preset and below what a method sets itself; each has to matter to one
+    /// method at least. As in `Run.each (Learn.epochs 2 >> Learn.dtype Dtype.Float64)`.
+    let each (set: Config<IAny> -> Config<IAny>) (study: Study) : Study =
+        let given = (set (Config.ofName "")).Options
+        let kept = study.Given |> List.filter (fun (name, _) -> not (List.exists (fst >> (=) name) given))
+        { study with Given = kept @ given }
+
+    let private distinctly (what: string) (least: int) (values: int list) : int list =
+        if values.IsEmpty || List.exists (fun x -> x < least) values || (List.distinct values).Length <> values.Length then
+            let given = String.Join(", ", values)
+
+            Check.fail (
+                Fault.BadValue(what, $"different whole numbers ≥ {least}, one or more", (if given = "" then "none" else given))
+            )
+
+        values
+
+    /// The seeds; every method runs with each. Fault: `BadValue` for none or one twice.
+    let seeds (values: int list) (study: Study) : Study =
+        { study with
+            Seeds = distinctly "seeds of a study" 0 values }
+
+    /// Orders of the steps by number (`Order.permutation`); 0 is the stream's own. Faults: `BadValue` for none, one twice, or one that the
+    /// stream's steps do not have.
+    let orders (values: int list) (study: Study) : Study =
+        for order in distinctly "orders of the steps" 0 values do
+            Order.permutation study.Stream.Steps.Length order |> ignore
+
+        { study with Orders = values }
+
+    /// Takes figures of validation rows: what settings are to be chosen on.
+    let onValidation (study: Study) : Study = { study with Split = Split.Validation }
+
+    /// Trains and measures on a device, such as `torch.CUDA`.
+    let device (device: torch.Device) (study: Study) : Study = { study with Device = device }
+
+    let private atLeastOne (what: string) (count: int) : int option =
+        if count < 1 then
+            Check.fail (Fault.BadValue(what, "a whole number ≥ 1", string count))
+
+        Some count
+
+    /// How many cells run side by side. What a cell gives does not depend on it.
+    let jobs (count: int) (study: Study) : Study = { study with Jobs = atLeastOne "jobs of a study" count }
+
+    /// Threads of libtorch in each cell. Figures depend on it as far as sums of floats depend on their order.
+    let threads (count: int) (study: Study) : Study =
+        { study with
+            Threads = atLeastOne "threads of a study" count }
+
+    /// Keeps what is finished, and what is half done every half minute, below a folder: the same study, or a larger one, goes on from there.
+    /// Methods that are not the registry's are run again, since their code may be another one. After a change of this library's code take
+    /// another folder.
+    let into (folder: string) (study: Study) : Study = { study with Folder = Some folder }
+
+    /// What results say that they were made by.
+    let command (text: string) (study: Study) : Study = { study with Command = text }
+
+    /// Calls a function with what happens, one call at a time, in place of writing progress to standard error.
+    let tell (listener: StudyEvent -> unit) (study: Study) : Study = { study with Tell = fun () -> listener }
+
+    /// Says nothing while it runs.
+    let quietly (study: Study) : Study = tell ignore study
+
+    /// The plans that a study runs, with every setting, or why it cannot.
+    let plans (study: Study) : Result<Plan list, Fault list> = StudyCells.plans study
+
+    /// Runs the study. A cell that diverges is recorded among the failures, and the others go on. Raises a `CmclException` that tells every
+    /// fault: no method, an option that a method does not take or that changes nothing, a batch that a step cannot fill, a folder that
+    /// cannot be written to.
+    let go (study: Study) : StudyResult = StudyCells.go study |> Check.getAll

@@ -1,0 +1,197 @@
+namespace Cmcl
+
+open System
+open System.IO
+open TorchSharp
+
+/// Running the cells of a study and putting together what they leave.
+[<RequireQualifiedAccess>]
+module internal StudyCells =
+    type private Cell = { Plan: Plan; Order: int; Seed: int; Stream: Cmcl.Stream }
+
+    let plans (study: Study) : Result<Plan list, Fault list> =
+        let own = study.Configs |> List.choose _.Own
+
+        let find name =
+            match own |> List.tryFind (fun m -> m.Name = name) with
+            | Some m -> Ok m
+            | None -> Registry.find name
+
+        let unlike =
+            [ for name, methods in own |> List.groupBy _.Name do
+                  if methods |> List.exists (fun m -> not (obj.ReferenceEquals(m, methods.Head))) then
+                      Fault.Contradiction($"two methods of this study have the name '{name}'", "give each a Name of its own") ]
+
+        match unlike with
+        | _ :: _ -> Error unlike
+        | [] when study.Configs.IsEmpty -> Error [ Fault.BadValue("methods of a study", "one or more (Run.method)", "none") ]
+        | [] ->
+            Plan.resolveWith find study.Stream.Preset study.Given (study.Configs |> List.map _.Label)
+            |> Result.bind (fun plans ->
+                match plans |> List.collect (Plan.check study.Stream) with
+                | [] -> Ok plans
+                | faults -> Error faults)
+
+    let private threads (study: Study) : int =
+        let widest = Stream.modalities study.Stream |> List.map snd |> List.max
+
+        study.Threads |> Option.defaultValue (if widest <= 512L then 1 else Environment.ProcessorCount)
+
+    let private jobs (study: Study) (cells: int) : int =
+        study.Jobs
+        |> Option.defaultValue (if study.Device.``type`` = DeviceType.CPU then Environment.ProcessorCount / threads study else 1)
+        |> max 1
+        |> min cells
+
+    let private checkpoints (study: Study) (cell: Cell) : CheckpointFolder option =
+        let known = Registry.methods |> List.exists (fun m -> m.Name = cell.Plan.Method.Name)
+        let own = study.Configs |> List.exists (fun c -> c.Own.IsSome && c.Name = cell.Plan.Method.Name)
+
+        match study.Folder with
+        | Some folder when known && not own ->
+            Some(
+                CheckpointFolder.Of(
+                    Path.Combine(folder, "cells"),
+                    cell.Stream,
+                    cell.Plan,
+                    cell.Seed,
+                    study.Split,
+                    study.Device,
+                    1
+                )
+            )
+        | _ -> None
+
+    /// A cell's outcome, and whether it was finished before.
+    let private run (study: Study) (cell: Cell) : Result<Outcome * bool, Fault list> =
+        torch.set_num_threads (threads study)
+        use scope = torch.NewDisposeScope()
+
+        let train keeper from =
+            Train.resume cell.Stream study.Device study.Split cell.Seed Observer.silent keeper from cell.Plan
+            |> Result.bind (function
+                | Ending.Over outcome -> Ok outcome
+                | Ending.Left -> invalidOp "a cell was left that nobody asked to leave")
+
+        match checkpoints study cell with
+        | None -> train Keeper.none None |> Result.map (fun outcome -> outcome, false)
+        | Some kept ->
+            // A checkpoint that cannot be read is as none: the cell is run from its beginning.
+            let latest =
+                match kept.Latest() with
+                | Ok(found, _) -> found
+                | Error _ -> None
+
+            let keep reached = kept.Write { Reached = reached; Monitor = [] }
+
+            let keeper () = Cadence.keeper Cadence.Auto (fun () -> false) (Reached.Midst >> keep >> ignore)
+
+            let finish outcome = keep (Reached.End outcome) |> Result.map (fun () -> outcome, false)
+
+            match latest with
+            | Some { Reached = Reached.End outcome } -> Ok(outcome, true)
+            | Some { Reached = Reached.Midst state } -> train (keeper ()) (Some state) |> Result.bind finish
+            | None -> train (keeper ()) None |> Result.bind finish
+
+    let private info (study: Study) (plans: Plan list) (jobs: int) (failures: (string * int * string) list) : RunInfo =
+        Record.write
+            DateTimeOffset.Now
+            0
+            failures
+            { Stream = study.Stream
+              Source = study.Stream.Name
+              Plans = plans
+              Seeds = study.Seeds
+              Device = study.Device
+              Split = study.Split
+              SaveWeights = false
+              Monitor = None
+              Jobs = jobs
+              Out = study.Folder |> Option.defaultValue ""
+              Command = study.Command
+              Arguments = [] }
+        |> RunInfo.parse
+
+    let private gather (study: Study) (info: RunInfo) (ended: (Cell * Outcome) list) : StudyResult =
+        let rowsOf order =
+            let rows =
+                [ for cell, outcome in ended do
+                      if cell.Order = order then
+                          yield! Experiment.rows study.Stream cell.Plan cell.Seed outcome ]
+
+            rows @ Results.aggregates rows
+
+        let main, others = study.Orders |> List.partition ((=) (List.min study.Orders))
+        let first = ended |> List.filter (fun (cell, _) -> cell.Order = main.Head)
+
+        { Info = info
+          Rows = rowsOf main.Head
+          Orders = Map [ for order in others -> order, rowsOf order ]
+          Losses = first |> List.collect (fun (cell, outcome) -> Experiment.lossRows cell.Plan cell.Seed outcome)
+          Spectra =
+            [ for cell, outcome in first do
+                  if cell.Seed = study.Seeds.Head then
+                      yield! Experiment.spectrumRows cell.Plan cell.Seed outcome ]
+          Monitor = [] }
+
+    let go (study: Study) : Result<StudyResult, Fault list> =
+        let claimed =
+            match study.Folder with
+            | Some folder -> Files.makeFolderOf (Path.Combine(folder, "cells", "cell"))
+            | None -> Ok()
+
+        match plans study, claimed with
+        | Error faults, Ok()
+        | Ok _, Error faults -> Error faults
+        | Error a, Error b -> Error(a @ b)
+        | Ok plans, Ok() ->
+            let streams = Map [ for order in study.Orders -> order, Order.apply order study.Stream ]
+
+            let cells =
+                [| for order in study.Orders do
+                       for plan in plans do
+                           for seed in study.Seeds ->
+                               { Plan = plan
+                                 Order = order
+                                 Seed = seed
+                                 Stream = streams[order] } |]
+
+            let ended = Array.create cells.Length (Error [])
+            let gate = obj ()
+            let tell = study.Tell()
+            let jobs = jobs study cells.Length
+            let before = torch.get_num_threads ()
+
+            let work place =
+                let cell = cells[place]
+                let result = run study cell
+                ended[place] <- result
+
+                lock gate (fun () ->
+                    let before, fault =
+                        match result with
+                        | Ok(_, before) -> before, None
+                        | Error faults -> false, List.tryHead faults
+
+                    tell (StudyEvent.Ended(cell.Plan.Label, cell.Order, cell.Seed, before, fault)))
+
+            tell (StudyEvent.Began(cells.Length, jobs))
+
+            try
+                Experiment.inTurn jobs cells.Length work
+            finally
+                torch.set_num_threads before
+
+            let failures =
+                [ for cell, result in Seq.zip cells ended do
+                      match result with
+                      | Error faults -> for fault in faults -> cell.Plan.Label, cell.Seed, fault.Message
+                      | Ok _ -> () ]
+
+            let over =
+                [ for cell, result in Seq.zip cells ended do
+                      match result with
+                      | Ok(outcome, _) -> cell, outcome
+                      | Error _ -> () ]
+
+            Ok(gather study (info study plans jobs failures) over)

@@ -1,0 +1,68 @@
+namespace Cmcl
+
+open System
+open System.Diagnostics
+
+/// How a study's progress looks where somebody may be looking.
+[<RequireQualifiedAccess>]
+module internal StudyProgress =
+    let private minutes (seconds: float) : string =
+        let t = TimeSpan.FromSeconds seconds
+        if t.TotalHours >= 1.0 then t.ToString @"h\:mm\:ss" else t.ToString @"m\:ss"
+
+    /// Where nobody watches a line change, so many seconds pass from one line to the next.
+    let private apart = 10.0
+
+    /// Writes to standard error what is over, with what is left by the time that it took: in a terminal one line that changes, elsewhere a line
+    /// now and then, so that a short study says nothing. Cells that were finished before are only counted.
+    let console () : StudyEvent -> unit =
+        let clock = Stopwatch.StartNew()
+        let mutable cells = 0
+        let mutable over = 0
+        let mutable trained = 0
+        let mutable width = 0
+        let mutable said = 0.0
+        let still = Console.IsErrorRedirected
+
+        let write (line: string) =
+            if still then
+                if clock.Elapsed.TotalSeconds - said >= apart then
+                    eprintfn "%s" line
+                    said <- clock.Elapsed.TotalSeconds
+            else
+                eprintf "\r%s" (line.PadRight width)
+                width <- line.Length
+
+        let ended (label: string) (order: int) (seed: int) (before: bool) (fault: Fault option) =
+            over <- over + 1
+
+            if not before then
+                trained <- trained + 1
+
+            match fault with
+            | Some fault ->
+                if not still then
+                    eprintf "\r%s\r" ("".PadRight width)
+
+                eprintfn "%s" fault.Message
+            | None -> ()
+
+            let left =
+                if trained = 0 then
+                    ""
+                else
+                    let each = clock.Elapsed.TotalSeconds / float trained
+                    $", {minutes clock.Elapsed.TotalSeconds}, {minutes (each * float (cells - over))} left"
+
+            let place = if order = 0 then "" else $" order {order}"
+            let state = if before then " (finished before)" else ""
+
+            if not before || over = cells then
+                write $"{over}/{cells} {label}{place} seed {seed}{state}{left}"
+
+            if over = cells && not still then
+                eprintfn ""
+
+        function
+        | StudyEvent.Began(count, _) -> cells <- count
+        | StudyEvent.Ended(label, order, seed, before, fault) -> ended label order seed before fault
