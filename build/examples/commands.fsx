@@ -88,10 +88,6 @@ let private dotnet (words: string list) =
         [ for name in afterDashes words do
               if Char.IsLower name[0] && not (targets.Contains name) then
                   $"build.fsx has no target {name}" ]
-    | "fsi" :: rest ->
-        [ for word in rest do
-              if word.EndsWith ".fsx" && not (File.Exists(full word)) then
-                  $"{word} is not there" ]
     | _ -> missing words
 
 /// What is wrong with one command.

@@ -118,12 +118,18 @@ let private entityRow (row: XElement) =
 
 /// A page's main part, made anew.
 let page (file: string) (content: string) : Entity * string =
-    let content = Regex.Replace(content, @"onclick=""[^""]*""", "")
+    // fsdocs leaves a generic type's name as it is.
+    let content = Regex.Replace(content, @"onclick=""[^""]*""", "").Replace("<'", "&lt;'")
 
     let content =
         Regex.Replace(content, "<a href=\"https://learn.microsoft.com/dotnet/api/(?!system\\.)[^\"]*\">(.*?)</a>", "$1")
 
-    let x = XElement.Parse("<x>" + content + "</x>", LoadOptions.PreserveWhitespace)
+    let x =
+        try
+            XElement.Parse("<x>" + content + "</x>", LoadOptions.PreserveWhitespace)
+        with e ->
+            failwith $"reference/{file} cannot be read: {e.Message}"
+
     let title = (named "h2" x |> List.head).Value.Trim()
     let name, kind = title.Substring(0, title.LastIndexOf ' '), title.Substring(title.LastIndexOf ' ' + 1).ToLowerInvariant()
     let summary = classed "fsdocs-xmldoc" x |> List.tryHead |> Option.map description |> Option.defaultValue ""
