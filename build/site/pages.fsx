@@ -6,7 +6,7 @@ open System.IO
 open Markdown
 
 let chapters: (string * (string * string) list) list =
-    [ "Start", [ "docs/index.md", "Home"; "README.md", "What it is"; "docs/tutorial.md", "" ]
+    [ "Start", [ "docs/index.md", "Home"; "README.md", "What it is"; "docs/tutorial.md", "Tutorial" ]
       "How to",
       [ "docs/import.md", "Bring your own features"
         "docs/add-a-stream.md", "Add a stream"
