@@ -170,8 +170,14 @@ module Plot =
         | true, x -> Some x
         | _ -> None
 
+    /// `trace` of `trace:0.003`: numbers of different kinds are no one axis.
+    let private kind (setting: string) : string option =
+        match setting.Split ':' with
+        | [| kind; _ |] -> Some kind
+        | _ -> None
+
     /// The methods of a result in groups that differ in an option and in what follows it, with the option's number in each; a method without
-    /// the option is a group of its own.
+    /// the option is a group of its own, and so is each kind of threshold.
     let private groups (option: string) (r: StudyResult) : (string * (float * string) list) list =
         let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
 
@@ -188,20 +194,22 @@ module Plot =
                   |> List.filter (fun name ->
                       name <> option && (own |> List.distinctBy (setting name) |> List.length) > 1 && not (follows name))
 
+              let kinds = own |> List.choose (setting option >> Option.bind kind) |> List.distinct
+
               let key (m: MethodInfo) =
                   match setting option m with
                   | None -> m.Label
-                  | Some _ when apart.IsEmpty -> family
-                  | Some _ ->
-                      let parts = [ for name in apart -> name, setting name m ]
-
+                  | Some value ->
                       let texts =
-                          [ for name, value in parts do
-                                match value with
+                          [ match kind value with
+                            | Some kind when kinds.Length > 1 -> $"{option}={kind}"
+                            | _ -> ()
+                            for name in apart do
+                                match setting name m with
                                 | Some v -> $"{name}={v}"
                                 | None -> () ]
 
-                      family + "[" + String.Join(";", texts) + "]"
+                      if texts.IsEmpty then family else family + "[" + String.Join(";", texts) + "]"
 
               for name, members in own |> List.groupBy key do
                   name,
@@ -244,30 +252,67 @@ module Plot =
         let logY = m.Unit <> MetricUnit.PerCent && wide ys
         drawn (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
 
-    /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
-    /// the points of a line in the order of the option.
-    let path (option: string) (r: StudyResult) : GenericChart =
+    /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. Both means with
+    /// their deviations over seeds; rates in per cent. As in `Plot.curves "deviation_rel" "r10" [ "soft", labels ]`.
+    let curves (xMetric: string) (yMetric: string) (series: (string * string list) list) (r: StudyResult) : GenericChart =
         let measured = StudyResult.measured r
-        let find name label = Measured.spread r.Stream label (Metric.find name |> Check.get) measured
+        let mx, my = Metric.find xMetric |> Check.get, Metric.find yMetric |> Check.get
 
         let series =
-            [ for name, members in groups option r do
+            [ for name, labels in series do
                   name,
-                  [ for _, label in members do
-                        match find "deviation_rel" label, find "r10" label with
-                        | Some x, Some y -> x, scaled (Metric.find "r10" |> Check.get) y, label
+                  [ for label in labels do
+                        let found m = Measured.spread r.Stream (known label r) m measured
+
+                        match found mx, found my with
+                        | Some x, Some y -> scaled mx x, scaled my y, label
                         | _ -> () ] ]
             |> List.filter (snd >> List.isEmpty >> not)
 
-        let xs =
-            [ for _, points in series do
-                  for x, _, _ in points do
-                      x.Mean ]
+        let log (m: Metric) (part: Spread * Spread * string -> Spread) =
+            m.Unit <> MetricUnit.PerCent && wide (series |> List.collect (snd >> List.map (part >> _.Mean)))
 
-        drawn
-            ("relative deviation of old scores (left is more stable)", wide xs)
-            ("recall@10 after the last step, %", false)
-            series
+        let title (m: Metric) =
+            match m.Name with
+            | "deviation_rel" -> "relative deviation of old scores (left is more stable)"
+            | "r10" -> "recall@10 after the last step, %"
+            | _ -> m.Title.Replace('_', ' ') + unitOf m
+
+        drawn (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
+
+    /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
+    /// the points of a line in the order of the option.
+    let path (option: string) (r: StudyResult) : GenericChart =
+        curves "deviation_rel" "r10" [ for name, members in groups option r -> name, List.map snd members ] r
+
+    /// A mean with its deviation for each name, a line each from above: the title of the axis, whether it is logarithmic, the names. On a
+    /// logarithmic axis what is not positive has no point. Example: `Plot.dots ("largest deviation", true) [ "dns", { Mean = 1e-3; Sd = None; Count = 1 } ]`.
+    let dots (title: string, log: bool) (rows: (string * Spread) list) : GenericChart =
+        let styles = Theme.styles (List.map fst rows)
+        let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
+        let down = Theme.axis "" linear (Some places)
+        down.SetProperty("range", [ 0.4; float rows.Length + 0.6 ])
+
+        let words name = String.Join("<br>", Labels.lines name |> List.map Theme.plain)
+
+        down.SetProperty("ticktext", [ for name, _ in rows -> words name ])
+
+        [ for place, (name, value) in List.zip places rows do
+              if not log || value.Mean > 0.0 then
+                  Chart.Point(
+                      x = [ value.Mean ],
+                      y = [ float place ],
+                      Name = Theme.plain name,
+                      MarkerColor = Color.fromString styles[name].Colour,
+                      MarkerSymbol = styles[name].Symbol,
+                      UseDefaults = false
+                  )
+                  |> Chart.withMarkerStyle (Size = 10)
+                  |> Chart.withXError (error [ value ])
+                  |> Theme.traced name $"%%{{x:.3~g}}<extra>{Theme.plain name}</extra>" ]
+        |> Chart.combine
+        |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) down
+        |> named (90 + 34 * rows.Length)
 
     /// Recall@10 against deviation of every method, the frontier as a line, bounds as levels.
     let frontier (r: StudyResult) : GenericChart =
