@@ -44,6 +44,7 @@ type RunArgument =
     | Protect of NAME: string
     | Exact
     | Partner of NAME: string
+    | Moments of KIND: string
     | Threshold of CUT: string
     | Free_Basis of NAME: string
     | Partner_Threshold of CUT: string
@@ -92,6 +93,7 @@ type RunArgument =
             | Protect _ -> "what DNS protects: block, product, soft, trust or nothing"
             | Exact -> "leave no second-order change of old scores"
             | Partner _ -> "old partner outputs under weights that are current or at-learning"
+            | Moments _ -> "protect the span of old data with its mean (uncentred) or, as an ablation, without (centred)"
             | Threshold _ -> "cut of the input spectrum, KIND:VALUE: absolute, relative, trace, energy or rank"
             | Free_Basis _ -> "basis of the output directions that nothing protects: own or shared"
             | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
@@ -128,6 +130,7 @@ type RunArgument =
         | Protect v -> Some("protect", v)
         | Exact -> Some("exact", "on")
         | Partner v -> Some("partner", v)
+        | Moments v -> Some("moments", v)
         | Threshold v -> Some("threshold", v)
         | Free_Basis v -> Some("free-basis", v)
         | Partner_Threshold v -> Some("partner-threshold", v)

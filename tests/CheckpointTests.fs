@@ -28,6 +28,7 @@ let private written =
     @ [ "dns[place=update]"
         "dns[place=gradient]"
         "dns[protect=product]"
+        "dns[moments=centred]"
         "dns-trust[total-budget=0.2]"
         "ewc[accumulate=online]"
         "gem[place=update]"

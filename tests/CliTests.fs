@@ -156,6 +156,7 @@ let private seeds =
 let private contradictions =
     [ [ "-m"; "dns"; "--exact"; "--place"; "gradient" ], [ "--exact"; "--place gradient"; "--place eigenbasis" ]
       [ "-m"; "dns"; "--exact"; "--partner"; "at-learning" ], [ "--exact"; "--partner current" ]
+      [ "-m"; "dns"; "--exact"; "--moments"; "centred" ], [ "--exact"; "--moments uncentred" ]
       [ "-m"; "dns"; "--exact"; "--sides"; "input" ], [ "--sides input is exact already" ]
       [ "-m"; "dns"; "--exact"; "--protect"; "soft" ], [ "--exact"; "--protect block" ]
       [ "-m"; "dns"; "--protect"; "soft"; "--place"; "update" ], [ "--protect soft needs the eigenbasis"; "--place update" ]

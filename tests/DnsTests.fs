@@ -100,6 +100,16 @@ let private differ (first: Heads) (second: Heads) =
     let apart = first.Keys |> Seq.map (fun m -> Tensors.relativeDifference first.[m] second.[m]) |> Seq.max
     Expect.isGreaterThan apart 1e-6 "they should differ"
 
+/// Two steps of low rank whose rows have the given mean times a random direction; the second moves one head of the first's pair.
+let private withMean (size: float) =
+    let rows purpose n columns =
+        let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 8 |> Seed.split purpose)
+        let spread = (draw purpose n 2L).mm(draw (purpose + " basis") 2L columns)
+        let direction = draw (purpose + " mean") 1L columns
+        spread - spread.mean ([| 0L |], true) + direction * number (size / item (direction.norm ()))
+
+    streamOf [ vision, text, rows "1a" 24L d, rows "1b" 24L 6L; vision, audio, rows "2a" 17L d, rows "2b" 17L 5L ]
+
 let tests =
     testList
         "Dns"
@@ -147,6 +157,74 @@ let tests =
                   if place <> "gradient" then
                       differ plain (after $"dns[place={place};exact=on;{common};{wide}]"))
 
+          test "the mean is protected, and must fail: with centred moments it is not" (fun () ->
+              let off written =
+                  readings "deviation_rel" (fst (run (withMean 3.0) 0 written))
+                  |> List.pick (fun (step, task, value) -> if (step, task) = (2, 1) then Some value else None)
+
+              // One head of the old pair moves, so that the first-order change is the whole change.
+              let still written = Expect.isLessThan (off written) tight written
+
+              for options in
+                  [ "place=update"; "place=eigenbasis"; "place=eigenbasis;partner=at-learning"; "place=update;sides=input" ] do
+                  let cuts = if options.Contains "input" then "threshold=relative:1e-9" else cuts
+                  still $"dns[{options};{common};{cuts}]"
+                  let centred = $"dns[{options};moments=centred;{common};{cuts}]"
+                  Expect.throwsT<AssertException> (fun () -> still centred) $"{centred} should not be stable"
+                  Expect.isGreaterThan (off centred) 1e-3 "and by far")
+
+          test "on rows of mean zero centred moments are the same method" (fun () ->
+              let heads written = (run (withMean 0.0) 0 written |> snd)[2]
+
+              for written in
+                  [ $"place=update;{cuts}"
+                    $"place=eigenbasis;{cuts}"
+                    $"place=eigenbasis;partner=at-learning;{cuts}"
+                    "sides=input;threshold=relative:1e-9"
+                    "protect=soft;tau=1e-3" ] do
+                  agree close (heads $"dns[{written};moments=centred;{common}]") (heads $"dns[{written};{common}]"))
+
+          test "every method that takes them is another with centred moments where rows have a mean" (fun () ->
+              for m in Registry.methods do
+                  if m.Fields |> List.exists (fun f -> f.Name = "moments") && m.Around.IsNone then
+                      let at value = after $"{m.Name}[moments={value};{common}]"
+                      agree 0.0 (at "uncentred") (after $"{m.Name}[{common}]")
+                      differ (at "centred") (at "uncentred"))
+
+          test "what is kept of several steps and partners is the covariance of all their rows" (fun () ->
+              let s = stream ()
+
+              let tasks =
+                  [ for t in s.Steps ->
+                        { Index = t.Index
+                          Name = t.Name
+                          Pair = t.Pair
+                          A = t.A.Features
+                          B = t.B.Features
+                          Source = None } ]
+
+              let heads: Heads =
+                  Map
+                      [ for m, columns in Stream.modalities s ->
+                            m, Seed.normal [ d; columns ] (Seed.ofInt 3 |> Seed.split m.Name) ]
+
+              let covariance (rows: torch.Tensor list) =
+                  let x = torch.cat (Array.ofList rows, 0L)
+                  let left = x - x.mean ([| 0L |], true)
+                  left.t().mm left / number (float x.shape[0])
+
+              for which in [ PartnerOutputs.Current; PartnerOutputs.AtLearning ] do
+                  let memory =
+                      (Map.empty, tasks) ||> List.fold (fun memory t -> History.add which Centring.Centred heads [ t ] memory)
+
+                  for m in heads.Keys do
+                      let own = tasks |> List.filter (fun t -> List.contains m (Pair.members t.Pair))
+                      let outputs (t: Task) = let p = Pair.partner m t.Pair in Heads.outputs heads[p] (t.Rows p)
+                      let inputs = History.inputs m memory |> Option.get
+                      let partners = History.partnerOutputs which m heads memory |> Option.get
+                      same $"{which}: inputs of {m}" tight inputs.Matrix (covariance [ for t in own -> t.Rows m ])
+                      same $"{which}: outputs beside {m}" tight partners.Matrix (covariance (List.map outputs own)))
+
           test "the first step of a modality is free" (fun () ->
               let first written = (run (stream ()) 0 written |> snd)[1]
               agree tight (first $"dns[{common}]") (first $"vanilla[{common}]"))
@@ -165,11 +243,16 @@ let tests =
                   run s 0 written |> fst |> readings "bytes_state" |> List.map (fun (_, _, v) -> v)
 
               for written in
-                  [ "dns[epochs=1;batch=8]"; "dns[epochs=1;batch=8;partner=at-learning]"; "reference[epochs=1;batch=8]" ] do
+                  [ "dns[epochs=1;batch=8]"
+                    "dns[epochs=1;batch=8;moments=centred]"
+                    "dns[epochs=1;batch=8;partner=at-learning]"
+                    "reference[epochs=1;batch=8]" ] do
                   Expect.equal (bytes 80L written) (bytes 16L written) written
 
               // Two moments of 5 × 5 and their counts a pair, a third step over a pair that was there already.
               Expect.equal (bytes 16L "dns[epochs=1;batch=8]") [ 416.0; 832.0; 832.0 ] "bytes"
+              // And two means of 5 where they are taken off.
+              Expect.equal (bytes 16L "dns[epochs=1;batch=8;moments=centred]") [ 496.0; 992.0; 992.0 ] "bytes with means"
               Expect.equal (bytes 16L "vanilla[epochs=1;batch=8]") [ 0.0; 0.0; 0.0 ] "nothing for vanilla")
 
           test "the named variants are dns with settings" (fun () ->
@@ -222,6 +305,7 @@ let tests =
                     "dns[place=gradient]"
                     "dns[place=update]"
                     "dns[partner=at-learning]"
+                    "dns[moments=centred;partner=at-learning]"
                     "dns-soft"
                     "dns-trust" ] do
                   let p = plan s text

@@ -35,6 +35,7 @@ let private table =
       "protect", [ "block"; "product"; "soft"; "trust"; "nothing" ], [ "hard" ]
       "exact", [ "on"; "off" ], [ "yes" ]
       "partner", [ "current"; "at-learning" ], [ "stale" ]
+      "moments", [ "uncentred"; "centred" ], [ "mean"; "on" ]
       "free-basis", [ "own"; "shared" ], [ "mine" ]
       "threshold", [ "trace:0.003"; "rank:4" ], [ "0.003"; "trace:2" ]
       "partner-threshold", [ "absolute:0.01"; "energy:0.1" ], [ "all" ]
@@ -178,6 +179,7 @@ let tests =
           test "an option that a method does not take is refused by name" (fun () ->
               refusal none [] [ "vanilla[tau=1]" ] |> contains [ "'tau' is not an option of vanilla"; "vanilla takes lr" ]
               refusal none [] [ "zero-shot[lr=1]" ] |> contains [ "zero-shot takes no options" ]
+              refusal none [] [ "dns-trust[moments=centred]" ] |> contains [ "'moments' is not an option of dns-trust" ]
               refusal none [] [ "dns-trust[protect=block]" ] |> contains [ "'protect' is not an option of dns-trust" ])
 
           test "an option that changes nothing is refused in a sentence" (fun () ->
@@ -204,6 +206,8 @@ let tests =
                     "dns[exact=on;place=gradient]", [ "--exact on cannot hold with --place gradient" ]
                     "dns[exact=on;partner=at-learning]", [ "as they are now"; "--partner current" ]
                     "dns[exact=on;sides=input]", [ "exact already" ]
+                    "dns[exact=on;moments=centred]", [ "leaves their mean out"; "--moments uncentred" ]
+                    "dns[protect=trust;moments=centred]", [ "bounds the change of whole scores"; "--moments uncentred" ]
                     "dns[exact=on;protect=product]", [ "protected as a whole"; "--protect block" ]
                     "dns[exact=on;protect=soft]", [ "protected as a whole" ]
                     "dns[exact=on;protect=trust]", [ "protected as a whole" ]

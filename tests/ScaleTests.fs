@@ -60,6 +60,8 @@ let private equality =
                     "place=gradient"
                     "place=update"
                     "partner=at-learning"
+                    "moments=centred"
+                    "moments=centred;partner=at-learning"
                     "free-basis=own"
                     "batch=all" ] do
                   sameRun 1e-7 stream $"dns[epochs=1;lr=1e-3;{options}]")

@@ -166,6 +166,7 @@ let tests =
                     "dns[threshold=rank:0]"
                     "dns[threshold=rank:5;partner-threshold=rank:7]"
                     "dns[sides=input]"
+                    "dns[moments=centred]"
                     "dns-trust[budget=0]"
                     "dns[lr=0]" ] do
                   allHold (verify [ spoiled written id ]))

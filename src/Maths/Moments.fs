@@ -11,6 +11,42 @@ type Moment =
         Matrix: torch.Tensor
     }
 
+/// The mean μ of the rows behind a moment: kept beside it only where it is to be taken off (`Moment.centred`).
+type Mean =
+    {
+        Rows: int64
+        /// d, float64.
+        Vector: torch.Tensor
+    }
+
+[<RequireQualifiedAccess>]
+module Mean =
+    /// μ of the rows of X (n × d), accumulated in float64. Example: `Mean.ofRows xa`.
+    let ofRows (x: torch.Tensor) : Mean =
+        Tensors.requireMatrix "rows of a mean" -1L -1L x
+
+        { Rows = x.shape[0]
+          Vector = Tensors.scoped (fun () -> x.sum ([| 0L |], ``type`` = torch.float64) / (float (max 1L x.shape[0])).AsScalar()) }
+
+    /// The mean of both sets of rows: (n_a μ_a + n_b μ_b)/(n_a + n_b). Example: `Mean.merge (Mean.ofRows xa) (Mean.ofRows xa)`.
+    let merge (a: Mean) (b: Mean) : Mean =
+        let rows = a.Rows + b.Rows
+        let share part = (float part / float (max 1L rows)).AsScalar()
+
+        { Rows = rows
+          Vector = Tensors.scoped (fun () -> a.Vector * share a.Rows + b.Vector * share b.Rows) }
+
+    /// The mean of the outputs X Wᵀ: W μ. Example: `Mean.through heads[pair.A] (Mean.ofRows xa)`.
+    let through (w: torch.Tensor) (m: Mean) : Mean =
+        { m with
+            Vector = Tensors.scoped (fun () -> (w.``to`` torch.float64).mv m.Vector) }
+
+    /// The mean of all rows behind means in one space; `None` of none. Example: `Mean.mergeAll [ Mean.ofRows xa ]`.
+    let mergeAll (means: Mean list) : Mean option =
+        match means with
+        | [] -> None
+        | first :: rest -> Some(List.fold merge first rest)
+
 [<RequireQualifiedAccess>]
 module Moment =
     /// Columns that are multiplied with those to their right at once, and rows that are held in float64 at once.
@@ -113,3 +149,17 @@ module Moment =
         match moments with
         | [] -> None
         | first :: rest -> Some(List.fold merge first rest)
+
+    /// The covariance C − μ μᵀ (d × d) of the rows behind a moment, μ their mean: merge first, centre last, since covariances of
+    /// parts do not add up to that of the whole. What is left has the rounding of C. Raises `Fault.Shape` where the mean is of other
+    /// rows. Example: `Moment.centred (Mean.ofRows xa) ma`.
+    let centred (mean: Mean) (m: Moment) : Moment =
+        let expected = struct (m.Count, m.Matrix.shape[0])
+        let given = struct (mean.Rows, mean.Vector.shape[0])
+
+        if given <> expected then
+            let words (struct (rows, d): struct (int64 * int64)) = $"of {rows} rows, {d} numbers"
+            Check.fail (Fault.Shape("the mean of a moment's rows", words expected, words given))
+
+        { m with
+            Matrix = Tensors.scoped (fun () -> m.Matrix - torch.outer (mean.Vector, mean.Vector)) }

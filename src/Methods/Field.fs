@@ -160,6 +160,12 @@ module Field =
               _.Partner
               (fun v s -> { s with Partner = v })
           choice
+              "moments"
+              "spectra of old data's second moments, or, as an ablation, without the mean, which is then not protected"
+              [ "uncentred", Centring.Uncentred; "centred", Centring.Centred ]
+              _.Centring
+              (fun v s -> { s with Centring = v })
+          choice
               "free-basis"
               "basis of the output directions that nothing protects: each modality's own, or one shared by all that move"
               [ "own", FreeBasis.Own; "shared", FreeBasis.Shared ]

@@ -18,31 +18,51 @@ module History =
 
     let private partners (m: Modality) (memory: Memory) = edges memory |> List.filter (fst >> (=) m) |> List.map snd
 
-    /// The moment of all old inputs of a modality; `None` before its first step.
+    /// The moment of all rows, centred where their means were kept.
+    let private merged (moments: Moment list) (means: Mean list) : Moment option =
+        match Moment.mergeAll moments, Mean.mergeAll means with
+        | Some all, Some mean -> Some(Moment.centred mean all)
+        | all, _ -> all
+
+    /// The moment of all old inputs of a modality, centred where the memory has means; `None` before its first step.
     let inputs (m: Modality) (memory: Memory) : Moment option =
-        partners m memory |> List.choose (fun p -> Memory.moment (inputName m p) memory) |> Moment.mergeAll
+        let names = partners m memory |> List.map (inputName m)
+        let find f = names |> List.choose (fun name -> f name memory)
+        merged (find Memory.moment) (find Memory.mean)
 
     /// The moment of the old outputs of all its partners: Σ_p W_p C_{p|m} W_pᵀ under the given heads, or what was stored
-    /// when they were learnt.
+    /// when they were learnt; centred, about the mean of all those outputs, where the memory has means.
     let partnerOutputs (which: PartnerOutputs) (m: Modality) (heads: Heads) (memory: Memory) : Moment option =
         match which with
-        | PartnerOutputs.AtLearning -> Memory.moment (outputName m) memory
+        | PartnerOutputs.AtLearning ->
+            let name = outputName m
+            merged (Option.toList (Memory.moment name memory)) (Option.toList (Memory.mean name memory))
         | PartnerOutputs.Current ->
-            partners m memory
-            |> List.choose (fun p -> Memory.moment (inputName p m) memory |> Option.map (Moment.through (Heads.weight p heads)))
-            |> Moment.mergeAll
+            let partners = partners m memory
 
-    /// The memory with a step's data added; `heads` are those at its end.
-    let add (which: PartnerOutputs) (heads: Heads) (tasks: Task list) (memory: Memory) : Memory =
+            let find f through =
+                partners |> List.choose (fun p -> f (inputName p m) memory |> Option.map (through (Heads.weight p heads)))
+
+            merged (find Memory.moment Moment.through) (find Memory.mean Mean.through)
+
+    /// The memory with a step's data added, means only where moments are to be centred; `heads` are those at its end.
+    let add (which: PartnerOutputs) (centring: Centring) (heads: Heads) (tasks: Task list) (memory: Memory) : Memory =
         let addSide (task: Task) (memory: Memory) (m: Modality) =
             let p = Pair.partner m task.Pair
-            let memory = Memory.addMoment (inputName m p) (Task.moment m task) memory
+
+            let keep name moment (mean: unit -> Mean) memory =
+                match centring with
+                | Centring.Uncentred -> Memory.addMoment name moment memory
+                | Centring.Centred -> Memory.addCentred name moment (mean ()) memory
+
+            let memory = keep (inputName m p) (Task.moment m task) (fun () -> Task.mean m task) memory
 
             match which with
             | PartnerOutputs.Current -> memory
             | PartnerOutputs.AtLearning ->
-                let outputs = Task.moment p task |> Moment.through (Heads.weight p heads)
-                Memory.addMoment (outputName m) outputs memory
+                let w = Heads.weight p heads
+                let outputs = Task.moment p task |> Moment.through w
+                keep (outputName m) outputs (fun () -> Task.mean p task |> Mean.through w) memory
 
         let addTask memory (task: Task) = List.fold (addSide task) memory (Pair.members task.Pair)
         List.fold addTask memory tasks

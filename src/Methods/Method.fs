@@ -102,6 +102,18 @@ module Task =
         | None -> Moment.ofRows (t.Rows m)
         | Some _ -> Moment.accumulate (blocks m t)
 
+    /// The mean of its rows of one modality.
+    let mean (m: Modality) (t: Task) : Mean =
+        match t.Source with
+        | None -> Mean.ofRows (t.Rows m)
+        | Some _ ->
+            let ofBlock (block: torch.Tensor) =
+                use block = block
+                Mean.ofRows block
+
+            Tensors.scopedWith (fun (mean: Mean) -> [ mean.Vector ]) (fun () ->
+                blocks m t |> Seq.map ofBlock |> Seq.reduce Mean.merge)
+
 /// Some rows of one of a session's tasks.
 type Batch =
     {
@@ -165,6 +177,19 @@ module Memory =
     let addMoment (name: string) (m: Moment) (memory: Memory) : Memory =
         let all = moment name memory |> Option.map (fun old -> Moment.merge old m) |> Option.defaultValue m
         setMoment name all memory
+
+    let private meanName (name: string) = "mean/" + name
+
+    /// The mean beside the moment kept under a name, where there is one.
+    let mean (name: string) (memory: Memory) : Mean option =
+        match Map.tryFind (meanName name) memory, moment name memory with
+        | Some vector, Some m -> Some { Rows = m.Count; Vector = vector }
+        | _ -> None
+
+    /// A moment with the mean of the same rows, both merged with what is kept under the name.
+    let addCentred (name: string) (m: Moment) (own: Mean) (memory: Memory) : Memory =
+        let all = mean name memory |> Option.map (fun old -> Mean.merge old own) |> Option.defaultValue own
+        addMoment name m memory |> Map.add (meanName name) all.Vector
 
 /// Where a batch's loss and gradients come from.
 [<RequireQualifiedAccess>]

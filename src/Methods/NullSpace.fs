@@ -263,7 +263,19 @@ module NullSpace =
           if settings.Exact && settings.Sides = Sides.Input then
               Fault.Contradiction("--sides input is exact already", "leave out --exact on, or use --sides dual")
           if settings.Exact && settings.Protect <> Protect.Block then
-              Fault.Contradiction("--exact on needs a side that is protected as a whole", "use --protect block") ]
+              Fault.Contradiction("--exact on needs a side that is protected as a whole", "use --protect block")
+          if settings.Centring = Centring.Centred then
+              if settings.Exact then
+                  Fault.Contradiction(
+                      "--exact on protects all old outputs of a side, and --moments centred leaves their mean out",
+                      "use --moments uncentred, or leave out --exact on"
+                  )
+
+              if settings.Protect = Protect.Trust then
+                  Fault.Contradiction(
+                      "--protect trust bounds the change of whole scores, and --moments centred leaves the mean's part out",
+                      "use --moments uncentred, or --protect block"
+                  ) ]
 
     let private make name summary presets fixedNames : Method =
         { Training.method name summary with
@@ -271,7 +283,9 @@ module NullSpace =
             Presets = presets
             Refuses = contradictions
             Begin = begin'
-            End = fun context memory heads tasks -> History.add context.Settings.Partner heads tasks memory }
+            End =
+                fun context memory heads tasks ->
+                    History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
 
     /// DNS with all its options.
     let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
@@ -292,7 +306,7 @@ module NullSpace =
             "dns-trust"
             "DNS that keeps the change of old scores within a --budget a step, or a --total-budget"
             [ "place", "eigenbasis"; "protect", "trust" ]
-            ([ "tau"; "exact" ] @ inFrames)
+            ([ "tau"; "exact"; "moments" ] @ inFrames)
 
     /// The frames without a mask: what the basis alone does.
     let eigenbasisOnly: Method =

@@ -35,6 +35,12 @@ type PartnerOutputs =
     | AtLearning
     | Current
 
+/// Whether spectra are of second moments, or, as an ablation, of covariances: then nothing protects the mean direction.
+[<RequireQualifiedAccess>]
+type Centring =
+    | Uncentred
+    | Centred
+
 /// Rows in a batch. `All` is the whole step.
 [<RequireQualifiedAccess>]
 type BatchSize =
@@ -102,6 +108,7 @@ type Settings =
       Protect: Protect
       Exact: bool
       Partner: PartnerOutputs
+      Centring: Centring
       FreeBasis: FreeBasis
       Threshold: Threshold
       PartnerThreshold: Threshold
@@ -149,6 +156,7 @@ module Settings =
           Protect = Protect.Block
           Exact = false
           Partner = PartnerOutputs.Current
+          Centring = Centring.Uncentred
           FreeBasis = FreeBasis.Shared
           Threshold = Threshold.trace 3e-3 |> Check.get
           PartnerThreshold = Threshold.trace 3e-3 |> Check.get

@@ -5,7 +5,8 @@ open TorchSharp
 /// The projectors, the moments behind them, Theorems 3 and 4, and what a plan promises of a step's whole change.
 [<RequireQualifiedAccess>]
 module ProjectionChecks =
-    /// All old inputs of a modality, and all outputs of its partners in the same steps under the heads now.
+    /// All old inputs of a modality, and all outputs of its partners in the same steps under the heads now; without their means where
+    /// the plan takes those off.
     let private history (s: Stage) (m: Modality) =
         let steps = s.Old |> List.filter (fun old -> List.contains m (Pair.members old.Step.Pair))
 
@@ -13,7 +14,14 @@ module ProjectionChecks =
             let p = Pair.partner m old.Step.Pair
             Heads.outputs (Heads.weight p s.Traced.Before) (old.Rows p)
 
-        torch.cat ([| for old in steps -> old.Rows m |], 0L), torch.cat ([| for old in steps -> outputs old |], 0L)
+        let all (parts: TracedStep -> torch.Tensor) =
+            let rows = torch.cat ([| for old in steps -> parts old |], 0L)
+
+            match s.Plan.Settings.Centring with
+            | Centring.Uncentred -> rows
+            | Centring.Centred -> rows - rows.mean ([| 0L |], true)
+
+        all (fun old -> old.Rows m), all outputs
 
     let private projectors (s: Stage) : Condition list =
         [ for KeyValue(m, cut) in s.Cuts do
