@@ -19,7 +19,7 @@ let methods =
 Script.run Script.studies (fun asked ->
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
-    Script.sheet "Basis against mask" "What the eigenbasis does without a mask." result asked
+    Script.sheet "Basis against mask" "What the eigenbasis does without a mask." [ result ] asked
     |> Sheet.chart
         "Stability against recall"
         "Recall@10 over all tasks after the last step; further up and to the left is better."

@@ -21,7 +21,7 @@ Script.run Script.studies (fun asked ->
     let result = Script.study (Script.stream "emoji" asked) (List.collect snd families) asked |> Run.go
     let series = [ for name, configs in families -> name, List.map Config.label configs ]
 
-    Script.sheet "Centred moments" "What the mean direction is worth." result asked
+    Script.sheet "Centred moments" "What the mean direction is worth." [ result ] asked
     |> Sheet.chart
         "Plasticity against stability"
         "A point a threshold or a τ; further up and to the left is better."

@@ -22,8 +22,15 @@ let places (metric: string) (label: string) (result: StudyResult) =
 
 let table (result: StudyResult) : TextTable =
     [ for label in result.Methods do
-          let measured, known, bounds = places "deviation_rel" label result, places "monitor_rel" label result, places "bound_rel" label result
-          let ratios = List.sort [ for KeyValue(place, x) in measured do if x > 1e-6 then bounds[place] / x ]
+          let measured, known, bounds =
+              places "deviation_rel" label result, places "monitor_rel" label result, places "bound_rel" label result
+
+          let ratios =
+              List.sort
+                  [ for KeyValue(place, x) in measured do
+                        if x > 1e-6 then
+                            bounds[place] / x ]
+
           let broken = measured |> Map.filter (fun place x -> not (x <= bounds[place])) |> Map.count
           let apart = [ for KeyValue(place, x) in measured -> abs (known[place] - x) ] |> List.max
           let largest = measured.Values |> Seq.max
@@ -31,11 +38,11 @@ let table (result: StudyResult) : TextTable =
           [ label
             string measured.Count
             $"{broken}"
-            largest.ToString "0.000"
-            (bounds.Values |> Seq.max).ToString "0.000"
+            Verification.number largest
+            Verification.number (Seq.max bounds.Values)
             (if ratios.IsEmpty then "–" else ratios[ratios.Length / 2].ToString "0.00")
             (if ratios.IsEmpty then "–" else (List.last ratios).ToString "0.00")
-            apart.ToString "0.0e-0" ] ]
+            Verification.number apart ] ]
     |> TextTable.make
         result.Stream
         [ "method"; "places"; "broken"; "largest"; "largest bound"; "bound/truth"; "at most"; "without rows: off by" ]
@@ -45,8 +52,11 @@ let table (result: StudyResult) : TextTable =
 Script.run Script.studies (fun asked ->
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
-    (Script.sheet "Certificates" "Whether bounds on deviation are kept." result asked, result.Methods)
+    (Script.sheet "Certificates" "Whether bounds on deviation are kept." [ result ] asked, result.Methods)
     ||> List.fold (fun sheet label ->
         sheet
-        |> Sheet.chart label "Largest over the tasks learned before; the second lies on the first." (Plot.certificate label result))
+        |> Sheet.chart
+            label
+            "Largest over the tasks learned before; the second lies on the first."
+            (Plot.certificate label result))
     |> fun sheet -> Script.finish [ result ] [ table result ] sheet asked)

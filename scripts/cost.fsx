@@ -18,7 +18,9 @@ let table (found: Iteration list) : TextTable =
           let own = found |> List.filter (fun i -> i.Form = form)
           let exponent = laws[form] |> Option.map (fun law -> law.Exponent.ToString "0.00") |> Option.defaultValue "–"
           [ form; yield! [ for i in own -> (defaultArg i.OverNone nan).ToString "0.00" ]; exponent ] ]
-    |> TextTable.make "times as long as an iteration without projection" [ "form"; yield! [ for d in widths -> $"d = {d}" ]; "exponent" ]
+    |> TextTable.make
+        "times as long as an iteration without projection"
+        [ "form"; yield! [ for d in widths -> $"d = {d}" ]; "exponent" ]
     |> TextTable.note "Medians of ratios within rounds. Exponent: of milliseconds against d, least squares over these widths."
 
 Script.run [ "values"; "out"; "small" ] (fun asked ->
@@ -52,14 +54,25 @@ Script.run [ "values"; "out"; "small" ] (fun asked ->
 
     [ for i in found do
           for round, seconds in Array.indexed i.Timing.Samples do
-              [ i.Form; string i.Extent.Width; string i.Extent.Pairs; string i.Extent.Rank; string round; TextTable.number seconds ] ]
+              [ i.Form
+                string i.Extent.Width
+                string i.Extent.Pairs
+                string i.Extent.Rank
+                string round
+                TextTable.number seconds ] ]
     |> TextTable.make "" [ "form"; "d"; "batch"; "rank"; "round"; "seconds" ]
     |> TextTable.save (System.IO.Path.Combine(asked.Out, "results.csv"))
     |> Check.getAll
 
-    let ratios = [ for form in forms -> form, [ for i in found do if i.Form = form then float i.Extent.Width, defaultArg i.OverNone nan ] ]
+    let ratios =
+        [ for form in forms ->
+              form,
+              [ for i in found do
+                    if i.Form = form then
+                        float i.Extent.Width, defaultArg i.OverNone nan ] ]
 
-    Sheet.make "Cost against d" "Iterations of forms of training, one thread, on this machine." |> Sheet.command asked.Command
+    Sheet.make "Cost against d" "Iterations of forms of training, one thread, on this machine."
+    |> Sheet.command asked.Command
     |> Sheet.chart
         "Times as long as without projection"
         "Medians of ratios within rounds."

@@ -37,7 +37,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
     let methods = Config.any Baseline.vanilla :: own @ [ Config.any Dns.defaults ]
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
-    Script.sheet "A method of one's own" "Pulling weights back to where the step began." result asked
+    Script.sheet "A method of one's own" "Pulling weights back to where the step began." [ result ] asked
     |> Sheet.chart
         "Stability against recall"
         "Recall@10 over all tasks after the last step; further up and to the left is better."

@@ -1,5 +1,5 @@
-// What the scripts here share: options, the study they ask for, what a script leaves. `dotnet fsi scripts/NAME.fsx --help` lists those
-// that NAME takes. A script begins with #load "options.fsx" and ends with Script.run.
+// What the scripts here share: options, the study they ask for, what a script leaves. `dotnet fsi scripts/NAME.fsx -- --help` lists the options
+// that NAME takes (without the -- F# Interactive takes --help for its own). A script begins with #load "options.fsx" and ends with Script.run.
 #load "load.fsx"
 
 open System
@@ -24,7 +24,8 @@ type Argument =
             | Stream _ -> "a shipped stream, a folder or a file (default: emoji, where the question does not ask for another)"
             | Seeds _ -> "such as 0-4 or 0,3,5 (default: 0-2)"
             | Values _ -> "what is swept, separated by commas, in place of the script's own list"
-            | Set _ -> "a hyperparameter for all methods that take it, such as epochs=5 or tau=1e-4 (cmcl methods lists them); may be repeated"
+            | Set _ ->
+                "a hyperparameter for all methods that take it, such as epochs=5 or tau=1e-4 (cmcl methods lists them); may be repeated"
             | Split _ -> "rows that figures are of: test, or validation for choosing by them"
             | Jobs _ -> "runs side by side (default: one a core)"
             | Out _ -> "folder for results (default: output/scripts and the script's name)"
@@ -79,21 +80,27 @@ module Script =
     let private comment (path: string) : string =
         File.ReadLines path
         |> Seq.takeWhile _.StartsWith("//")
-        |> Seq.map (fun line -> line.Substring(2).TrimEnd())
+        |> Seq.map (fun line ->
+            line.Substring(2).TrimEnd() |> fun text -> if text.StartsWith "  " then text else text.TrimStart())
         |> String.concat "\n"
 
     let private ask (uses: string list) (path: string) (words: string list) : Asked option =
         let name = Path.GetFileNameWithoutExtension path
         let parser = ArgumentParser.Create<Argument>(programName = name + ".fsx", errorHandler = ExceptionExiter())
-        let cases = parser.GetArgumentCases()
-        let refused = cases |> Seq.filter (fun c -> not (List.contains (c.Name.Value.TrimStart '-') uses))
 
-        if words |> List.exists (fun w -> w = "--help" || w = "-h") then
+        let used, refused =
+            parser.GetArgumentCases() |> List.ofSeq |> List.partition (fun c -> List.contains (c.Name.Value.TrimStart '-') uses)
+
+        if words |> List.exists (fun w -> w = "--help" || w = "help") then
             printfn "%s\n" (comment path)
 
-            for c in cases |> Seq.except refused do
-                let value = c.Name.Value + (if c.ArgumentType = ArgumentType.Primitive then " VALUE" else "")
-                printfn "%s" (String.Join("\n" + String(' ', 20), Describe.wrap 100 $"    {value,-16}{c.Description}"))
+            for c in used do
+                let value = if List.contains c.Name.Value [ "--fresh"; "--small" ] then "" else " VALUE"
+
+                printfn
+                    "%s"
+                    (String.Join("\n" + String(' ', 20), Describe.wrap 80 c.Description.Value)
+                     |> sprintf "  %-18s%s" (c.Name.Value + value))
 
             None
         else
@@ -101,7 +108,7 @@ module Script =
 
             for c in refused do
                 if words |> List.exists (fun w -> w = c.Name.Value || w.StartsWith(c.Name.Value + "=")) then
-                    Check.fail (Fault.Contradiction($"{name}.fsx has no use for {c.Name.Value}", "--help lists what it takes"))
+                    Check.fail (Fault.Contradiction($"{name}.fsx has no use for {c.Name.Value}", "-- --help lists what it takes"))
 
             let small = given.Contains Small || Environment.GetEnvironmentVariable "CMCL_SMALL" = "1"
 
@@ -114,7 +121,8 @@ module Script =
                   Set = given.GetResults Set |> List.map setting
                   Split = given.TryGetResult Split |> Option.map split
                   Jobs = given.TryGetResult Jobs
-                  Out = given.GetResult(Out, Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "scripts", name)) |> Path.GetFullPath
+                  Out =
+                    given.GetResult(Out, Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "scripts", name)) |> Path.GetFullPath
                   Fresh = given.Contains Fresh
                   Small = small }
 
@@ -129,7 +137,8 @@ module Script =
             eprintfn "%s: %s" (Path.GetFileName path) e.Message
             exit 2
         | :? ArguParseException as e ->
-            eprintfn "%s: %s; --help lists what there is." (Path.GetFileName path) (e.Message.Split('\n')[0]).TrimEnd('.')
+            let sentence = e.Message.Split('\n')[0]
+            eprintfn $"{Path.GetFileName path}: {sentence.TrimEnd '.'}; -- --help lists what there is."
             exit 2
 
     /// The stream that was asked for, or another: `synthetic` for small settings.
@@ -152,7 +161,7 @@ module Script =
             Directory.Delete(kept, true)
 
         let own name = asked.Set |> List.exists (fst >> (=) name) || configs |> List.exists _.Label.Contains(name + "=")
-        let each = (if asked.Small && not (own "epochs") then [ "epochs", "1" ] else []) @ asked.Set
+        let each = (if asked.Small && not (own "epochs") then [ ("epochs", "1") ] else []) @ asked.Set
 
         Run.on stream
         |> Run.methods configs
@@ -163,11 +172,17 @@ module Script =
         |> (asked.Jobs |> Option.map Run.jobs |> Option.defaultValue id)
         |> (if asked.Split = Some Split.Validation then Run.onValidation else id)
 
-    /// A page that says which rows, how many seeds and which stream.
-    let sheet (title: string) (question: string) (result: StudyResult) (asked: Asked) : Sheet =
-        let seeds = if result.Seeds.Length = 1 then "one seed" else $"mean ± sd over {result.Seeds.Length} seeds"
-        let sheet = Sheet.make title $"{question} {result.Stream}, {result.Info.Split} rows, {seeds}." |> Sheet.command asked.Command
-        (sheet, result.Info.Failures) ||> List.fold (fun sheet (label, seed, why) -> Sheet.text $"{label}, seed {seed}, ended early: {why}" sheet)
+    /// A page that says which streams, which rows and how many seeds.
+    let sheet (title: string) (question: string) (results: StudyResult list) (asked: Asked) : Sheet =
+        let seeds = if asked.Seeds.Length = 1 then "one seed" else $"mean ± sd over {asked.Seeds.Length} seeds"
+        let streams = results |> List.map _.Stream |> String.concat " and "
+
+        let sheet =
+            Sheet.make title $"{question} Stream {streams}, {results.Head.Info.Split} rows, {seeds}."
+            |> Sheet.command asked.Command
+
+        (sheet, results |> List.collect _.Info.Failures)
+        ||> List.fold (fun sheet (label, seed, why) -> Sheet.text $"{label}, seed {seed}, ended early: {why}" sheet)
 
     /// Prints tables, and where a page and the other files are.
     let leave (tables: TextTable list) (sheet: Sheet) (asked: Asked) : unit =

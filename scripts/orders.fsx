@@ -14,7 +14,9 @@ let byOrder (metric: string) (result: StudyResult) =
     [ for label in result.Methods do
           label,
           [ for order in 0 :: List.ofSeq result.Orders.Keys do
-                match Measured.bySeed result.Stream order label m measured |> List.map (fun (_, x) -> 100.0 * x) |> Transfer.meanSd with
+                match
+                    Measured.bySeed result.Stream order label m measured |> List.map (fun (_, x) -> 100.0 * x) |> Transfer.meanSd
+                with
                 | Some spread -> float order, spread
                 | None -> () ] ]
 
@@ -31,7 +33,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
     let chart metric title =
         Plot.spreads ("order of the steps (0: the stream's own)", false) (title, false) (byOrder metric result)
 
-    Script.sheet "Orders of the steps" $"Each method in {orders.Length} orders." result asked
+    Script.sheet "Orders of the steps" $"Each method in {orders.Length} orders." [ result ] asked
     |> Sheet.chart "Recall@10 after the last step" "Error bars are over seeds." (chart "r10" "recall@10, %")
     |> Sheet.chart "Backward transfer" "Below zero is forgetting." (chart "bwt_r10" "BWT of recall@10, points")
     |> fun sheet -> Script.finish [ result ] [ Report.orderTable [ "r10"; "bwt_r10"; "deviation_rel" ] result ] sheet asked)

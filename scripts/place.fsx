@@ -17,9 +17,10 @@ let places =
 
 /// With plain fine-tuning and the published code beside them.
 let measured (stream: Stream) (asked: Asked) : StudyResult =
-    let exact = if stream.Name = "synthetic" then [ "dtype", "float64" ] else []
+    let exact = if stream.Name = "synthetic" then [ ("dtype", "float64") ] else []
 
-    { asked with Set = exact @ asked.Set |> List.distinctBy fst }
+    { asked with
+        Set = exact @ asked.Set |> List.distinctBy fst }
     |> Script.study stream places
     |> Run.method Baseline.vanilla
     |> Run.method Dns.published
@@ -36,12 +37,19 @@ let table (result: StudyResult) : TextTable =
     |> TextTable.note
         "Largest deviation: over old tasks and steps, mean over seeds. Loss_new: InfoNCE on a step's own rows right after it. Settings without a row exclude each other."
 
+/// `update, dual, exact` of a label.
+let short (label: string) : string =
+    label
+        .Replace("dns[place=", "")
+        .Replace("sides=", "")
+        .Replace(";exact=off", "")
+        .Replace("exact=on", "exact")
+        .TrimEnd(']')
+        .Replace(";", ", ")
+
 /// A line a place and side, from the plain to the exact form where there are both.
-let lines (result: StudyResult) =
-    [ for label in result.Methods do
-          (label.Split(";exact")[0]).Replace("dns[place=", "").Replace("sides=", "").TrimEnd(']').Replace(";", ", "), label ]
-    |> List.groupBy fst
-    |> List.map (fun (name, all) -> name, List.map snd all)
+let lines (result: StudyResult) : (string * string list) list =
+    [ for name, own in result.Methods |> List.groupBy (short >> _.Replace(", exact", "")) -> name, own ]
 
 Script.run Script.studies (fun asked ->
     let names =
@@ -51,12 +59,12 @@ Script.run Script.studies (fun asked ->
         | None -> [ "synthetic"; "emoji" ]
 
     let results = [ for name in names -> measured (Stream.load name) asked ]
-    let sheet = Script.sheet "Place of projection" "What each place leaves of old scores." results.Head asked
+    let sheet = Script.sheet "Place of projection" "What each place leaves of old scores." results asked
 
     let page =
         (sheet, results)
         ||> List.fold (fun sheet result ->
-            let dots = [ for label in result.Methods -> label, largest result label ]
+            let dots = [ for label in result.Methods -> short label, largest result label ]
 
             sheet
             |> Sheet.chart

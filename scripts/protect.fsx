@@ -37,46 +37,71 @@ let certified (result: StudyResult) label : (float * float) list =
     let bounds = own "bound_rel"
     [ for KeyValue(place, truth) in own "deviation_rel" -> truth, bounds[place] ]
 
-let table (result: StudyResult) : TextTable =
+/// The option that is swept of a label: `budget=0.02`.
+let swept (label: string) : string = (Array.last (label.Split ';')).TrimEnd(']').Replace("partner-", "")
+
+let table (series: (string * string list) list) (result: StudyResult) : TextTable =
     let found = [ for label in result.Methods -> certified result label ]
     let column head text = TextTable.column head (List.map text found)
-    let most part pairs = (pairs |> List.map part |> List.max: float).ToString "0.000"
+    let most part pairs = pairs |> List.map part |> List.max |> Verification.number
 
     let median (pairs: (float * float) list) =
-        match List.sort [ for truth, bound in pairs do if truth > 1e-6 then bound / truth ] with
+        match
+            List.sort
+                [ for truth, bound in pairs do
+                      if truth > 1e-6 then
+                          bound / truth ]
+        with
         | [] -> "–"
         | ratios -> ratios[ratios.Length / 2].ToString "0.00"
 
-    Report.tableOf [ "deviation_rel"; "r10" ] result
+    let plain = Report.tableOf [ "deviation_rel"; "r10" ] result
+
+    let ways =
+        [ for name, labels in series do
+              for label in labels -> name, swept label ]
+
+    { plain with
+        Head = "way" :: "setting" :: plain.Head.Tail
+        Rows = List.map2 (fun (way, setting) (row: string list) -> way :: setting :: row.Tail) ways plain.Rows }
     |> column "largest" (most fst)
     |> column "largest bound" (most snd)
     |> column "bound/truth" median
-    |> column "broken" (fun pairs -> $"{pairs |> List.filter (fun (truth, bound) -> not (truth <= bound)) |> List.length}/{pairs.Length}")
+    |> column "broken" (fun pairs ->
+        $"{pairs |> List.filter (fun (truth, bound) -> not (truth <= bound)) |> List.length}/{pairs.Length}")
     |> TextTable.note
         "Largest: over old tasks, steps and seeds. Bound/truth: median. Broken: places where a certificate was below what was measured."
 
 /// How many times deviation changes over budgets at one rate, and over rates at one budget.
 let follows (result: StudyResult) (asked: Asked) : TextTable =
     let frame = Report.frame result |> Deedle.Frame.filterRowValues (fun r -> r.GetAs<string> "method" |> _.Contains("[lr="))
-    let rows = [ for r in frame.Rows.Values -> r.GetAs<string> "family", r.GetAs<string> "lr", r.GetAs<string> "budget", r.GetAs<float> "deviation_rel" ]
+
+    let rows =
+        [ for r in frame.Rows.Values ->
+              r.GetAs<string> "family", r.GetAs<string> "lr", r.GetAs<string> "budget", r.GetAs<float> "deviation_rel" ]
 
     let spans key other =
-        [ for at, own in rows |> List.filter (fun (family, _, budget, _) -> family = "dns-trust" && budget <> "") |> List.groupBy key do
+        [ for at, own in
+              rows |> List.filter (fun (family, _, budget, _) -> family = "dns-trust" && budget <> "") |> List.groupBy key do
               let means = own |> List.groupBy other |> List.map (fun (_, same) -> same |> List.averageBy (fun (_, _, _, x) -> x))
               [ at; string means.Length; (List.max means / List.min means).ToString "0.00" ] ]
 
     let rate (_, lr, _, _) = $"rate {lr}, over budgets"
     let budget (_, _, budget, _) = $"budget {budget}, over rates"
-    TextTable.make "trust: how many times deviation changes" [ "at"; "settings"; "largest/smallest" ] (spans budget rate @ spans rate budget)
+
+    TextTable.make
+        "trust: how many times deviation changes"
+        [ "at"; "settings"; "largest/smallest" ]
+        (spans budget rate @ spans rate budget)
 
 Script.run Script.studies (fun asked ->
     let families = families asked
     let result = Script.study (Script.stream "emoji" asked) (List.collect snd families) asked |> Run.go
     let series = [ for name, configs in families -> name, List.map Config.label configs ]
 
-    Script.sheet "Ways to protect" "What stability costs." result asked
+    Script.sheet "Ways to protect" "What stability costs." [ result ] asked
     |> Sheet.chart
         "Plasticity against stability"
         "A point a setting, a line a way to protect; further up and to the left is better."
         (Plot.curves "deviation_rel" "r10" series result)
-    |> fun sheet -> Script.finish [ result ] [ table result; follows result asked ] sheet asked)
+    |> fun sheet -> Script.finish [ result ] [ table series result; follows result asked ] sheet asked)

@@ -20,13 +20,27 @@ let best (result: StudyResult) : TextTable =
     |> TextTable.make $"Best by recall@10 on {result.Info.Split} rows" [ "setting"; "R@10 %" ]
 
 Script.run ("values" :: Script.studies) (fun asked ->
-    let asked = { asked with Split = asked.Split |> Option.orElse (Some Split.Validation) }
+    let asked =
+        { asked with
+            Split = asked.Split |> Option.orElse (Some Split.Validation) }
+
     let rates = Script.values [ "2e-4"; "5e-4"; "1e-3"; "2e-3"; "4e-3" ] asked
-    let configs = methods |> Config.over (Config.set "epochs") (Script.few [ "5"; "10"; "20" ] asked) |> Config.over (Config.set "lr") rates
+
+    let configs =
+        methods
+        |> Config.over (Config.set "epochs") (Script.few [ "5"; "10"; "20" ] asked)
+        |> Config.over (Config.set "lr") rates
+
     let result = Script.study (Script.stream "emoji" asked) configs asked |> Run.go
 
-    (Script.sheet "Learning rate and epochs" "How fast and how long to learn." result asked, result.Methods |> List.groupBy Label.family)
+    (Script.sheet "Learning rate and epochs" "How fast and how long to learn." [ result ] asked,
+     result.Methods |> List.groupBy Label.family)
     ||> List.fold (fun sheet (family, labels) ->
-        Sheet.chart family "Recall@10 over all tasks after the last step." (Plot.against "lr" "r10" (Report.only labels result)) sheet)
+        Sheet.chart
+            family
+            "Recall@10 over all tasks after the last step."
+            (Plot.against "lr" "r10" (Report.only labels result))
+            sheet)
     |> Sheet.chart "Stability against recall along the rate" "Further up and to the left is better." (Plot.path "lr" result)
-    |> fun sheet -> Script.finish [ result ] [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result; best result ] sheet asked)
+    |> fun sheet ->
+        Script.finish [ result ] [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result; best result ] sheet asked)

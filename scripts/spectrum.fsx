@@ -13,7 +13,14 @@ let ranks (result: StudyResult) =
           for step, rows in own |> List.groupBy _.Step do
               let inside, outside = rows |> List.partition (fun s -> s.Protected = Some true)
               let energy = rows |> List.sumBy _.Energy
-              modality, side, step, inside.Length, rows.Length, List.sumBy _.Energy outside / energy, energy ** 2.0 / (rows |> List.sumBy (fun s -> s.Energy ** 2.0)) ]
+
+              modality,
+              side,
+              step,
+              inside.Length,
+              rows.Length,
+              List.sumBy _.Energy outside / energy,
+              energy ** 2.0 / (rows |> List.sumBy (fun s -> s.Energy ** 2.0)) ]
 
 Script.run Script.studies (fun asked ->
     let result = Script.study (Script.stream "emoji" asked) [ Dns.defaults ] asked |> Run.go
@@ -23,15 +30,17 @@ Script.run Script.studies (fun asked ->
         [ for modality, side, step, inside, all, outside, participation in ranks do
               [ modality; side; string step; $"{inside}/{all}"; outside.ToString "0.0000"; participation.ToString "0.0" ] ]
         |> TextTable.make result.Stream [ "modality"; "side"; "before step"; "protected"; "energy outside"; "participation" ]
-        |> TextTable.note "Of the first seed. Participation: (Σλ)²/Σλ², as many equal directions would spread as far. A modality has spectra in the steps that train it after its first."
+        |> TextTable.note
+            "Of the first seed. Participation: (Σλ)²/Σλ², as many equal directions would spread as far. A modality has spectra in the steps that train it after its first."
 
     let over (value: int -> float -> float) =
         [ for (modality, side), own in ranks |> List.groupBy (fun (modality, side, _, _, _, _, _) -> modality, side) do
-              $"{modality}, {side}", [ for _, _, step, inside, _, _, participation in own -> float step, value inside participation ] ]
+              $"{modality}, {side}",
+              [ for _, _, step, inside, _, _, participation in own -> float step, value inside participation ] ]
 
     let last = result.Spectra |> List.map _.Step |> List.max
 
-    (Script.sheet "Spectra over the stream" "How much of each space old data take." result asked
+    (Script.sheet "Spectra over the stream" "How much of each space old data take." [ result ] asked
      |> Sheet.chart
          "Protected directions"
          "Of the first seed; a line a modality and side."
@@ -42,9 +51,22 @@ Script.run Script.studies (fun asked ->
          (Plot.lines ("before step", false) ("(Σλ)²/Σλ²", false) (over (fun _ participation -> participation))),
      result.Spectra |> List.filter (fun s -> s.Step = last) |> List.map _.Modality |> List.distinct)
     ||> List.fold (fun sheet modality ->
-        sheet |> Sheet.chart $"Spectrum of {modality} before step {last}" "Thick is protected." (Plot.spectrum "dns" last modality result))
+        sheet
+        |> Sheet.chart
+            $"Spectrum of {modality} before step {last}"
+            "Thick is protected."
+            (Plot.spectrum "dns" last modality result))
     |> fun sheet ->
-        let spectra = [ for s in result.Spectra -> [ s.Method; string s.Seed; string s.Step; s.Modality; s.Side; string s.Index; TextTable.number s.Energy; string (s.Protected = Some true) ] ]
+        let spectra =
+            [ for s in result.Spectra ->
+                  [ s.Method
+                    string s.Seed
+                    string s.Step
+                    s.Modality
+                    s.Side
+                    string s.Index
+                    TextTable.number s.Energy
+                    string (s.Protected = Some true) ] ]
 
         TextTable.make "" [ "method"; "seed"; "step"; "modality"; "side"; "index"; "energy"; "protected" ] spectra
         |> TextTable.save (System.IO.Path.Combine(asked.Out, "spectra.csv"))

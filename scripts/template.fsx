@@ -15,7 +15,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
         |> Run.method Baseline.vanilla
         |> Run.go
 
-    Script.sheet "Template" "What τ does." result asked
+    Script.sheet "Template" "What τ does." [ result ] asked
     |> Sheet.chart "Stability against recall" "Further up and to the left is better." (Plot.path "tau" result)
     |> Sheet.chart "Recall@10" "Over all tasks after the last step." (Plot.against "tau" "r10" result)
     |> fun sheet -> Script.finish [ result ] [ Report.tableOf [ "r10"; "bwt_r10"; "deviation_rel" ] result ] sheet asked)

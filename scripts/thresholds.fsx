@@ -16,14 +16,19 @@ let families (asked: Asked) : (string * Config<IAny> list) list =
     [ for name, threshold, values in kinds do
           let cuts = Script.few values asked |> List.map (threshold >> Check.get)
           name, [ Dns.defaults ] |> Config.over Dns.block cuts |> List.map Config.any
-      "budget (trust)", [ Dns.trust ] |> Config.over Dns.budget (Script.few [ 0.02; 0.05; 0.1; 0.2; 0.4 ] asked) |> List.map Config.any ]
+      "budget (trust)",
+      [ Dns.trust ] |> Config.over Dns.budget (Script.few [ 0.02; 0.05; 0.1; 0.2; 0.4 ] asked) |> List.map Config.any ]
 
 /// Directions of the inputs that a method protects in the last step, summed over modalities, of how many.
 let ranks (result: StudyResult) label =
     let own = result.Spectra |> List.filter (fun s -> s.Method = label && s.Side = "input")
     let last = own |> List.map _.Step |> List.fold max 0
     let inside = own |> List.filter (fun s -> s.Step = last && s.Protected = Some true)
-    if own |> List.exists _.Protected.IsSome then $"{inside.Length}/{own |> List.filter (fun s -> s.Step = last) |> List.length}" else "–"
+
+    if own |> List.exists _.Protected.IsSome then
+        $"{inside.Length}/{own |> List.filter (fun s -> s.Step = last) |> List.length}"
+    else
+        "–"
 
 Script.run Script.studies (fun asked ->
     let families = families asked
@@ -35,7 +40,7 @@ Script.run Script.studies (fun asked ->
         |> TextTable.column "protected" [ for label in result.Methods -> ranks result label ]
         |> TextTable.note "Protected: input directions of both modalities in the last step, first seed."
 
-    Script.sheet "Thresholds and budgets" "How much to protect." result asked
+    Script.sheet "Thresholds and budgets" "How much to protect." [ result ] asked
     |> Sheet.chart
         "Plasticity against stability"
         "A point a setting, from the one that protects most; further up and to the left is better."

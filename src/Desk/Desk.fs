@@ -106,17 +106,16 @@ module Desk =
                          | None -> "–")
                         string d.Over.Count ] ]
 
-        /// The settings in which the methods of a result differ, in the order of the registry of options.
-        let private varied (result: StudyResult) : string list =
+        /// The settings in which the methods of each group differ among themselves, in the order of the registry of options.
+        let private varied (groups: MethodInfo list list) : string list =
             let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+            let varies name own = own |> List.choose (setting name) |> List.distinct |> List.length > 1
+            Field.names Field.all |> List.filter (fun name -> List.exists (varies name) groups)
 
-            [ for name in Field.names Field.all do
-                  if result.Info.Methods |> List.map (setting name) |> List.choose id |> List.distinct |> List.length > 1 then
-                      name ]
-
-        /// The same with a column for each option in which methods differ in place of their labels; `–` for what a method does not take.
+        /// The same with a column for each option in which methods of one name differ in place of their labels; `–` for what a method does not
+        /// take.
         let settings (metrics: string list) (result: StudyResult) : TextTable =
-            let options = varied result
+            let options = result.Info.Methods |> List.groupBy _.Method |> List.map snd |> varied
             let known = Map [ for m in result.Info.Methods -> m.Label, Map m.Settings ]
             let families = result.Methods |> List.map Label.family |> List.distinct
             let family = if families.Length > 1 || options.IsEmpty then [ "method" ] else []
@@ -170,7 +169,8 @@ module Desk =
                 |> column "seed" (cells |> List.map _.Seed)
 
             let withOptions =
-                (described, varied result) ||> List.fold (fun frame name -> column name (cells |> List.map (option name)) frame)
+                (described, varied [ result.Info.Methods ])
+                ||> List.fold (fun frame name -> column name (cells |> List.map (option name)) frame)
 
             (withOptions, present)
             ||> List.fold (fun frame m ->
@@ -201,7 +201,9 @@ module Desk =
 
             let cells (name: string) =
                 let column = frame.GetColumn<obj> name
-                [ for key in frame.RowKeys -> column.TryGet key |> OptionalValue.asOption |> Option.map text |> Option.defaultValue "" ]
+
+                [ for key in frame.RowKeys ->
+                      column.TryGet key |> OptionalValue.asOption |> Option.map text |> Option.defaultValue "" ]
 
             let names = List.ofSeq frame.ColumnKeys
             TextTable.make title names (names |> List.map cells |> List.transpose)

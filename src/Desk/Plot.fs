@@ -285,10 +285,10 @@ module Plot =
     let path (option: string) (r: StudyResult) : GenericChart =
         curves "deviation_rel" "r10" [ for name, members in groups option r -> name, List.map snd members ] r
 
-    /// A mean with its deviation for each name, a line each from above: the title of the axis, whether it is logarithmic, the names. On a
+    /// A mean with its deviation for each name, a line each from above, coloured by method: the title of the axis, whether it is logarithmic, the names. On a
     /// logarithmic axis what is not positive has no point. Example: `Plot.dots ("largest deviation", true) [ "dns", { Mean = 1e-3; Sd = None; Count = 1 } ]`.
     let dots (title: string, log: bool) (rows: (string * Spread) list) : GenericChart =
-        let styles = Theme.styles (List.map fst rows)
+        let styles = Theme.styles (rows |> List.map (fst >> Label.family))
         let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
         let down = Theme.axis "" linear (Some places)
         down.SetProperty("range", [ 0.4; float rows.Length + 0.6 ])
@@ -303,8 +303,8 @@ module Plot =
                       x = [ value.Mean ],
                       y = [ float place ],
                       Name = Theme.plain name,
-                      MarkerColor = Color.fromString styles[name].Colour,
-                      MarkerSymbol = styles[name].Symbol,
+                      MarkerColor = Color.fromString styles[Label.family name].Colour,
+                      MarkerSymbol = styles[Label.family name].Symbol,
                       UseDefaults = false
                   )
                   |> Chart.withMarkerStyle (Size = 10)

@@ -76,7 +76,9 @@ module TextTable =
         if cells.Length <> t.Rows.Length then
             Check.fail (Fault.Shape($"the column '{head}' of a table", $"{t.Rows.Length} texts, one a row", string cells.Length))
 
-        { t with Head = t.Head @ [ head ]; Rows = List.map2 (fun row cell -> row @ [ cell ]) t.Rows cells }
+        { t with
+            Head = t.Head @ [ head ]
+            Rows = List.map2 (fun row cell -> row @ [ cell ]) t.Rows cells }
 
     /// The same with sentences below it.
     let note (sentence: string) (t: TextTable) : TextTable = { t with Notes = t.Notes @ [ sentence ] }
