@@ -12,8 +12,8 @@ Script.run ("values" :: Script.studies) (fun asked ->
         { asked with
             Split = asked.Split |> Option.orElse (Some Split.Validation) }
 
-    let batches = Script.values [ "32"; "64"; "128"; "256" ] asked
-    let temperatures = Script.few [ 0.03; 0.07; 0.15; 0.3 ] asked
+    let batches = Script.values [ "32"; "64"; "256" ] asked
+    let temperatures = Script.few [ 0.03; 0.07; 0.2 ] asked
 
     let configs =
         [ Config.any Baseline.vanilla; Config.any Dns.defaults ]

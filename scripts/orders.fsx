@@ -26,7 +26,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
         | true, n -> n
         | _ -> Check.fail (Fault.BadValue("--values", "numbers of orders, such as 0,1,2", text))
 
-    let orders = 0 :: (Script.values [ for order in 0..5 -> string order ] asked |> List.map number) |> List.distinct
+    let orders = 0 :: (Script.values [ for order in 0..3 -> string order ] asked |> List.map number) |> List.distinct
     let methods = [ Config.any Baseline.vanilla; Config.any Dns.defaults; Config.any Dns.soft ]
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.orders orders |> Run.go
 

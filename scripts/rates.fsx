@@ -24,7 +24,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
         { asked with
             Split = asked.Split |> Option.orElse (Some Split.Validation) }
 
-    let rates = Script.values [ "2e-4"; "5e-4"; "1e-3"; "2e-3"; "4e-3" ] asked
+    let rates = Script.values [ "2e-4"; "5e-4"; "1e-3"; "2e-3" ] asked
 
     let configs =
         methods

@@ -103,8 +103,23 @@ module Plot =
     let private axis (title: string, log: bool) (values: float list) =
         if log then Theme.logAxis title values else Theme.axis title linear None
 
+    /// The same with a tick at each of a few chosen places, such as the numbers of steps or the values of a sweep.
+    let private placed (title: string, log: bool) (values: float list) =
+        let places = values |> List.filter Double.IsFinite |> List.distinct |> List.sort
+        let whole = places |> List.forall (fun x -> x = round x)
+
+        if places.IsEmpty || places.Length > (if whole && not log then 16 else 9) then
+            axis (title, log) values
+        else
+            let axis = Theme.axis title (if log then StyleParam.AxisType.Log else linear) None
+            axis.SetProperty("tickmode", "array")
+            axis.SetProperty("tickvals", places)
+            axis.SetProperty("ticktext", [ for x in places -> x.ToString("G6", CultureInfo.InvariantCulture) ])
+            axis
+
     /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)].
     let private drawn
+        across
         (x: string * bool)
         (y: string * bool)
         (series: (string * (Spread * Spread * string) list) list)
@@ -118,7 +133,7 @@ module Plot =
         let xs = all (fun (x, _, _) -> x) |> List.filter Double.IsFinite
 
         // A series without a place on the axis is a level across all of it.
-        let across =
+        let level =
             [ for name, points in levels do
                   for _, value, text in points do
                       name, [ for at in (if xs.IsEmpty then [ 0.0; 1.0 ] else [ List.min xs; List.max xs ]) -> at, value, text ] ]
@@ -147,22 +162,22 @@ module Plot =
         let point at = { Mean = at; Sd = None; Count = 1 }
 
         [ for name, points in lines -> line name styles[name].Dash true points
-          for name, points in across ->
+          for name, points in level ->
               line name StyleParam.DrawingStyle.Dash false [ for at, value, text in points -> point at, value, text ] ]
         |> Chart.combine
-        |> Theme.dress (axis x xs) (axis y (all (fun (_, y, _) -> y)))
+        |> Theme.dress (across x xs) (axis y (all (fun (_, y, _) -> y)))
 
     /// Lines of one's own in the library's look: titles of the axes, whether each is logarithmic, and name, [(x, y)] of every line.
     /// Example: `Plot.lines ("η", true) ("o(η)", true) [ "dns", [ 1e-3, 1e-6; 1e-2, 1e-4 ] ]`.
     let lines (x: string * bool) (y: string * bool) (series: (string * (float * float) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
+        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
 
     /// The same with a mean and a deviation at every place.
     /// Example: `Plot.spreads ("d", false) ("seconds", false) [ "dns", [ 64.0, { Mean = 1.0; Sd = Some 0.1; Count = 3 } ] ]`.
     let spreads (x: string * bool) (y: string * bool) (series: (string * (float * Spread) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
+        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
 
     /// The number in a setting: 0.003 of `trace:0.003`.
     let private number (setting: string) : float option =
@@ -250,7 +265,7 @@ module Plot =
                       y.Mean ]
 
         let logY = m.Unit <> MetricUnit.PerCent && wide ys
-        drawn (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
+        drawn placed (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
 
     /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. Both means with
     /// their deviations over seeds; rates in per cent. As in `Plot.curves "deviation_rel" "r10" [ "soft", labels ]`.
@@ -278,7 +293,7 @@ module Plot =
             | "r10" -> "recall@10 after the last step, %"
             | _ -> m.Title.Replace('_', ' ') + unitOf m
 
-        drawn (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
+        drawn axis (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
 
     /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
     /// the points of a line in the order of the option.
