@@ -10,19 +10,25 @@ module internal StudyProgress =
         let t = TimeSpan.FromSeconds seconds
         if t.TotalHours >= 1.0 then t.ToString @"h\:mm\:ss" else t.ToString @"m\:ss"
 
-    /// Writes a line to standard error for every cell that is over, with what is left by the time that the others took; in a terminal one line
-    /// that changes. Cells that were finished before are only counted.
+    /// Where nobody watches a line change, so many seconds pass from one line to the next.
+    let private apart = 10.0
+
+    /// Writes to standard error what is over, with what is left by the time that it took: in a terminal one line that changes, elsewhere a line
+    /// now and then, so that a short study says nothing. Cells that were finished before are only counted.
     let console () : StudyEvent -> unit =
         let clock = Stopwatch.StartNew()
         let mutable cells = 0
         let mutable over = 0
         let mutable trained = 0
         let mutable width = 0
+        let mutable said = 0.0
         let still = Console.IsErrorRedirected
 
         let write (line: string) =
             if still then
-                eprintfn "%s" line
+                if clock.Elapsed.TotalSeconds - said >= apart then
+                    eprintfn "%s" line
+                    said <- clock.Elapsed.TotalSeconds
             else
                 eprintf "\r%s" (line.PadRight width)
                 width <- line.Length
@@ -35,8 +41,9 @@ module internal StudyProgress =
 
             match fault with
             | Some fault ->
-                write ""
-                eprintf "\r"
+                if not still then
+                    eprintf "\r%s\r" ("".PadRight width)
+
                 eprintfn "%s" fault.Message
             | None -> ()
 

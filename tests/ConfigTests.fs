@@ -1,0 +1,117 @@
+module Cmcl.Tests.ConfigTests
+
+open System
+open System.IO
+open Cmcl
+open Expecto
+open Cmcl.Tests.Checks
+open Cmcl.Tests.Processes
+
+let private settingsOf (config: Config<'takes>) : Settings = (plan synthetic.Value config.Label).Settings
+
+/// Every option that has a function: what it should make of settings.
+let private typed: (string * Config<IAny> * (Settings -> Settings)) list =
+    let dns set = Config.any (set Dns.defaults)
+    let soft set = Config.any (set Dns.soft)
+    let trust set = Config.any (set Dns.trust)
+    let cut = Threshold.energy 0.01 |> Check.get
+
+    [ "rate", dns (Learn.rate 0.25), (fun s -> { s with LearningRate = 0.25 })
+      "epochs", dns (Learn.epochs 7), (fun s -> { s with Epochs = 7 })
+      "batch", dns (Learn.batch 5), (fun s -> { s with Batch = BatchSize.Rows 5 })
+      "wholeSteps", dns Learn.wholeSteps, (fun s -> { s with Batch = BatchSize.All })
+      "temperature", dns (Learn.temperature 0.5), (fun s -> { s with Temperature = 0.5 })
+      "scores", dns (Learn.scores Scoring.Cosine), (fun s -> { s with Scoring = Scoring.Cosine })
+      "symmetric", dns (Learn.symmetric true), (fun s -> { s with Symmetric = true })
+      "optimiser", dns (Learn.optimiser Optimiser.Sgd), (fun s -> { s with Optimiser = Optimiser.Sgd })
+      "weightDecay", dns (Learn.weightDecay 0.5), (fun s -> { s with WeightDecay = 0.5 })
+      "schedule", dns (Learn.schedule Schedule.Cosine), (fun s -> { s with Decay = Schedule.Cosine })
+      "clip", dns (Learn.clip (Some 2.0)), (fun s -> { s with Clip = Some 2.0 })
+      "no clip", dns (Learn.clip None), (fun s -> { s with Clip = None })
+      "dtype", dns (Learn.dtype Dtype.Float64), (fun s -> { s with Dtype = Dtype.Float64 })
+      "place", dns (Dns.place Place.Update), (fun s -> { s with Place = Place.Update })
+      "sides", dns (Dns.sides Sides.Input), (fun s -> { s with Sides = Sides.Input })
+      "exact", dns (Dns.exact true), (fun s -> { s with Exact = true })
+      "partner", dns (Dns.partner PartnerOutputs.AtLearning), (fun s -> { s with Partner = PartnerOutputs.AtLearning })
+      "freeBasis", dns (Dns.freeBasis FreeBasis.Own), (fun s -> { s with FreeBasis = FreeBasis.Own })
+      "nothing", dns (Dns.protect Protection.Nothing), (fun s -> { s with Protect = Protect.Nothing })
+      "product", dns (Dns.protect (Protection.Product 0.125)), (fun s -> { s with Protect = Protect.Product; Tau = 0.125 })
+      "soft", dns (Dns.protect (Protection.Soft 0.125)), (fun s -> { s with Protect = Protect.Soft; Tau = 0.125 })
+      "trust", dns (Dns.protect (Protection.Trust 0.3)), (fun s -> { s with Protect = Protect.Trust; Budget = 0.3 })
+      "block", dns (Dns.block cut), (fun s -> { s with Threshold = cut; PartnerThreshold = cut })
+      "tau", soft (Dns.tau 0.5), (fun s -> { s with Tau = 0.5 })
+      "budget", trust (Dns.budget 0.5), (fun s -> { s with Budget = 0.5 })
+      "totalBudget", trust (Dns.totalBudget 0.5), (fun s -> { s with Protect = Protect.Trust; TotalBudget = Some 0.5 }) ]
+
+/// Lines of F# that must not compile, and what the compiler must say of each.
+let private misuses =
+    [ "let a = Baseline.vanilla |> Dns.exact true", "IProtects"
+      "let b = Baseline.zeroShot |> Learn.rate 1e-3", "ITrains"
+      "let c = Dns.soft |> Dns.budget 0.1", "IBudget"
+      "let d = Dns.defaults |> Dns.place Sides.Dual", "Place" ]
+
+let tests =
+    testList
+        "Config"
+        [ for name, config, expected in typed do
+              test $"the option {name} sets what it says and nothing else" (fun () ->
+                  Expect.equal
+                      (settingsOf config)
+                      (expected (settingsOf (Config.named (Label.family config.Label))))
+                      (string config))
+
+          test "an option that is set again takes the new value in its place" (fun () ->
+              let config = Dns.defaults |> Learn.rate 1e-3 |> Dns.exact true |> Learn.rate 1e-2
+              Expect.equal config.Label "dns[lr=0.01;exact=on]" "label"
+              Expect.equal (string (Config.named config.Label)) config.Label "read back")
+
+          test "a configuration is a value: setting an option leaves it as it was" (fun () ->
+              Dns.defaults |> Dns.exact true |> ignore
+              Expect.equal Dns.defaults.Label "dns" "the default")
+
+          test "a product has every combination once, and what is possible of it is what runs" (fun () ->
+              let all =
+                  [ Dns.defaults ]
+                  |> Config.over Dns.place [ Place.Gradient; Place.Update; Place.Eigenbasis ]
+                  |> Config.over Dns.sides [ Sides.Dual; Sides.Input ]
+                  |> Config.over Dns.exact [ false; true ]
+
+              Expect.equal (all |> List.distinctBy _.Label |> List.length) 12 "combinations"
+              let possible, refused = all |> List.partition Config.isPossible
+              Expect.equal refused.Length 4 "exact has no sense for the gradient, nor for one side"
+              Expect.isOk (Plan.resolve synthetic.Value.Preset [] (possible |> List.map _.Label)) "possible"
+
+              for config in refused do
+                  Expect.isError (Plan.resolve synthetic.Value.Preset [] [ config.Label ]) config.Label)
+
+          test "names that there are not, and values that an option does not take, are refused" (fun () ->
+              match faultOf (fun () -> Config.set "tua" "1" Dns.soft) with
+              | Fault.Unknown("hyperparameter", "tua", _) -> ()
+              | other -> failtest other.Message
+
+              Expect.stringContains (faultOf (fun () -> Learn.epochs 0 Dns.defaults)).Message "whole number ≥ 1" "value"
+              Expect.stringContains (faultOf (fun () -> Config.named "dsn")).Message "dns" "method"
+              Expect.stringContains (faultOf (fun () -> Config.named "dns[exact]")).Message "OPTION=VALUE" "form")
+
+          test "a method of one's own cannot take a name that is taken" (fun () ->
+              Expect.equal (Config.ofMethod { Plain.vanilla with Name = "mine" }).Label "mine" "its own name"
+
+              match faultOf (fun () -> Config.ofMethod { Plain.vanilla with Summary = "another" }) with
+              | Fault.Contradiction(what, _) -> Expect.stringContains what "vanilla" "which"
+              | other -> failtest other.Message)
+
+          test "an option that a method does not take does not compile"
+          <| inFolder (fun folder ->
+              let reference (name: string) = "#r @\"" + Path.Combine(AppContext.BaseDirectory, name) + "\""
+
+              let checking =
+                  [ for i, (line, expected) in List.indexed misuses do
+                        let script = Path.Combine(folder, $"misuse{i}.fsx")
+                        File.WriteAllLines(script, [ reference "Cmcl.dll"; reference "TorchSharp.dll"; "open Cmcl"; line ])
+                        line, expected, start "dotnet" [ "fsi"; "--quiet"; "--nologo"; script ] ]
+
+              for line, expected, compiler in checking do
+                  let code, said = finish compiler
+                  Expect.notEqual code 0 line
+                  Expect.stringContains said "error FS" line
+                  Expect.stringContains said expected line) ]
