@@ -178,8 +178,7 @@ module Script =
         let streams = results |> List.map _.Stream |> String.concat " and "
 
         let sheet =
-            Sheet.make title $"{question} Stream {streams}, {results.Head.Info.Split} rows, {seeds}."
-            |> Sheet.command asked.Command
+            Sheet.make title $"{question} On {streams}, {results.Head.Info.Split} rows, {seeds}." |> Sheet.command asked.Command
 
         (sheet, results |> List.collect _.Info.Failures)
         ||> List.fold (fun sheet (label, seed, why) -> Sheet.text $"{label}, seed {seed}, ended early: {why}" sheet)

@@ -1,5 +1,5 @@
 // How much room is left? The spectra of old data before every step and the directions that DNS protects, for each modality, of its inputs and of its
-// partners' outputs, over the stream:
+// partners' outputs, over the stream, with the first of --seeds:
 //
 //     dotnet fsi scripts/spectrum.fsx
 #load "options.fsx"
@@ -23,6 +23,7 @@ let ranks (result: StudyResult) =
               energy ** 2.0 / (rows |> List.sumBy (fun s -> s.Energy ** 2.0)) ]
 
 Script.run Script.studies (fun asked ->
+    let asked = { asked with Seeds = [ asked.Seeds.Head ] }
     let result = Script.study (Script.stream "emoji" asked) [ Dns.defaults ] asked |> Run.go
     let ranks = ranks result
 
@@ -31,7 +32,7 @@ Script.run Script.studies (fun asked ->
               [ modality; side; string step; $"{inside}/{all}"; outside.ToString "0.0000"; participation.ToString "0.0" ] ]
         |> TextTable.make result.Stream [ "modality"; "side"; "before step"; "protected"; "energy outside"; "participation" ]
         |> TextTable.note
-            "Of the first seed. Participation: (Σλ)²/Σλ², as many equal directions would spread as far. A modality has spectra in the steps that train it after its first."
+            "Participation: (Σλ)²/Σλ², as many equal directions would spread as far. A modality has spectra in the steps that train it after its first."
 
     let over (value: int -> float -> float) =
         [ for (modality, side), own in ranks |> List.groupBy (fun (modality, side, _, _, _, _, _) -> modality, side) do
@@ -43,7 +44,7 @@ Script.run Script.studies (fun asked ->
     (Script.sheet "Spectra over the stream" "How much of each space old data take." [ result ] asked
      |> Sheet.chart
          "Protected directions"
-         "Of the first seed; a line a modality and side."
+         "A line a modality and side."
          (Plot.lines ("before step", false) ("protected directions", false) (over (fun inside _ -> float inside)))
      |> Sheet.chart
          "Participation of the spectra"

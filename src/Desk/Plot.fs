@@ -60,13 +60,15 @@ module Plot =
 
     /// For one method the largest deviation of old scores after every step: measured, known without the rows, and the bound on it.
     let certificate (label: string) (r: StudyResult) : GenericChart =
-        let own = kept r |> List.filter (fun row -> row.Method = known label r)
+        let label = known label r
+        let own = kept r |> List.filter (fun row -> row.Method = label)
         Charts.certificate (wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
 
     /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
     let tradeOff (metric: string) (r: StudyResult) : GenericChart =
         let rows = kept r
-        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" rows)) metric rows |> named 460
+        let last = rows |> List.filter (fun row -> row.Step = "final")
+        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" last)) metric rows |> named 460
 
     /// Mean training loss of every epoch.
     let losses (r: StudyResult) : GenericChart = Curves.losses (styles r) r.Losses
@@ -277,7 +279,8 @@ module Plot =
             [ for name, labels in series do
                   name,
                   [ for label in labels do
-                        let found m = Measured.spread r.Stream (known label r) m measured
+                        let label = known label r
+                        let found m = Measured.spread r.Stream label m measured
 
                         match found mx, found my with
                         | Some x, Some y -> scaled mx x, scaled my y, label
@@ -300,10 +303,10 @@ module Plot =
     let path (option: string) (r: StudyResult) : GenericChart =
         curves "deviation_rel" "r10" [ for name, members in groups option r -> name, List.map snd members ] r
 
-    /// A mean with its deviation for each name, a line each from above, coloured by method: the title of the axis, whether it is logarithmic, the names. On a
+    /// A mean with its deviation for each name, a line each from above: the title of the axis, whether it is logarithmic, the names. On a
     /// logarithmic axis what is not positive has no point. Example: `Plot.dots ("largest deviation", true) [ "dns", { Mean = 1e-3; Sd = None; Count = 1 } ]`.
     let dots (title: string, log: bool) (rows: (string * Spread) list) : GenericChart =
-        let styles = Theme.styles (rows |> List.map (fst >> Label.family))
+        let style = Theme.styles [ "dns" ] |> Map.find "dns"
         let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
         let down = Theme.axis "" linear (Some places)
         down.SetProperty("range", [ 0.4; float rows.Length + 0.6 ])
@@ -318,8 +321,8 @@ module Plot =
                       x = [ value.Mean ],
                       y = [ float place ],
                       Name = Theme.plain name,
-                      MarkerColor = Color.fromString styles[Label.family name].Colour,
-                      MarkerSymbol = styles[Label.family name].Symbol,
+                      MarkerColor = Color.fromString style.Colour,
+                      MarkerSymbol = style.Symbol,
                       UseDefaults = false
                   )
                   |> Chart.withMarkerStyle (Size = 10)
