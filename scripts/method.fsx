@@ -33,8 +33,10 @@ Script.run ("values" :: Script.studies) (fun asked ->
         | true, x when x >= 0.0 -> x
         | _ -> Check.fail (Fault.BadValue("--values", "strengths, numbers ≥ 0", text))
 
-    let own = Script.values [ "0.001"; "0.01"; "0.1" ] asked |> List.map (strength >> pull >> Config.ofMethod)
-    let methods = Config.any Baseline.vanilla :: own @ [ Config.any Dns.defaults ]
+    let own = Script.values [ "0.01"; "0.1"; "1" ] asked |> List.map (strength >> pull >> Config.ofMethod)
+    // A method of one's own has the stream's common rate, which is not the one that was chosen for vanilla.
+    let vanilla = [ Config.any Baseline.vanilla; Config.any (Baseline.vanilla |> Learn.rate 1e-3) ]
+    let methods = vanilla @ own @ [ Config.any Dns.defaults ]
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
     Script.sheet "A method of one's own" "Pulling weights back to where the step began." [ result ] asked
