@@ -1,24 +1,40 @@
-// What fsdocs leaves to do in output/site: formulas as MathML, so that they are drawn offline; headings under the names that links in
-// the pages use; links to files of the tree.
-#load "formulas.fsx"
+// The site: docs/ and the reference of src, by fsdocs, into output/site. Works from a disk and offline.
+//
+//     dotnet fsi build.fsx -- docs
+#load "site/finish.fsx"
+#load "site/links.fsx"
 
+open System.Diagnostics
 open System.IO
-open System.Net
-open System.Text.RegularExpressions
+open Markdown
 
-let site = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "site")
+Stage.run ()
 
-let formula onItsOwn (m: Match) = Formulas.mathml onItsOwn (WebUtility.HtmlDecode m.Groups[1].Value)
-let replace pattern (by: Match -> string) (html: string) = Regex.Replace(html, pattern, by, RegexOptions.Singleline)
+// fsdocs keeps what it learned of the project, also its configuration.
+if Directory.Exists(full ".fsdocs") then
+    Directory.Delete(full ".fsdocs", true)
 
-for file in Directory.GetFiles(site, "*.html") do
-    File.ReadAllText file
-    |> replace @"<span class=""math"">\\\((.*?)\\\)</span>" (formula false)
-    |> replace
-        @"<table class=""pre""><tr><td class=""snippet""><pre class=""fssnip""><code lang=""math"">(.*?)</code></pre></td></tr></table>"
-        (formula true)
-    |> replace @"<a name=""([^""]*)"" class=""anchor"" href=""[^""]*""" (fun m ->
-        let name = m.Groups[1].Value.ToLowerInvariant()
-        $"<a name=\"{name}\" class=\"anchor\" href=\"#{name}\"")
-    |> replace @"href=""\.\./(?=\w)" (fun _ -> "href=\"../../")
-    |> fun html -> File.WriteAllText(file, html)
+let info =
+    ProcessStartInfo(
+        "dotnet",
+        [ "fsdocs"; "build"; "--clean"; "--nodefaultcontent"; "--mdcomments"; "--input"; "output/docs" ]
+        @ [ "--projects"; full "src/Cmcl.fsproj"; "--output"; "output/site" ]
+        @ [ "--properties"; "Configuration=Release"; "--parameters"; "root"; "/@/" ],
+        WorkingDirectory = root,
+        RedirectStandardOutput = true
+    )
+
+let p = Process.Start info
+let output = p.StandardOutput.ReadToEnd()
+p.WaitForExit()
+
+if p.ExitCode <> 0 || not (File.Exists(full "output/site/reference/index.html")) then
+    printfn "%s" output
+    exit 1
+
+Finish.run ()
+let faults = Links.check Finish.site
+faults |> List.iter (eprintfn "%s")
+let pages = Directory.GetFiles(Finish.site, "*.html", SearchOption.AllDirectories).Length
+printfn "output/site/index.html: %d pages, %d dead links" pages faults.Length
+exit (if faults.IsEmpty then 0 else 1)

@@ -6,6 +6,7 @@ open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.NotebookArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
 let private assignment (text: string) : string * string =
@@ -441,6 +442,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Notebook of ParseResults<NotebookArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -466,6 +468,7 @@ type Command =
             | Extract _ -> "run an encoder over images, texts or recordings and write their features"
             | Moments _ -> "second moments of features in many files, accumulated and merged"
             | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
+            | Notebook _ -> "run the F# cells of a notebook and store their outputs in it, without Jupyter"
             | Metrics -> "list the metrics by name, with their formulas and whose they are"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -7,6 +7,7 @@ open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.NotebookArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
@@ -29,11 +30,15 @@ let private options =
       names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<MergeArgument>().GetArgumentCases())
       |> List.distinct
+      "notebook",
+      names (ArgumentParser.Create<RunNotebookArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<StripNotebookArgument>().GetArgumentCases())
+      |> List.distinct
       "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -77,6 +82,7 @@ let main argv =
         match results.TryGetSubCommand(), Native.libtorch () with
         | Some(Report arguments), _ -> Commands.report arguments
         | Some(Methods arguments), _ -> Commands.methods arguments
+        | Some(Notebook arguments), _ -> NotebookCommand.notebook arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
         | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) arguments
         | Some(Resume arguments), _ -> Commands.resume arguments

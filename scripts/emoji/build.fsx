@@ -1,6 +1,6 @@
 // Builds data/emoji from the packages that scripts/emoji/install.sh installs. The same bytes every time on one machine.
 //
-//     bash scripts/emoji/install.sh && dotnet build src -c Release && dotnet fsi scripts/emoji/build.fsx
+//     bash scripts/emoji/install.sh && dotnet build cli -c Release && dotnet fsi scripts/emoji/build.fsx
 #load "write.fsx"
 
 open System.Diagnostics

@@ -10,7 +10,7 @@ type Figure = { Id: string; Chart: GenericChart }
 /// The building blocks of a page that needs nothing but itself: styles, scripts and plotly.js are inside it.
 [<RequireQualifiedAccess>]
 module Page =
-    let private resource (owner: System.Type) (name: string) : string =
+    let internal resource (owner: System.Type) (name: string) : string =
         match owner.Assembly.GetManifestResourceStream name with
         | null -> invalidOp $"the resource {name} is missing from {owner.Assembly.GetName().Name}"
         | stream ->
@@ -18,8 +18,11 @@ module Page =
             reader.ReadToEnd()
 
     /// JSON that cannot end the script block it stands in.
-    let private inert (json: string) : string =
+    let internal inert (json: string) : string =
         json.Replace("<", "\\u003c").Replace("\u2028", "\\u2028").Replace("\u2029", "\\u2029")
+
+    /// The source of plotly.js, as Plotly.NET has it inside.
+    let internal plotly () : string = resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js"
 
     /// Every figure as JSON, by id.
     let private data (figures: Figure list) : string =
@@ -100,7 +103,7 @@ module Page =
                   [ yield! content
                     noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
                     HtmlElements.script [ _id "figures"; _type "application/json" ] [ rawText (data figures) ]
-                    script [] (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
+                    script [] (plotly ())
                     script [] (resource typeof<Figure> "Cmcl.report.js") ] ]
         |> RenderView.AsString.htmlDocument
 

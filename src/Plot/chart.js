@@ -1,0 +1,13 @@
+(async () => {
+  const place = document.getElementById("PLACE");
+  const w = window.cmclPlotly ??= {};
+  w.promise ??= new Promise((resolve, reject) => Object.assign(w, { resolve, reject }));
+  try {
+    const plotly = window.Plotly ?? await w.promise;
+    const { data, layout, config } = FIGURE;
+    place.replaceChildren();
+    await plotly.newPlot(place, data, layout, config);
+  } catch (e) {
+    place.textContent = `This chart cannot be drawn: ${e.message}`;
+  }
+})();
