@@ -12,29 +12,34 @@ let both (config: Config<'m>) : Config<IAny> list =
 
 let methods = both (Dns.defaults |> Dns.place Place.Update) @ both Dns.defaults @ both Dns.soft @ both Dns.trust
 
-/// How much larger a metric is with stale outputs than with current ones, of the same seeds.
-let ratio (result: StudyResult) : TextTable =
-    let frame = Report.frame result
-
-    let mean label =
-        frame
-        |> Deedle.Frame.filterRowValues (fun r -> r.GetAs<string> "method" = label)
-        |> Deedle.Frame.getCol "deviation_rel"
-        |> Deedle.Stats.mean
-
+/// Each method with its label under current and under stale outputs.
+let pairs (result: StudyResult) : (string * string list) list =
     [ for current in result.Methods do
           if current.Contains "partner=current" then
-              let stale = current.Replace("partner=current", "partner=at-learning")
+              current.Replace(";partner=current", "").Replace("[partner=current]", ""),
+              [ current; current.Replace("partner=current", "partner=at-learning") ] ]
 
-              [ current.Replace(";partner=current", "").Replace("[partner=current]", "")
-                (mean stale / mean current).ToString "0.000" ] ]
+/// How many times as large deviation is with stale outputs.
+let ratios (result: StudyResult) : TextTable =
+    let deviation, measured = Metric.find "deviation_rel" |> Check.get, StudyResult.measured result
+
+    let mean label = Measured.spread result.Stream label deviation measured |> Option.map _.Mean |> Option.defaultValue nan
+
+    [ for name, labels in pairs result -> [ name; (mean labels[1] / mean labels[0]).ToString "0.000" ] ]
     |> TextTable.make "deviation under stale outputs over that under current ones" [ "method"; "times" ]
 
 Script.run Script.studies (fun asked ->
     let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
     Script.sheet "Partner outputs" "Stale against current outputs of old partners." [ result ] asked
+    |> Sheet.chart
+        "Stability against recall"
+        "From current (left) to stale outputs, a line a method."
+        (Plot.curves "deviation_rel" "r10" (pairs result) result)
     |> Sheet.chart "Deviation of old scores after every step" "Mean over the tasks learned before." (Plot.deviation result)
-    |> Sheet.chart "Recall@10 after the last step" "Over all tasks, in per cent." (Plot.metric "r10" result)
     |> fun sheet ->
-        Script.finish [ result ] [ Report.tableOf [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result; ratio result ] sheet asked)
+        Script.finish
+            [ result ]
+            [ Report.tableOf [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result; ratios result ]
+            sheet
+            asked)
