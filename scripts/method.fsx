@@ -1,15 +1,12 @@
-// A method of one's own, compared with two that are there: fine-tuning in which each step pulls the weights back to where
-// the step began. Writes results and a report like `cmcl run`.
+// How good is a method of one's own? Fine-tuning in which each step pulls the weights back to where the step began, at the strengths of
+// --values, against two that are there; docs/methods.md says what a method is made of:
 //
 //     dotnet fsi scripts/method.fsx
-#load "load.fsx"
+#load "options.fsx"
 
-open System
-open System.IO
 open Cmcl
+open Options
 open TorchSharp
-
-torch.set_num_threads 1
 
 /// Adds strength · (W − W_start) to the gradient: what ½ · strength · ‖W − W_start‖² would add.
 let pull (strength: float) : Method =
@@ -26,44 +23,26 @@ let pull (strength: float) : Method =
         { plain with Direction = Direction.Of pulled }
 
     { Plain.vanilla with
-        Name = "pull"
+        Name = $"pull-{strength}"
         Summary = "fine-tuning pulled back to where the step began"
         Begin = begin' }
 
-let stream = Catalogue.find "synthetic" |> Check.get
-let known = Plan.resolve stream.Preset [] [ "vanilla"; "dns[exact=on]" ] |> Check.get
+Script.run ("values" :: Script.studies) (fun asked ->
+    let strength (text: string) =
+        match System.Double.TryParse(text, System.Globalization.CultureInfo.InvariantCulture) with
+        | true, x when x >= 0.0 -> x
+        | _ -> Check.fail (Fault.BadValue("--values", "strengths, numbers ≥ 0", text))
 
-let own =
-    { Label = "pull"
-      Method = pull 0.1
-      Settings = known.Head.Settings }
+    let own = Script.values [ "0.01"; "0.1"; "1" ] asked |> List.map (strength >> pull >> Config.ofMethod)
+    // A method of one's own has the stream's common rate, which is not the one that was chosen for vanilla.
+    let vanilla = [ Config.any Baseline.vanilla; Config.any (Baseline.vanilla |> Learn.rate 1e-3) ]
+    let methods = vanilla @ own @ [ Config.any Dns.defaults ]
+    let result = Script.study (Script.stream "emoji" asked) methods asked |> Run.go
 
-let request =
-    { Stream = stream
-      Source = "synthetic"
-      Plans = known @ [ own ]
-      Seeds = [ 0; 1; 2 ]
-      Device = torch.CPU
-      Split = Split.Test
-      SaveWeights = false
-      Monitor = None
-      Jobs = 1
-      Out = Path.Combine(__SOURCE_DIRECTORY__, "..", "output", "method")
-      Command = "dotnet fsi scripts/method.fsx"
-      Arguments = [] }
-
-Experiment.prepare true request.Out |> Check.get
-let finished = Experiment.run DateTimeOffset.Now ignore request |> Check.get
-
-printfn "%-16s %12s %12s" "method" "deviation" "R@10 %"
-
-for plan in request.Plans do
-    let mean metric =
-        finished.Rows
-        |> List.filter (fun r -> r.Method = plan.Label && r.Step = "final" && r.Metric = metric)
-        |> List.averageBy _.Value
-
-    let deviation = (mean "deviation_rel").ToString "0.0e-0"
-    printfn "%-16s %12s %12.1f" plan.Label deviation (100.0 * mean "r10")
-
-printfn "report: %s" (Report.write request.Out |> Check.get |> Path.GetFullPath)
+    Script.sheet "A method of one's own" "Pulling weights back to where the step began." [ result ] asked
+    |> Sheet.chart
+        "Stability against recall"
+        "Recall@10 over all tasks after the last step; further up and to the left is better."
+        (Plot.tradeOff "r10" result)
+    |> Sheet.chart "Deviation of old scores after every step" "Mean over the tasks learned before." (Plot.deviation result)
+    |> fun sheet -> Script.finish [ result ] [ Report.tableOf [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result ] sheet asked)

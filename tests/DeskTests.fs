@@ -215,6 +215,64 @@ let tests =
               Expect.equal (set lines) (set [ "dns-soft", 2; "vanilla", 2; "zero-shot", 2 ]) "against"
               Expect.equal (set (names (Plot.path "tau" found.Value))) (set [ "dns-soft", 2; "vanilla", 1 ]) "path")
 
+          test "parts of a study: some methods, what is largest in a run, options as columns, a frame as a table" (fun () ->
+              let r = found.Value
+              let soft = Report.only [ "dns-soft[tau=0.01]" ] r
+              Expect.equal soft.Methods [ "dns-soft[tau=0.01]" ] "one method"
+              Expect.equal soft.Orders.Count r.Orders.Count "all orders"
+              Expect.stringContains (faultOf (fun () -> Report.only [ "vanila" ] r)).Message "vanilla" "nearest"
+
+              let ofSeed seed =
+                  [ for row in r.Rows do
+                        if row.Method = "vanilla" && row.Seed = seed && row.Metric = "deviation_rel" && row.Step <> "final" then
+                            row.Value ]
+                  |> List.max
+
+              Expect.equal (Report.largest "deviation_rel" "vanilla" r) (Transfer.meanSd [ ofSeed 0; ofSeed 1 ]) "largest"
+              Expect.isNone (Report.largest "deviation_rel" "zero-shot" r) "it has none"
+
+              let table = Report.settings [ "r10" ] r
+              Expect.equal table.Head [ "method"; "tau"; "R@10 % ↑" ] "what varies within a method"
+
+              Expect.equal
+                  (table.Rows |> List.map (List.take 2))
+                  [ [ "vanilla"; "–" ]; [ "dns-soft"; "0.0001" ]; [ "dns-soft"; "0.01" ]; [ "zero-shot"; "–" ] ]
+                  "options in columns"
+
+              let wider = table |> TextTable.column "n" [ "1"; "2"; "3"; "4" ]
+              Expect.equal (wider.Rows |> List.map List.last) [ "1"; "2"; "3"; "4" ] "a column"
+              Expect.stringContains (faultOf (fun () -> TextTable.column "n" [ "1" ] table)).Message "4 texts" "too few"
+
+              let cells = Report.frame r |> Report.ofFrame "cells"
+              let deviation = List.findIndex ((=) "deviation_rel") cells.Head
+              Expect.equal (cells.Rows |> List.filter (fun row -> row[deviation] = "") |> List.length) 4 "missing is empty"
+              Expect.equal cells.Rows.Length 16 "a row a run")
+
+          test "what is set for all and by each again is refused" (fun () ->
+              let fault = faultOf (fun () -> study () |> Run.method (Dns.soft |> Learn.epochs 1) |> Run.go)
+              Expect.stringContains fault.Message "'epochs=2'" "which"
+
+              let one = study () |> Run.method (Dns.soft |> Learn.epochs 1) |> Run.method Baseline.vanilla
+              Expect.isOk (Run.plans one) "one method keeps to it")
+
+          test "curves go through the methods of a series, and dots name each" (fun () ->
+              let r = found.Value
+              let labels = [ "dns-soft[tau=0.01]"; "dns-soft[tau=0.0001]" ]
+              let chart = Plot.curves "deviation_rel" "r10" [ "soft", labels ] r
+
+              let drawn (axis: string) (chart: GenericChart) =
+                  [ for trace in GenericChart.getTraces chart do
+                        yield! trace.TryGetTypedPropertyValue<seq<float>> axis |> Option.get ]
+
+              let mean metric label =
+                  (Measured.spread r.Stream label (Metric.find metric |> Check.get) (StudyResult.measured r)).Value.Mean
+
+              Expect.equal (drawn "x" chart) [ for label in labels -> mean "deviation_rel" label ] "in their order"
+              Expect.equal (drawn "y" chart) [ for label in labels -> 100.0 * mean "r10" label ] "per cent"
+              let spread value = { Mean = value; Sd = None; Count = 1 }
+              let dots = Plot.dots ("x", true) [ "a", spread 1e-3; "b", spread 0.0; "c", spread 1.0 ]
+              Expect.equal (drawn "x" dots, drawn "y" dots) ([ 1e-3; 1.0 ], [ 3.0; 1.0 ]) "none for what is not positive")
+
           test "every chart can be made of a study, and asks for methods that there are" (fun () ->
               let r = found.Value
 

@@ -24,8 +24,27 @@ module Desk =
         /// Results of one stream together (`StudyResult.join`).
         let join (results: StudyResult list) : StudyResult = StudyResult.join results |> Check.getAll
 
-        /// A table of these metrics of the registry (`cmcl metrics`): methods by metrics, mean ± sd over seeds.
-        let tableOf (metrics: string list) (result: StudyResult) : TextTable =
+        /// The part of a result that is about these methods. Fault: `Unknown` for one that it does not have.
+        let only (labels: string list) (result: StudyResult) : StudyResult =
+            for label in labels do
+                if not (List.contains label result.Methods) then
+                    Check.fail (Fault.Unknown("method of these results", label, result.Methods))
+
+            let chosen label = List.contains label labels
+            let rows = List.filter (fun (r: Row) -> chosen r.Method)
+
+            { Info =
+                { result.Info with
+                    Methods = result.Info.Methods |> List.filter (fun m -> chosen m.Label)
+                    Failures = result.Info.Failures |> List.filter (fun (label, _, _) -> chosen label) }
+              Rows = rows result.Rows
+              Orders = result.Orders |> Map.map (fun _ own -> rows own)
+              Losses = result.Losses |> List.filter (fun r -> chosen r.Method)
+              Spectra = result.Spectra |> List.filter (fun r -> chosen r.Method)
+              Monitor = result.Monitor |> List.filter (fun r -> chosen r.Method) }
+
+        /// A table of metrics, with what tells the methods apart in the columns before them.
+        let private tabulate (heads: string list) cells (metrics: string list) (result: StudyResult) : TextTable =
             let t =
                 CompareTable.make (metrics |> List.map (Metric.find >> Check.get)) result.Stream (StudyResult.measured result)
                 |> CompareTable.withoutEmpty
@@ -40,9 +59,13 @@ module Desk =
                     mean + (sd |> Option.map (fun sd -> $" ± {sd}") |> Option.defaultValue "") + CompareTable.mark t c
 
             { Title = t.Stream
-              Head = "method" :: List.map head t.Metrics
-              Rows = [ for row in t.Rows -> CompareTable.name t row :: List.map2 cell t.Metrics row.Cells ]
+              Head = heads @ List.map head t.Metrics
+              Rows = [ for row in t.Rows -> cells t row @ List.map2 cell t.Metrics row.Cells ]
               Notes = t.Notes |> List.filter (fun note -> not (note.StartsWith "Bold")) }
+
+        /// A table of these metrics of the registry (`cmcl metrics`): methods by metrics, mean ± sd over seeds.
+        let tableOf (metrics: string list) (result: StudyResult) : TextTable =
+            tabulate [ "method" ] (fun t row -> [ CompareTable.name t row ]) metrics result
 
         /// Accuracy, recall@10, their backward transfer, deviation of old scores: methods by metrics, mean ± sd over seeds.
         let table (result: StudyResult) : TextTable = tableOf [ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] result
@@ -83,19 +106,42 @@ module Desk =
                          | None -> "–")
                         string d.Over.Count ] ]
 
-        /// The settings in which the methods of a result differ, in the order of the registry of options.
-        let private varied (result: StudyResult) : string list =
+        /// The settings in which the methods of each group differ among themselves, in the order of the registry of options.
+        let private varied (groups: MethodInfo list list) : string list =
             let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+            let varies name own = own |> List.choose (setting name) |> List.distinct |> List.length > 1
+            Field.names Field.all |> List.filter (fun name -> List.exists (varies name) groups)
 
-            [ for name in Field.names Field.all do
-                  if result.Info.Methods |> List.map (setting name) |> List.choose id |> List.distinct |> List.length > 1 then
-                      name ]
+        /// The same with a column for each option in which methods of one name differ in place of their labels; `–` for what a method does not
+        /// take.
+        let settings (metrics: string list) (result: StudyResult) : TextTable =
+            let options = result.Info.Methods |> List.groupBy _.Method |> List.map snd |> varied
+            let known = Map [ for m in result.Info.Methods -> m.Label, Map m.Settings ]
+            let families = result.Methods |> List.map Label.family |> List.distinct
+            let family = if families.Length > 1 || options.IsEmpty then [ "method" ] else []
+
+            let cells _ (row: TableRow) =
+                let own = Map.tryFind row.Method known |> Option.defaultValue Map.empty
+
+                [ for _ in family -> Label.family row.Method ]
+                @ [ for name in options -> Map.tryFind name own |> Option.defaultValue "–" ]
+
+            tabulate (family @ options) cells metrics result
+
+        /// Of a figure that is there for every old task after every step, such as `deviation_rel` or `bound_rel`, the largest of a method's run: mean ± sd
+        /// over seeds; None where the method has no such figure.
+        let largest (metric: string) (label: string) (result: StudyResult) : Spread option =
+            result.Rows
+            |> List.filter (fun r -> r.Method = label && r.Metric = metric && (Row.index r.Step).IsSome)
+            |> List.groupBy _.Seed
+            |> List.map (fun (_, own) -> own |> List.map _.Value |> List.max)
+            |> Transfer.meanSd
 
         let private column (name: string) (values: 'v list) (frame: Frame<int, string>) =
             frame.AddColumn(name, Series.ofValues values)
             frame
 
-        /// A Deedle frame with a row for each method, order and seed: what each was (`method`, `family`, `order`, `seed`, and every option in which
+        /// A Deedle frame with a row for each method, order and seed: what each was (`stream`, `method`, `family`, `order`, `seed`, and every option in which
         /// methods differ, as text) and every metric of the registry as a number, rates as fractions; what does not exist is missing.
         let frame (result: StudyResult) : Frame<int, string> =
             let measured = StudyResult.measured result
@@ -116,25 +162,28 @@ module Desk =
 
             let described =
                 empty
+                |> column "stream" (cells |> List.map _.Stream)
                 |> column "method" (cells |> List.map _.Method)
                 |> column "family" (cells |> List.map (fun c -> Label.family c.Method))
                 |> column "order" (cells |> List.map _.Order)
                 |> column "seed" (cells |> List.map _.Seed)
 
             let withOptions =
-                (described, varied result) ||> List.fold (fun frame name -> column name (cells |> List.map (option name)) frame)
+                (described, varied [ result.Info.Methods ])
+                ||> List.fold (fun frame name -> column name (cells |> List.map (option name)) frame)
 
             (withOptions, present)
             ||> List.fold (fun frame m ->
                 column m.Name (figures |> List.map (fun f -> Map.tryFind m.Name f |> Option.defaultValue nan)) frame)
 
-        /// A Deedle frame of every figure: `method`, `order`, `seed`, `step`, `task`, `metric`, `value`, tidy as `results.csv` is.
+        /// A Deedle frame of every figure: `stream`, `method`, `order`, `seed`, `step`, `task`, `metric`, `value`, tidy as `results.csv` is.
         let longFrame (result: StudyResult) : Frame<int, string> =
             let rows =
                 [ for KeyValue(order, rows) in Map.add 0 result.Rows result.Orders do
                       for r in rows -> order, r ]
 
             Frame.ofRowKeys [ 0 .. rows.Length - 1 ]
+            |> column "stream" [ for _, r in rows -> r.Stream ]
             |> column "method" [ for _, r in rows -> r.Method ]
             |> column "order" (List.map fst rows)
             |> column "seed" [ for _, r in rows -> r.Seed ]
@@ -142,6 +191,22 @@ module Desk =
             |> column "task" [ for _, r in rows -> r.Task ]
             |> column "metric" [ for _, r in rows -> r.Metric ]
             |> column "value" [ for _, r in rows -> r.Value ]
+
+        /// A frame as a table of texts, numbers in their shortest form that reads back the same, what is missing empty: for `TextTable.save`.
+        let ofFrame (title: string) (frame: Frame<int, string>) : TextTable =
+            let text (value: obj) =
+                match value with
+                | :? float as x -> if Double.IsNaN x then "" else TextTable.number x
+                | value -> string value
+
+            let cells (name: string) =
+                let column = frame.GetColumn<obj> name
+
+                [ for key in frame.RowKeys ->
+                      column.TryGet key |> OptionalValue.asOption |> Option.map text |> Option.defaultValue "" ]
+
+            let names = List.ofSeq frame.ColumnKeys
+            TextTable.make title names (names |> List.map cells |> List.transpose)
 
         /// Writes a results folder, as `cmcl run` leaves it: tidy CSV, `config.json` and `report.html`, whose full path it gives. Other orders of
         /// the steps go into folders of their own, `order-1` and so on. Files of these names are replaced.

@@ -88,6 +88,10 @@ module Dns =
     let partner<'m when 'm :> ISided> (value: PartnerOutputs) (config: Config<'m>) : Config<'m> =
         Config.change "partner" (fun s -> { s with Partner = value }) config
 
+    /// Spectra of old data's second moments, or, as an ablation, without the mean, which is then not protected.
+    let moments<'m when 'm :> ISided> (value: Centring) (config: Config<'m>) : Config<'m> =
+        Config.change "moments" (fun s -> { s with Centring = value }) config
+
     /// The basis of the output directions that nothing protects.
     let freeBasis<'m when 'm :> IProtects> (value: FreeBasis) (config: Config<'m>) : Config<'m> =
         Config.change "free-basis" (fun s -> { s with FreeBasis = value }) config

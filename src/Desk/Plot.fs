@@ -60,13 +60,15 @@ module Plot =
 
     /// For one method the largest deviation of old scores after every step: measured, known without the rows, and the bound on it.
     let certificate (label: string) (r: StudyResult) : GenericChart =
-        let own = kept r |> List.filter (fun row -> row.Method = known label r)
+        let label = known label r
+        let own = kept r |> List.filter (fun row -> row.Method = label)
         Charts.certificate (wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
 
     /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
     let tradeOff (metric: string) (r: StudyResult) : GenericChart =
         let rows = kept r
-        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" rows)) metric rows |> named 460
+        let last = rows |> List.filter (fun row -> row.Step = "final")
+        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" last)) metric rows |> named 460
 
     /// Mean training loss of every epoch.
     let losses (r: StudyResult) : GenericChart = Curves.losses (styles r) r.Losses
@@ -103,8 +105,23 @@ module Plot =
     let private axis (title: string, log: bool) (values: float list) =
         if log then Theme.logAxis title values else Theme.axis title linear None
 
+    /// The same with a tick at each of a few chosen places, such as the numbers of steps or the values of a sweep.
+    let private placed (title: string, log: bool) (values: float list) =
+        let places = values |> List.filter Double.IsFinite |> List.distinct |> List.sort
+        let whole = places |> List.forall (fun x -> x = round x)
+
+        if places.IsEmpty || places.Length > (if whole && not log then 16 else 9) then
+            axis (title, log) values
+        else
+            let axis = Theme.axis title (if log then StyleParam.AxisType.Log else linear) None
+            axis.SetProperty("tickmode", "array")
+            axis.SetProperty("tickvals", places)
+            axis.SetProperty("ticktext", [ for x in places -> x.ToString("G6", CultureInfo.InvariantCulture) ])
+            axis
+
     /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)].
     let private drawn
+        across
         (x: string * bool)
         (y: string * bool)
         (series: (string * (Spread * Spread * string) list) list)
@@ -118,7 +135,7 @@ module Plot =
         let xs = all (fun (x, _, _) -> x) |> List.filter Double.IsFinite
 
         // A series without a place on the axis is a level across all of it.
-        let across =
+        let level =
             [ for name, points in levels do
                   for _, value, text in points do
                       name, [ for at in (if xs.IsEmpty then [ 0.0; 1.0 ] else [ List.min xs; List.max xs ]) -> at, value, text ] ]
@@ -147,22 +164,22 @@ module Plot =
         let point at = { Mean = at; Sd = None; Count = 1 }
 
         [ for name, points in lines -> line name styles[name].Dash true points
-          for name, points in across ->
+          for name, points in level ->
               line name StyleParam.DrawingStyle.Dash false [ for at, value, text in points -> point at, value, text ] ]
         |> Chart.combine
-        |> Theme.dress (axis x xs) (axis y (all (fun (_, y, _) -> y)))
+        |> Theme.dress (across x xs) (axis y (all (fun (_, y, _) -> y)))
 
     /// Lines of one's own in the library's look: titles of the axes, whether each is logarithmic, and name, [(x, y)] of every line.
     /// Example: `Plot.lines ("η", true) ("o(η)", true) [ "dns", [ 1e-3, 1e-6; 1e-2, 1e-4 ] ]`.
     let lines (x: string * bool) (y: string * bool) (series: (string * (float * float) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
+        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
 
     /// The same with a mean and a deviation at every place.
     /// Example: `Plot.spreads ("d", false) ("seconds", false) [ "dns", [ 64.0, { Mean = 1.0; Sd = Some 0.1; Count = 3 } ] ]`.
     let spreads (x: string * bool) (y: string * bool) (series: (string * (float * Spread) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
+        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
 
     /// The number in a setting: 0.003 of `trace:0.003`.
     let private number (setting: string) : float option =
@@ -170,8 +187,14 @@ module Plot =
         | true, x -> Some x
         | _ -> None
 
+    /// `trace` of `trace:0.003`: numbers of different kinds are no one axis.
+    let private kind (setting: string) : string option =
+        match setting.Split ':' with
+        | [| kind; _ |] -> Some kind
+        | _ -> None
+
     /// The methods of a result in groups that differ in an option and in what follows it, with the option's number in each; a method without
-    /// the option is a group of its own.
+    /// the option is a group of its own, and so is each kind of threshold.
     let private groups (option: string) (r: StudyResult) : (string * (float * string) list) list =
         let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
 
@@ -188,20 +211,22 @@ module Plot =
                   |> List.filter (fun name ->
                       name <> option && (own |> List.distinctBy (setting name) |> List.length) > 1 && not (follows name))
 
+              let kinds = own |> List.choose (setting option >> Option.bind kind) |> List.distinct
+
               let key (m: MethodInfo) =
                   match setting option m with
                   | None -> m.Label
-                  | Some _ when apart.IsEmpty -> family
-                  | Some _ ->
-                      let parts = [ for name in apart -> name, setting name m ]
-
+                  | Some value ->
                       let texts =
-                          [ for name, value in parts do
-                                match value with
+                          [ match kind value with
+                            | Some kind when kinds.Length > 1 -> $"{option}={kind}"
+                            | _ -> ()
+                            for name in apart do
+                                match setting name m with
                                 | Some v -> $"{name}={v}"
                                 | None -> () ]
 
-                      family + "[" + String.Join(";", texts) + "]"
+                      if texts.IsEmpty then family else family + "[" + String.Join(";", texts) + "]"
 
               for name, members in own |> List.groupBy key do
                   name,
@@ -242,32 +267,70 @@ module Plot =
                       y.Mean ]
 
         let logY = m.Unit <> MetricUnit.PerCent && wide ys
-        drawn (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
+        drawn placed (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
+
+    /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. Both means with
+    /// their deviations over seeds; rates in per cent. As in `Plot.curves "deviation_rel" "r10" [ "soft", labels ]`.
+    let curves (xMetric: string) (yMetric: string) (series: (string * string list) list) (r: StudyResult) : GenericChart =
+        let measured = StudyResult.measured r
+        let mx, my = Metric.find xMetric |> Check.get, Metric.find yMetric |> Check.get
+
+        let series =
+            [ for name, labels in series do
+                  name,
+                  [ for label in labels do
+                        let label = known label r
+                        let found m = Measured.spread r.Stream label m measured
+
+                        match found mx, found my with
+                        | Some x, Some y -> scaled mx x, scaled my y, label
+                        | _ -> () ] ]
+            |> List.filter (snd >> List.isEmpty >> not)
+
+        let log (m: Metric) (part: Spread * Spread * string -> Spread) =
+            m.Unit <> MetricUnit.PerCent && wide (series |> List.collect (snd >> List.map (part >> _.Mean)))
+
+        let title (m: Metric) =
+            match m.Name with
+            | "deviation_rel" -> "relative deviation of old scores (left is more stable)"
+            | "r10" -> "recall@10 after the last step, %"
+            | _ -> m.Title.Replace('_', ' ') + unitOf m
+
+        drawn axis (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
 
     /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
     /// the points of a line in the order of the option.
     let path (option: string) (r: StudyResult) : GenericChart =
-        let measured = StudyResult.measured r
-        let find name label = Measured.spread r.Stream label (Metric.find name |> Check.get) measured
+        curves "deviation_rel" "r10" [ for name, members in groups option r -> name, List.map snd members ] r
 
-        let series =
-            [ for name, members in groups option r do
-                  name,
-                  [ for _, label in members do
-                        match find "deviation_rel" label, find "r10" label with
-                        | Some x, Some y -> x, scaled (Metric.find "r10" |> Check.get) y, label
-                        | _ -> () ] ]
-            |> List.filter (snd >> List.isEmpty >> not)
+    /// A mean with its deviation for each name, a line each from above: the title of the axis, whether it is logarithmic, the names. On a
+    /// logarithmic axis what is not positive has no point. Example: `Plot.dots ("largest deviation", true) [ "dns", { Mean = 1e-3; Sd = None; Count = 1 } ]`.
+    let dots (title: string, log: bool) (rows: (string * Spread) list) : GenericChart =
+        let style = Theme.styles [ "dns" ] |> Map.find "dns"
+        let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
+        let down = Theme.axis "" linear (Some places)
+        down.SetProperty("range", [ 0.4; float rows.Length + 0.6 ])
 
-        let xs =
-            [ for _, points in series do
-                  for x, _, _ in points do
-                      x.Mean ]
+        let words name = String.Join("<br>", Labels.lines name |> List.map Theme.plain)
 
-        drawn
-            ("relative deviation of old scores (left is more stable)", wide xs)
-            ("recall@10 after the last step, %", false)
-            series
+        down.SetProperty("ticktext", [ for name, _ in rows -> words name ])
+
+        [ for place, (name, value) in List.zip places rows do
+              if not log || value.Mean > 0.0 then
+                  Chart.Point(
+                      x = [ value.Mean ],
+                      y = [ float place ],
+                      Name = Theme.plain name,
+                      MarkerColor = Color.fromString style.Colour,
+                      MarkerSymbol = style.Symbol,
+                      UseDefaults = false
+                  )
+                  |> Chart.withMarkerStyle (Size = 10)
+                  |> Chart.withXError (error [ value ])
+                  |> Theme.traced name $"%%{{x:.3~g}}<extra>{Theme.plain name}</extra>" ]
+        |> Chart.combine
+        |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) down
+        |> named (90 + 34 * rows.Length)
 
     /// Recall@10 against deviation of every method, the frontier as a line, bounds as levels.
     let frontier (r: StudyResult) : GenericChart =

@@ -9,6 +9,17 @@ open TorchSharp
 module internal StudyCells =
     type private Cell = { Plan: Plan; Order: int; Seed: int; Stream: Cmcl.Stream }
 
+    /// What is set for every method, and by each that takes it again: it would change nothing.
+    let private idle (study: Study) (plans: Plan list) : Fault list =
+        [ for name, value in study.Given do
+              let taking = List.zip study.Configs plans |> List.filter (fun (_, p) -> Plan.takes p.Method name)
+
+              if not taking.IsEmpty && taking |> List.forall (fun (c, _) -> List.exists (fst >> (=) name) c.Options) then
+                  Fault.Contradiction(
+                      $"'{name}={value}' for all methods changes nothing: each that takes '{name}' sets its own",
+                      "leave it out, or let one method keep to it"
+                  ) ]
+
     let plans (study: Study) : Result<Plan list, Fault list> =
         let own = study.Configs |> List.choose _.Own
 
@@ -28,7 +39,7 @@ module internal StudyCells =
         | [] ->
             Plan.resolveWith find study.Stream.Preset study.Given (study.Configs |> List.map _.Label)
             |> Result.bind (fun plans ->
-                match plans |> List.collect (Plan.check study.Stream) with
+                match idle study plans @ List.collect (Plan.check study.Stream) plans with
                 | [] -> Ok plans
                 | faults -> Error faults)
 

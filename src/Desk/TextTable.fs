@@ -71,6 +71,15 @@ module TextTable =
 
         { Title = title; Head = head; Rows = rows; Notes = [] }
 
+    /// The same with a column more, a text a row. Raises `Fault.Shape` for another number of texts than rows.
+    let column (head: string) (cells: string list) (t: TextTable) : TextTable =
+        if cells.Length <> t.Rows.Length then
+            Check.fail (Fault.Shape($"the column '{head}' of a table", $"{t.Rows.Length} texts, one a row", string cells.Length))
+
+        { t with
+            Head = t.Head @ [ head ]
+            Rows = List.map2 (fun row cell -> row @ [ cell ]) t.Rows cells }
+
     /// The same with sentences below it.
     let note (sentence: string) (t: TextTable) : TextTable = { t with Notes = t.Notes @ [ sentence ] }
 

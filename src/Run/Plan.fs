@@ -64,7 +64,7 @@ module Plan =
         | s, [] -> Ok s
         | _, faults -> Error faults
 
-    let private takes (m: Method) name = m.Fields |> List.exists (fun f -> f.Name = name)
+    let internal takes (m: Method) (name: string) : bool = m.Fields |> List.exists (fun f -> f.Name = name)
 
     let private words (m: Method) =
         match m.Fields with

@@ -1,0 +1,66 @@
+/// Scripts as processes of their own: what their options refuse and what they leave.
+module Cmcl.Tests.ScriptTests
+
+open System
+open System.IO
+open Cmcl.Tests.Processes
+open Expecto
+
+let private root =
+    let rec up (folder: string) =
+        if File.Exists(Path.Combine(folder, "build.fsx")) then
+            folder
+        else
+            match Path.GetDirectoryName folder with
+            | null -> failwith "the scripts are not above the tests"
+            | parent -> up parent
+
+    up AppContext.BaseDirectory
+
+/// Scripts load the command's release build.
+let private script (name: string) (arguments: string list) =
+    if not (File.Exists(Path.Combine(root, "cli", "bin", "Release", "net10.0", "Cmcl.dll"))) then
+        skiptest "dotnet build cli -c Release has not been run"
+
+    start "dotnet" ([ "fsi"; Path.Combine(root, "scripts", name + ".fsx") ] @ arguments)
+
+/// What each is refused with names these words. They start side by side, since starting takes longest.
+let private refused =
+    [ "template", [ "--sets"; "tau=1" ], [ "template.fsx: "; "--sets"; "--help" ]
+      "cost", [ "--seeds"; "0" ], [ "cost.fsx has no use for --seeds" ]
+      "template", [ "--small"; "--set"; "tau=1e-4" ], [ "'tau=1e-4'"; "sets its own" ] ]
+
+let tests =
+    testList
+        "scripts"
+        [ testCase "mistakes end with a sentence and exit code 2"
+          <| fun () ->
+              for command, words in [ for name, arguments, words in refused -> script name arguments, words ] do
+                  let code, said = finish command
+                  Expect.equal code 2 said
+                  Expect.isFalse (said.Contains "   at ") "no stack trace"
+
+                  for word in words do
+                      Expect.stringContains said word "names it"
+
+          testCase "help tells the question, the command and only the options that there are"
+          <| fun () ->
+              let code, said = finish (script "cost" [ "--"; "--help" ])
+              Expect.equal code 0 said
+              Expect.stringContains said "dotnet fsi scripts/cost.fsx" "command"
+              Expect.stringContains said "--values" "has"
+              Expect.isFalse (said.Contains "--seeds") "has not"
+
+          testCase "a second run reads what the first one trained"
+          <| inFolder (fun folder ->
+              let figures () =
+                  let code, said = finish (script "template" [ "--small"; "--out"; folder ])
+                  Expect.equal code 0 said
+                  Expect.isTrue (File.Exists(Path.Combine(folder, "page.html"))) "page"
+                  let table = File.ReadAllText(Path.Combine(folder, "results.csv"))
+                  File.Delete(Path.Combine(folder, "results.csv"))
+                  table
+
+              let first = figures ()
+              Expect.stringContains first "seconds_train" "times are among the figures"
+              Expect.equal (figures ()) first "the same, so that nothing was trained") ]
