@@ -45,7 +45,7 @@ let private watched (study: Study) : StudyResult * int * int =
         events
         |> Seq.filter (function
             | StudyEvent.Ended(_, _, _, b, _) -> b = before
-            | StudyEvent.Began _ -> false)
+            | _ -> false)
         |> Seq.length
 
     result, ended true, ended false
