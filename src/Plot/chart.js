@@ -6,7 +6,8 @@
     const plotly = window.Plotly ?? await w.promise;
     const { data, layout, config } = FIGURE;
     place.replaceChildren();
-    await plotly.newPlot(place, data, layout, config);
+    place.style.overflowX = "auto";
+    await plotly.newPlot(place, data, layout, { ...config, displaylogo: false, displayModeBar: false });
   } catch (e) {
     place.textContent = `This chart cannot be drawn: ${e.message}`;
   }
