@@ -27,7 +27,8 @@ let private known =
           "npm"
           "apt-get"
           "nvidia-smi"
-          "nohup" ]
+          "nohup"
+          "jupyter" ]
 
 let private targets =
     set

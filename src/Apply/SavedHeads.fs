@@ -92,7 +92,7 @@ module SavedHeads =
             Some(if columns = 2L then "yes" else "no")
 
     /// What `config.json` says of the run, as texts.
-    let private about (info: RunInfo) (label: string) (seed: int) (step: int) : Map<string, string> =
+    let internal about (info: RunInfo) (label: string) (seed: int) (step: int) : Map<string, string> =
         let method = info.Methods |> List.tryFind (fun m -> m.Label = label)
         let setting name = method |> Option.bind (fun m -> List.tryFind (fst >> (=) name) m.Settings) |> Option.map snd
 

@@ -149,7 +149,12 @@ module Form =
               NullSpace.dns
               (protecting Protect.Trust)
               (rotated 2.0)
-          form "nothing" "eigenbasis, no entry protected" NullSpace.dns (fun _ s -> { s with Protect = Protect.Nothing }) (rotated 0.0)
+          form
+              "nothing"
+              "eigenbasis, no entry protected"
+              NullSpace.dns
+              (fun _ s -> { s with Protect = Protect.Nothing })
+              (rotated 0.0)
           { form
                 "one-sided"
                 "eigenbasis, all outputs on old inputs are protected"

@@ -54,7 +54,7 @@ module StreamFolder =
             within bank (fun count -> rows |> Array.tryFind (fun row -> row < 0L || row >= count)) (fun () -> rows)
         | _ -> Error []
 
-    let private disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
+    let internal disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
         let faults =
             [ for i, (one, rows) in List.indexed splits do
                   for other, others in List.skip (i + 1) splits do
@@ -71,7 +71,7 @@ module StreamFolder =
 
         if List.isEmpty faults then Ok() else Error faults
 
-    let private pair (step: string) (a: Bank) (b: Bank) : Result<Pair, Fault list> =
+    let internal pair (step: string) (a: Bank) (b: Bank) : Result<Pair, Fault list> =
         validated {
             let! pair =
                 Pair.create a.Modality b.Modality

@@ -197,20 +197,26 @@ module internal StreamParts =
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
 
-    /// One head a modality: all its banks and prototypes have its dimension. No labels without prototypes.
-    let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
-        let ofModality =
-            Map.values parts.Banks |> Seq.choose Result.toOption |> List.ofSeq |> List.groupBy _.Modality |> Map.ofList
+    let private size (bank: Bank) = bank.Features.shape[1]
 
-        let size (bank: Bank) = bank.Features.shape[1]
+    /// One head a modality: all its banks have its dimension.
+    let checkDimensions (banks: Bank list) : Fault list =
+        [ for _, ofModality in banks |> List.groupBy _.Modality do
+              let first = ofModality.Head
 
-        [ for first, others in ofModality |> Map.values |> Seq.map (fun banks -> banks.Head, banks.Tail) do
-              for bank in others do
+              for bank in ofModality.Tail do
                   if size bank <> size first then
                       Fault.Contradiction(
                           $"bank '{bank.Name}' has d = {size bank}, but bank '{first.Name}' of the same modality has d = {size first}",
                           "a modality has one head, so give it one d"
-                      )
+                      ) ]
+
+    /// The same of prototypes, too. No labels without prototypes.
+    let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
+        let banks = Map.values parts.Banks |> Seq.choose Result.toOption |> List.ofSeq
+        let ofModality = banks |> List.groupBy _.Modality |> Map.ofList
+
+        [ yield! checkDimensions banks
 
           for KeyValue(name, vectors) in parts.Prototypes do
               let modality = source.Prototypes[name].Vectors.Modality

@@ -104,4 +104,5 @@ module Notebook =
         printer Show.moment
         printer Show.spectrum
         printer Show.stream
+        printer (fun (frame: Deedle.Internal.IFsiFormattable) -> frame.Format())
         charts ()

@@ -20,7 +20,8 @@ module Run =
           Threads = None
           Folder = None
           Command = "Run.go (F#)"
-          Tell = StudyProgress.console }
+          Tell = StudyProgress.console
+          Leave = fun () -> false }
 
     /// Adds a method.
     let method (config: Config<'takes>) (study: Study) : Study =
@@ -99,6 +100,10 @@ module Run =
     /// Says nothing while it runs.
     let quietly (study: Study) : Study = tell ignore study
 
+    /// Leaves the study as it stands once the function says so, which is asked after every update by each thread that trains. The result is of the
+    /// cells that are over; with a folder (`into`) the others are kept, too, and the same study goes on from there.
+    let until (leave: unit -> bool) (study: Study) : Study = { study with Leave = leave }
+
     /// The plans that a study runs, with every setting, or why it cannot.
     let plans (study: Study) : Result<Plan list, Fault list> = StudyCells.plans study
 
@@ -106,3 +111,9 @@ module Run =
     /// fault: no method, an option that a method does not take or that changes nothing, a batch that a step cannot fill, a folder that
     /// cannot be written to.
     let go (study: Study) : StudyResult = StudyCells.go study |> Check.getAll
+
+    /// Trains a study of one method with one seed in one order, and gives the heads after its last step, which belong to the caller, with what is
+    /// known of where they come from; no folder is written to. Raises a `CmclException` as `go` does, and for a study of several cells, a method
+    /// that does not train, or one that diverges.
+    /// As in `Stream.load "emoji" |> Run.on |> Run.method Dns.defaults |> Run.heads |> SavedHeads.write "heads.safetensors" |> Check.get`.
+    let heads (study: Study) : SavedHeads = StudyCells.heads study |> Check.getAll

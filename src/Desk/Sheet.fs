@@ -35,7 +35,7 @@ module Sheet =
     let text (sentence: string) (sheet: Sheet) : Sheet = add (SheetPart.Text sentence) sheet
     let table (table: TextTable) (sheet: Sheet) : Sheet = add (SheetPart.Table table) sheet
 
-    /// A chart with its heading and a sentence that says what to look for.
+    /// A chart with its heading and a sentence that says what to look for; either may be empty.
     let chart (heading: string) (note: string) (chart: GenericChart) (sheet: Sheet) : Sheet =
         add (SheetPart.Chart(heading, note, chart)) sheet
 
@@ -73,7 +73,8 @@ module Sheet =
             | SheetPart.Chart(heading, note, _) ->
                 let figure = figures |> List.find (fst >> (=) i) |> snd
 
-                [ h2 [] [ str heading ]
+                [ if heading <> "" then
+                      h2 [] [ str heading ]
                   if note <> "" then
                       p [ _class "note" ] [ str note ]
                   plotNode i figure ]

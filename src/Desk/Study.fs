@@ -9,6 +9,8 @@ type StudyEvent =
     | Began of cells: int * jobs: int
     /// A method with a seed in an order is over: whether it was finished before and only read, and why it ended early if it did.
     | Ended of label: string * order: int * seed: int * before: bool * fault: Fault option
+    /// It was left (`Run.until`) with so many of its cells not over. The last event, if it comes.
+    | Left of cells: int
 
 /// Configurations × seeds × orders over a stream, and how they are to be run: a value that `Run` makes step by step and `Run.go` runs.
 [<StructuredFormatDisplay("{Text}")>]
@@ -32,6 +34,8 @@ type Study =
             Command: string
             /// Makes a listener when the study begins.
             Tell: unit -> StudyEvent -> unit
+            /// Asked again and again, by every thread that trains: whether to leave what is not over.
+            Leave: unit -> bool
         }
 
     member s.Text: string =

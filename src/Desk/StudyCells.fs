@@ -73,19 +73,20 @@ module internal StudyCells =
             )
         | _ -> None
 
-    /// A cell's outcome, and whether it was finished before.
-    let private run (study: Study) (cell: Cell) : Result<Outcome * bool, Fault list> =
+    /// A cell's outcome, and whether it was finished before; None if it was left.
+    let private run (study: Study) (cell: Cell) : Result<(Outcome * bool) option, Fault list> =
         torch.set_num_threads (threads study)
         use scope = torch.NewDisposeScope()
 
-        let train keeper from =
-            Train.resume cell.Stream study.Device study.Split cell.Seed Observer.silent keeper from cell.Plan
-            |> Result.bind (function
-                | Ending.Over outcome -> Ok outcome
-                | Ending.Left -> invalidOp "a cell was left that nobody asked to leave")
+        let train keeper from = Train.resume cell.Stream study.Device study.Split cell.Seed Observer.silent keeper from cell.Plan
+
+        let given =
+            function
+            | Ending.Over outcome -> Some(outcome, false)
+            | Ending.Left -> None
 
         match checkpoints study cell with
-        | None -> train Keeper.none None |> Result.map (fun outcome -> outcome, false)
+        | None -> train (Cadence.keeper Cadence.Never study.Leave ignore) None |> Result.map given
         | Some kept ->
             // A checkpoint that cannot be read is as none: the cell is run from its beginning.
             let latest =
@@ -95,19 +96,28 @@ module internal StudyCells =
 
             let keep reached = kept.Write { Reached = reached; Monitor = [] }
 
-            let keeper () = Cadence.keeper Cadence.Auto (fun () -> false) (Reached.Midst >> keep >> ignore)
+            let keeper () = Cadence.keeper Cadence.Auto study.Leave (Reached.Midst >> keep >> ignore)
 
-            let finish outcome = keep (Reached.End outcome) |> Result.map (fun () -> outcome, false)
+            let finish ending =
+                match ending with
+                | Ending.Over outcome -> keep (Reached.End outcome) |> Result.map (fun () -> given ending)
+                | Ending.Left -> Ok None
 
             match latest with
-            | Some { Reached = Reached.End outcome } -> Ok(outcome, true)
+            | Some { Reached = Reached.End outcome } -> Ok(Some(outcome, true))
             | Some { Reached = Reached.Midst state } -> train (keeper ()) (Some state) |> Result.bind finish
             | None -> train (keeper ()) None |> Result.bind finish
 
-    let private info (study: Study) (plans: Plan list) (jobs: int) (failures: (string * int * string) list) : RunInfo =
+    let private info
+        (study: Study)
+        (plans: Plan list)
+        (jobs: int)
+        (left: int)
+        (failures: (string * int * string) list)
+        : RunInfo =
         Record.write
             DateTimeOffset.Now
-            0
+            left
             failures
             { Stream = study.Stream
               Source = study.Stream.Name
@@ -167,7 +177,7 @@ module internal StudyCells =
                                  Seed = seed
                                  Stream = streams[order] } |]
 
-            let ended = Array.create cells.Length (Error [])
+            let ended = Array.create cells.Length (Ok None)
             let gate = obj ()
             let tell = study.Tell()
             let jobs = jobs study cells.Length
@@ -175,16 +185,18 @@ module internal StudyCells =
 
             let work place =
                 let cell = cells[place]
-                let result = run study cell
-                ended[place] <- result
 
-                lock gate (fun () ->
-                    let before, fault =
-                        match result with
-                        | Ok(_, before) -> before, None
-                        | Error faults -> false, List.tryHead faults
+                if not (study.Leave()) then
+                    let result = run study cell
+                    ended[place] <- result
 
-                    tell (StudyEvent.Ended(cell.Plan.Label, cell.Order, cell.Seed, before, fault)))
+                    let tellThat before fault =
+                        lock gate (fun () -> tell (StudyEvent.Ended(cell.Plan.Label, cell.Order, cell.Seed, before, fault)))
+
+                    match result with
+                    | Ok(Some(_, before)) -> tellThat before None
+                    | Ok None -> ()
+                    | Error faults -> tellThat false (List.tryHead faults)
 
             tell (StudyEvent.Began(cells.Length, jobs))
 
@@ -202,7 +214,53 @@ module internal StudyCells =
             let over =
                 [ for cell, result in Seq.zip cells ended do
                       match result with
-                      | Ok(outcome, _) -> cell, outcome
+                      | Ok(Some(outcome, _)) -> cell, outcome
+                      | Ok None
                       | Error _ -> () ]
 
-            Ok(gather study (info study plans jobs failures) over)
+            let left =
+                ended
+                |> Array.filter (function
+                    | Ok None -> true
+                    | _ -> false)
+                |> Array.length
+
+            if left > 0 then
+                tell (StudyEvent.Left left)
+
+            Ok(gather study (info study plans jobs left failures) over)
+
+    /// The heads after the last step of a study's one cell.
+    let heads (study: Study) : Result<SavedHeads, Fault list> =
+        plans study
+        |> Result.bind (fun plans ->
+            match plans, study.Orders, study.Seeds with
+            | [ plan ], [ order ], [ seed ] when plan.Method.Curriculum <> Curriculum.Never ->
+                let saved: (int * Heads) option ref = ref None
+                let forget () = saved.Value |> Option.iter (snd >> Heads.tensors >> List.iter _.Dispose())
+
+                let save (step: Step) (heads: Heads) =
+                    forget ()
+                    saved.Value <- Some(step.Index, heads |> Heads.map (fun w -> w.clone().DetachFromDisposeScope()))
+
+                let about step = SavedHeads.about (info study plans 1 0 []) plan.Label seed step
+                let observer = { Observer.silent with Save = save }
+                let before = torch.get_num_threads ()
+                torch.set_num_threads (threads study)
+
+                try
+                    match
+                        Train.run (Order.apply order study.Stream) study.Device study.Split seed observer plan, saved.Value
+                    with
+                    | Ok _, Some(step, heads) -> Ok { Heads = heads; About = about step }
+                    | Ok _, None -> invalidOp "a method that trains left no heads"
+                    | Error faults, _ ->
+                        forget ()
+                        Error faults
+                finally
+                    torch.set_num_threads before
+            | [ plan ], [ _ ], [ _ ] ->
+                Error [ Fault.Contradiction($"{plan.Label} does not train, so it has no heads", "take a method that trains") ]
+            | plans, orders, seeds ->
+                let given = $"{plans.Length} × {seeds.Length} × {orders.Length}"
+                Error [ Fault.BadValue("a study whose heads are wanted", "one method, one seed and one order", given) ])

@@ -66,3 +66,8 @@ module internal StudyProgress =
         function
         | StudyEvent.Began(count, _) -> cells <- count
         | StudyEvent.Ended(label, order, seed, before, fault) -> ended label order seed before fault
+        | StudyEvent.Left count ->
+            write $"left with {count} of {cells} not over"
+
+            if not still then
+                eprintfn ""

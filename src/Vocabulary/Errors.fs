@@ -1,6 +1,7 @@
 namespace Cmcl
 
 open System
+open System.Collections.Generic
 
 /// Everything that can be wrong with what a user gives: options, files, data. A value, so that several can be gathered
 /// and told at once; this file is the one place that words them.
@@ -102,9 +103,17 @@ type Fault =
         |> List.tryHead
         |> Option.map fst
 
+    /// The message of each fault where there are several, else the one message.
+    member fault.Sentences: IReadOnlyList<string> =
+        match fault with
+        | Several faults -> faults |> List.collect (fun f -> List.ofSeq f.Sentences) |> ResizeArray :> IReadOnlyList<string>
+        | one -> [| one.Message |]
+
 /// A fault as an exception: a programmer's mistake in a pure function, or the end of a run.
 exception CmclException of Fault with
     override e.Message = e.Data0.Message
+    /// What is wrong, a sentence or two for each fault; the message has them as lines.
+    member e.Sentences: IReadOnlyList<string> = e.Data0.Sentences
 
 /// Checks that gather every fault instead of stopping at the first.
 [<RequireQualifiedAccess>]

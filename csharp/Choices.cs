@@ -1,0 +1,141 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+
+namespace Cmcl.CSharp;
+
+/// <summary>Where DNS projects.</summary>
+public enum Place
+{
+    /// <summary>The gradient, before the optimizer: the paper's form.</summary>
+    Gradient,
+
+    /// <summary>The optimizer's update.</summary>
+    Update,
+
+    /// <summary>Nowhere: training happens in the eigenbasis of old data, where the projection is a mask.</summary>
+    Eigenbasis,
+}
+
+/// <summary>What of the old steps is protected.</summary>
+public enum Sides
+{
+    /// <summary>Alignment scores: against old inputs and old partner outputs.</summary>
+    Dual,
+
+    /// <summary>All outputs on old inputs.</summary>
+    Input,
+}
+
+/// <summary>Which entries of a change are protected.</summary>
+public enum Protect
+{
+    /// <summary>
+    /// Everything above a threshold on both sides: the paper's. Takes <c>threshold</c> and <c>partnerThreshold</c>.
+    /// </summary>
+    Block,
+
+    /// <summary>Entries whose product of energies is above τ. Takes <c>tau</c>.</summary>
+    Product,
+
+    /// <summary>Each entry is damped by what it does to old scores. Takes <c>tau</c>.</summary>
+    Soft,
+
+    /// <summary>The change of old scores is kept within a budget. Takes <c>budget</c> or <c>totalBudget</c>.</summary>
+    Trust,
+
+    /// <summary>None: the eigenbasis without a mask.</summary>
+    Nothing,
+}
+
+/// <summary>The weights that old partner outputs are taken under.</summary>
+public enum Partner
+{
+    /// <summary>Those at the start of the step.</summary>
+    Current,
+
+    /// <summary>Those of the time when they were learned: the paper's.</summary>
+    AtLearning,
+}
+
+/// <summary>Which moments of old data are protected.</summary>
+public enum Moments
+{
+    /// <summary>Second moments: the paper's.</summary>
+    Uncentred,
+
+    /// <summary>Without the mean, which is then not protected: an ablation.</summary>
+    Centred,
+}
+
+/// <summary>The basis of the output directions that nothing protects.</summary>
+public enum FreeBasis
+{
+    /// <summary>Of each modality its own.</summary>
+    Own,
+
+    /// <summary>One for all modalities that move.</summary>
+    Shared,
+}
+
+/// <summary>How scores are made of outputs.</summary>
+public enum Scoring
+{
+    /// <summary>Inner products as they are.</summary>
+    Raw,
+
+    /// <summary>Inner products of unit vectors.</summary>
+    Cosine,
+}
+
+/// <summary>How gradients become updates.</summary>
+public enum Optimiser
+{
+    /// <summary>AdamW with 0.9, 0.999, 1e-8.</summary>
+    AdamW,
+
+    /// <summary>Plain gradient descent.</summary>
+    Sgd,
+}
+
+/// <summary>How the rate falls over a step.</summary>
+public enum Schedule
+{
+    /// <summary>To 0 over the step, without warm-up.</summary>
+    Linear,
+
+    /// <summary>Half a cosine to 0.</summary>
+    Cosine,
+
+    /// <summary>Not at all.</summary>
+    Constant,
+}
+
+/// <summary>What weights and features are kept in.</summary>
+public enum Dtype
+{
+    /// <summary>32 bits.</summary>
+    Float32,
+
+    /// <summary>64 bits.</summary>
+    Float64,
+}
+
+/// <summary>Values as the table of options, presets and the command line write them.</summary>
+internal static partial class Words
+{
+    /// <summary><c>Place.Eigenbasis</c> is <c>eigenbasis</c>, <c>Partner.AtLearning</c> is <c>at-learning</c>.</summary>
+    public static string Of<T>(T choice)
+        where T : struct, Enum => Seam().Replace(choice.ToString(), "-$0").ToLowerInvariant();
+
+    public static string Of(bool value) => value ? "on" : "off";
+
+    public static string Of(int value) => value.ToString(CultureInfo.InvariantCulture);
+
+    public static string Of(double value) => value.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e');
+
+    /// <summary>An infinite limit is none.</summary>
+    public static string OfLimit(double value) => double.IsPositiveInfinity(value) ? "off" : Of(value);
+
+    [GeneratedRegex("(?<=[a-z])[A-Z](?=[a-z])")]
+    private static partial Regex Seam();
+}

@@ -1,0 +1,108 @@
+namespace Cmcl.CSharp;
+
+/// <summary>
+/// Every method, with its options as named arguments; what is left out comes from the stream's preset and from defaults.
+/// </summary>
+public static class Methods
+{
+    /// <summary>
+    /// Dual-sided null space with all its options; in the eigenbasis of old data unless <paramref name="place"/> says otherwise.
+    /// </summary>
+    /// <param name="place">Project the gradient, the update, or train in the eigenbasis.</param>
+    /// <param name="sides">Protect scores, or all outputs on old inputs.</param>
+    /// <param name="protect">Which entries of a change are protected.</param>
+    /// <param name="exact">Protect one side of every old pair fully, so that no second-order change is left.</param>
+    /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="moments">Second moments, or, as an ablation, without the mean, which is then not protected.</param>
+    /// <param name="freeBasis">The basis of the output directions that nothing protects.</param>
+    /// <param name="threshold">Cut of the input spectrum, with <see cref="Protect.Block"/>.</param>
+    /// <param name="partnerThreshold">Cut of the partner-output spectrum, with <see cref="Protect.Block"/>.</param>
+    /// <param name="tau">Scale of <see cref="Protect.Product"/> and <see cref="Protect.Soft"/>, in shares of the traces.</param>
+    /// <param name="budget">Relative change of old scores that <see cref="Protect.Trust"/> allows a step.</param>
+    /// <param name="totalBudget">The same over the whole stream; <see cref="double.PositiveInfinity"/> for none.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration Dns(
+        Place? place = null,
+        Sides? sides = null,
+        Protect? protect = null,
+        bool? exact = null,
+        Partner? partner = null,
+        Moments? moments = null,
+        FreeBasis? freeBasis = null,
+        Cut? threshold = null,
+        Cut? partnerThreshold = null,
+        double? tau = null,
+        double? budget = null,
+        double? totalBudget = null) =>
+        Named("dns")
+            .Set("place", place)
+            .Set("sides", sides)
+            .Set("protect", protect)
+            .Set("exact", exact)
+            .Set("partner", partner)
+            .Set("moments", moments)
+            .Set("free-basis", freeBasis)
+            .Set("threshold", threshold?.ToString())
+            .Set("partner-threshold", partnerThreshold?.ToString())
+            .Set("tau", tau)
+            .Set("budget", budget)
+            .SetLimit("total-budget", totalBudget);
+
+    /// <summary>DNS that damps each entry by what it does to old scores, with the stream's settings for that.</summary>
+    /// <param name="sides">Protect scores, or all outputs on old inputs.</param>
+    /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="moments">Second moments, or, as an ablation, without the mean, which is then not protected.</param>
+    /// <param name="tau">Scale of the damping, in shares of the traces.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration DnsSoft(
+        Sides? sides = null, Partner? partner = null, Moments? moments = null, double? tau = null) =>
+        Named("dns-soft").Set("sides", sides).Set("partner", partner).Set("moments", moments).Set("tau", tau);
+
+    /// <summary>DNS that keeps old scores within a budget, with the stream's settings for that.</summary>
+    /// <param name="sides">Protect scores, or all outputs on old inputs.</param>
+    /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="budget">Relative change of old scores that is allowed a step.</param>
+    /// <param name="totalBudget">The same over the whole stream; <see cref="double.PositiveInfinity"/> for none.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration DnsTrust(
+        Sides? sides = null, Partner? partner = null, double? budget = null, double? totalBudget = null) =>
+        Named("dns-trust")
+            .Set("sides", sides)
+            .Set("partner", partner)
+            .Set("budget", budget)
+            .SetLimit("total-budget", totalBudget);
+
+    /// <summary>The eigenbasis without a mask: tells what the basis does from what the mask does.</summary>
+    public static Configuration EigenbasisOnly() => Named("eigenbasis-only");
+
+    /// <summary>One-sided null space: the update is kept out of the span of old inputs (Adam-NSCL).</summary>
+    /// <param name="threshold">Cut of the input spectrum.</param>
+    public static Configuration Nsp(Cut? threshold = null) => Named("nsp").Set("threshold", threshold?.ToString());
+
+    /// <summary>What the published code does.</summary>
+    /// <param name="threshold">Cut of the input spectrum.</param>
+    public static Configuration Reference(Cut? threshold = null) => Named("reference").Set("threshold", threshold?.ToString());
+
+    /// <summary>Fine-tuning, step after step, with nothing against forgetting.</summary>
+    public static Configuration Vanilla() => Named("vanilla");
+
+    /// <summary>The encoders as they came: no training.</summary>
+    public static Configuration ZeroShot() => Named("zero-shot");
+
+    /// <summary>Starts again at every step: what each step alone can learn.</summary>
+    public static Configuration Individual() => Named("individual");
+
+    /// <summary>All steps' data at once.</summary>
+    public static Configuration Joint() => Named("joint");
+
+    /// <summary>
+    /// A method as the command line writes it: <c>dns[place=update]</c>, <c>gem[margin=0.2]</c>. Every one of the registry is
+    /// there.
+    /// </summary>
+    /// <exception cref="CmclException">There is no such method or option, or it does not take this value.</exception>
+    public static Configuration Named(string text) => new(Config.named(text));
+
+    /// <summary>A method of one's own, a value of the F# library, which need not be in its registry.</summary>
+    /// <exception cref="CmclException">It has the name of one that is.</exception>
+    public static Configuration Own(Method method) => new(Config.ofMethod(method));
+}

@@ -1,0 +1,80 @@
+using Microsoft.FSharp.Collections;
+using Microsoft.FSharp.Core;
+using TorchSharp;
+
+namespace Cmcl.CSharp;
+
+/// <summary>Streams: shipped, synthetic, from a folder, from arrays. Their tensors belong to the caller.</summary>
+public static class Streams
+{
+    /// <summary>
+    /// A stream by the name of a shipped one (<c>emoji</c>, <c>emoji-dense</c>, <c>synthetic</c>) or by the path of a folder or a
+    /// file.
+    /// </summary>
+    /// <exception cref="CmclException">There is none, or it cannot be used: a sentence for each reason.</exception>
+    public static Stream Load(string name)
+    {
+        Libtorch.Ready();
+        return Desk.Stream.load(name);
+    }
+
+    /// <summary>
+    /// A stream with planted subspaces, so that the null space of old features is exact: six steps over four modalities.
+    /// </summary>
+    /// <param name="dimension">d, the same for every modality; 64 if left out.</param>
+    /// <param name="rank">Rank of every bank; 20 if left out.</param>
+    /// <param name="samples">Rows of every bank; 600 if left out.</param>
+    /// <param name="classes">Classes that the rows gather around; 12 if left out.</param>
+    /// <param name="noise">Size of what the two sides of a pair do not share, against what they do; 0.5 if left out.</param>
+    /// <param name="seed">What it is drawn from.</param>
+    /// <exception cref="CmclException">A value is outside its range.</exception>
+    public static Stream Synthetic(
+        long? dimension = null, long? rank = null, long? samples = null, int? classes = null, double? noise = null, int seed = 0)
+    {
+        Libtorch.Ready();
+        var usual = Cmcl.Synthetic.defaults;
+
+        return Cmcl.Synthetic.make(
+            new SyntheticOptions(
+                dimension ?? usual.Dimension,
+                rank ?? usual.Rank,
+                samples ?? usual.Samples,
+                classes ?? usual.Classes,
+                noise ?? usual.Noise),
+            SeedModule.ofInt(seed));
+    }
+
+    /// <summary>A bank of features of a modality, a row an item, by the name that results and messages have for it.</summary>
+    public static Bank Bank(string name, string modality, float[,] features) => Bank(name, modality, Features.Of(features));
+
+    /// <summary>The same of a tensor (n × d; float16, float32 or float64), which stays the caller's.</summary>
+    public static Bank Bank(string name, string modality, torch.Tensor features) => InMemory.bank(name, modality, features);
+
+    /// <summary>
+    /// A step of two banks that are matched row by row. Its rows are drawn by the seed: two tenths for the test, one for
+    /// validation, the others to learn from.
+    /// </summary>
+    /// <exception cref="CmclException">The banks do not fit each other, or hold what no one can learn from.</exception>
+    public static Step Step(Bank a, Bank b, int seed = 0)
+    {
+        Libtorch.Ready();
+        var (train, validation, test) = InMemory.split(SeedModule.ofInt(seed), a.Features.shape[0]);
+        return InMemory.step(a, b, train, validation, test).OrFaults();
+    }
+
+    /// <summary>The same with its rows named by number, from 0.</summary>
+    /// <exception cref="CmclException">As above; or rows that are not there, named twice, or in two of the three.</exception>
+    public static Step Step(
+        Bank a, Bank b, IEnumerable<long> train, IEnumerable<long> validation, IEnumerable<long> test)
+    {
+        Libtorch.Ready();
+        return InMemory.step(a, b, train.ToArray(), validation.ToArray(), test.ToArray()).OrFaults();
+    }
+
+    /// <summary>
+    /// A stream of such steps, in their order. It has no preset: options are the library's defaults where none are given.
+    /// </summary>
+    /// <exception cref="CmclException">No step, one twice, a modality with two d, or two banks of one name.</exception>
+    public static Stream FromArrays(string name, params IEnumerable<Step> steps) =>
+        InMemory.stream(name, steps.Select(FSharpResult<Step, FSharpList<Fault>>.NewOk).ToFSharpList()).OrFaults();
+}

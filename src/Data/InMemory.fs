@@ -1,0 +1,131 @@
+namespace Cmcl
+
+open System
+open System.IO
+open System.Security.Cryptography
+open System.Text
+open TorchSharp
+
+/// Streams of features that are in memory already, with the checks that reading a folder makes. Classes, and so accuracy, take a folder
+/// (docs/stream-format.md).
+[<RequireQualifiedAccess>]
+module InMemory =
+    /// A bank of features (n × d) of a modality, by the name that messages and results have for it.
+    let bank (name: string) (modality: string) (features: torch.Tensor) : Bank =
+        { Name = name
+          Modality = Modality.named modality
+          Features = features }
+
+    /// Rows of n for training, validation and test, drawn by a seed and each in ascending order: two tenths for the test, one for validation, at
+    /// least one of each. Fault: `BadValue` for fewer than 4 rows, as learning takes two. Example: `InMemory.split (Seed.ofInt 0) 100L`.
+    let split (seed: Seed) (n: int64) : int64[] * int64[] * int64[] =
+        if n < 4L then
+            Check.fail (Fault.BadValue("rows to be split", "4 or more", string n))
+
+        use order = Seed.permutation n seed
+        let rows = order.data<int64>().ToArray()
+        let share tenths = max 1 (int (n * tenths / 10L))
+        let test, rest = Array.splitAt (share 2L) rows
+        let validation, train = Array.splitAt (share 1L) rest
+        Array.sort train, Array.sort validation, Array.sort test
+
+    /// A step of two banks that are matched row by row, called as they are: `pictures–captions`.
+    let step (a: Bank) (b: Bank) (train: int64[], validation: int64[], test: int64[]) : Result<Step, Fault list> =
+        let name = $"{a.Name}–{b.Name}"
+
+        let finite (bank: Bank) =
+            let x = bank.Features
+            let what = $"bank '{bank.Name}'"
+
+            if x.dim () <> 2L || x.NumberOfElements = 0L then
+                Error [ Fault.Shape(what, "rows × d, at least one of each", Tensors.shapeText x) ]
+            elif not (torch.is_floating_point x) then
+                Error [ Fault.BadValue(what, "numbers of type float16, float32 or float64", string x.dtype) ]
+            else
+                match Tensors.nonFiniteRow x with
+                | Some row -> Error [ Fault.NonFinite(what, row) ]
+                | None -> Ok()
+
+        let within (n: int64) (split: Split, rows: int64[]) =
+            match rows, Array.tryFind (fun row -> row < 0L || row >= n) rows with
+            | [||], _ -> Error [ Fault.EmptySplit(name, string split) ]
+            | _, Some row -> Error [ Fault.RowOutOfRange($"the {split} rows of step '{name}'", row, n) ]
+            | rows, None when (Array.distinct rows).Length < rows.Length ->
+                Error [ Fault.Contradiction($"the {split} rows of step '{name}' name a row twice", "name every row once") ]
+            | _ -> Ok()
+
+        let splits = [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
+
+        [ a; b ]
+        |> List.map finite
+        |> Check.all
+        |> Result.bind (fun _ ->
+            validated {
+                let! pair = StreamFolder.pair name a b
+                and! _ = splits |> List.map (within a.Features.shape[0]) |> Check.all
+                and! _ = StreamFolder.disjoint name splits
+
+                return
+                    { Index = 0
+                      Name = name
+                      A = a
+                      B = b
+                      Pair = pair
+                      Train = train
+                      Validation = validation
+                      Test = test
+                      Accuracy = None }
+            })
+
+    /// Hex SHA-256 over names, row numbers and features of the steps in their order.
+    let private digest (steps: Step list) : string =
+        use hash = SHA256.Create()
+        use into = new CryptoStream(Stream.Null, hash, CryptoStreamMode.Write)
+        let text (words: string) = into.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(words + "\000")))
+
+        for step in steps do
+            for bank in [ step.A; step.B ] do
+                text $"{bank.Name}\000{bank.Modality}\000{bank.Features.dtype}\000{Tensors.shapeText bank.Features}"
+                use numbers = bank.Features.contiguous ()
+                Npy.writeNumbers into numbers
+
+            for rows in [ step.Train; step.Validation; step.Test ] do
+                text (String.Join(",", rows))
+
+        into.FlushFinalBlock()
+
+        match hash.Hash with
+        | null -> ""
+        | bytes -> Convert.ToHexStringLower bytes
+
+    /// A stream of such steps, in their order, without a preset: options have the library's defaults where none are given. Its tensors stay
+    /// the caller's. Faults: all of the steps, no step, a step twice, banks of one modality with different d, different banks of one name.
+    let stream (name: string) (steps: Result<Step, Fault list> list) : Result<Cmcl.Stream, Fault list> =
+        let ofStream (steps: Step list) =
+            let banks =
+                [ for s in steps do
+                      yield! [ s.A; s.B ] ]
+
+            let faults =
+                [ if steps.IsEmpty then
+                      Fault.BadValue($"the steps of stream '{name}'", "at least one step", "none")
+                  for step, count in List.countBy (fun (s: Step) -> s.Name) steps do
+                      if count > 1 then
+                          Fault.Contradiction($"{count} steps are called '{step}'", "give every step a bank of its own")
+                  for bank, same in List.groupBy (fun (b: Bank) -> b.Name) banks do
+                      if same |> List.exists (fun b -> not (obj.ReferenceEquals(b.Features, same.Head.Features))) then
+                          Fault.Contradiction($"different banks are called '{bank}'", "give each a name of its own")
+                  yield! StreamParts.checkDimensions banks ]
+
+            if faults.IsEmpty then
+                Ok
+                    { Name = name
+                      Description = $"{steps.Length} steps of features in memory."
+                      Digest = digest steps
+                      Banks = Map [ for b in banks -> b.Name, b ]
+                      Steps = steps |> List.mapi (fun i s -> { s with Index = i + 1 })
+                      Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
+            else
+                Error faults
+
+        Check.all steps |> Result.bind ofStream
