@@ -1,5 +1,5 @@
 // The main charts of each script's page as docs/images/scripts/NAME.png, for docs/ablations.md. Needs chromium and what the scripts left in
-// output/scripts. dotnet fsi build.fsx -- pictures
+// output/scripts; pngquant, where it is there, makes them smaller. dotnet fsi build.fsx -- pictures
 open System
 open System.Diagnostics
 open System.IO
@@ -17,7 +17,7 @@ let charts =
           "batches", [ 1; 2 ]
           "spectrum", [ 1; 2 ]
           "certificate", [ 1; 2 ]
-          "plasticity", [ 1; 2; 3 ] ]
+          "plasticity", [ 1; 2 ] ]
 
 let chromium (arguments: string list) : string =
     let profile = Directory.CreateTempSubdirectory "cmcl-chromium"
@@ -77,6 +77,13 @@ let picture (width: int) (style: string) (page: string) (png: string) : unit =
     chromium [ $"--window-size={width},{height}"; "--virtual-time-budget=4000"; $"--screenshot={png}"; address ] |> ignore
     File.Delete copy
     File.Delete(copy + ".frame.html")
+
+    try
+        use p = Process.Start("pngquant", [ "--force"; "--ext"; ".png"; "128"; png ])
+        p.WaitForExit()
+    with :? ComponentModel.Win32Exception ->
+        ()
+
     printfn "%s (%s px high, %d kB)" png height (FileInfo(png).Length / 1000L)
 
 Directory.CreateDirectory pictures |> ignore

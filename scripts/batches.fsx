@@ -30,4 +30,9 @@ Script.run ("values" :: Script.studies) (fun asked ->
             "Recall@10 over all tasks after the last step."
             (Plot.against "batch" "r10" (Report.only labels result))
             sheet)
-    |> fun sheet -> Script.finish [ result ] [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result ] sheet asked)
+    |> fun sheet ->
+        Script.finish
+            [ result ]
+            [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result |> Script.titled result ]
+            sheet
+            asked)

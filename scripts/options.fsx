@@ -183,6 +183,11 @@ module Script =
         (sheet, results |> List.collect _.Info.Failures)
         ||> List.fold (fun sheet (label, seed, why) -> Sheet.text $"{label}, seed {seed}, ended early: {why}" sheet)
 
+    /// The same with the rows that its figures are of in its title.
+    let titled (result: StudyResult) (table: TextTable) : TextTable =
+        { table with
+            Title = $"{table.Title}, {result.Info.Split} rows" }
+
     /// Prints tables, and where a page and the other files are.
     let leave (tables: TextTable list) (sheet: Sheet) (asked: Asked) : unit =
         for table in tables do

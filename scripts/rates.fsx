@@ -43,4 +43,8 @@ Script.run ("values" :: Script.studies) (fun asked ->
             sheet)
     |> Sheet.chart "Stability against recall along the rate" "Further up and to the left is better." (Plot.path "lr" result)
     |> fun sheet ->
-        Script.finish [ result ] [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result; best result ] sheet asked)
+        Script.finish
+            [ result ]
+            [ Report.settings [ "gap"; "r10"; "bwt_r10"; "deviation_rel" ] result |> Script.titled result; best result ]
+            sheet
+            asked)
