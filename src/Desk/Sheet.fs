@@ -46,15 +46,19 @@ module Sheet =
           for sentence in t.Notes do
               p [ _class "note" ] [ str sentence ] ]
 
-    /// Where a chart is drawn: with its legend unless it wants none, as high as it says.
-    let private plotNode (i: int) (figure: Cmcl.Figure) : XmlNode =
+    /// Where a chart is drawn: with its legend unless it wants none, as high as it says. The keyboard reaches it, by its name.
+    let private plotNode (i: int) (name: string) (figure: Cmcl.Figure) : XmlNode =
         let layout = GenericChart.getLayout figure.Chart
         let legend = layout.TryGetTypedPropertyValue<bool> "showlegend" |> Option.defaultValue true
-        let plot = Page.plot legend $"plot-{i}" figure
 
-        match layout.TryGetTypedPropertyValue<int> "height" with
-        | Some height -> div [ _class "tall"; _style $"--tall:{height}px;--tall-narrow:{height}px" ] [ plot ]
-        | None -> plot
+        let height =
+            match layout.TryGetTypedPropertyValue<int> "height" with
+            | Some height -> [ _class "tall"; _style $"--tall:{height}px;--tall-narrow:{height}px" ]
+            | None -> []
+
+        HtmlElements.figure
+            (height @ [ attr "role" "group"; attr "aria-label" name; attr "tabindex" "0" ])
+            [ Page.plot legend $"plot-{i}" figure ]
 
     /// The whole page as HTML.
     let page (sheet: Sheet) : string =
@@ -77,7 +81,7 @@ module Sheet =
                       h2 [] [ str heading ]
                   if note <> "" then
                       p [ _class "note" ] [ str note ]
-                  plotNode i figure ]
+                  plotNode i (if heading = "" then sheet.Title else heading) figure ]
 
         Page.render
             sheet.Title
