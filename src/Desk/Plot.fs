@@ -3,7 +3,6 @@ namespace Cmcl
 open System
 open System.Globalization
 open Plotly.NET
-open Plotly.NET.TraceObjects
 
 /// Every chart of the report, and charts of sweeps, as functions from results to Plotly.NET charts. Means over seeds with the sample standard
 /// deviation as error bar; rates in per cent. As in `result |> Plot.deviation |> Chart.show`.
@@ -14,12 +13,6 @@ module Plot =
 
     /// The rows of the methods that go on from step to step.
     let private kept (r: StudyResult) : Row list = r.Rows |> List.filter (fun row -> not (Label.startsAgain row.Method))
-
-    /// Do the values span more than a factor of thirty, so that a logarithmic axis shows more?
-    let private wide (values: float list) : bool =
-        match values |> List.filter (fun x -> x > 0.0 && Double.IsFinite x) with
-        | [] -> false
-        | positive -> List.max positive > 30.0 * List.min positive
 
     /// Are different positive values further apart than a factor of five, as those of a sweep over orders of size are?
     let private geometric (values: float list) : bool =
@@ -56,19 +49,19 @@ module Plot =
     /// Relative deviation of old alignment scores after every step, mean over the tasks learned before.
     let deviation (r: StudyResult) : GenericChart =
         let rows = kept r
-        Charts.deviation (styles r) (wide (valuesOf "deviation_rel" rows)) rows
+        Charts.deviation (styles r) (Charts.wide (valuesOf "deviation_rel" rows)) rows
 
     /// For one method the largest deviation of old scores after every step: measured, known without the rows, and the bound on it.
     let certificate (label: string) (r: StudyResult) : GenericChart =
         let label = known label r
         let own = kept r |> List.filter (fun row -> row.Method = label)
-        Charts.certificate (wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
+        Charts.certificate (Charts.wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
 
     /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
     let tradeOff (metric: string) (r: StudyResult) : GenericChart =
         let rows = kept r
         let last = rows |> List.filter (fun row -> row.Step = "final")
-        Charts.tradeOff (styles r) (wide (valuesOf "deviation_rel" last)) metric rows |> named 460
+        Charts.tradeOff (styles r) (Charts.wide (valuesOf "deviation_rel" last)) metric rows |> named 460
 
     /// Mean training loss of every epoch.
     let losses (r: StudyResult) : GenericChart = Curves.losses (styles r) r.Losses
@@ -91,15 +84,6 @@ module Plot =
         |> fun rows -> CompareCharts.metric false (styles r) m rows |> named (90 + 34 * rows.Length)
 
     // ---- sweeps --------------------------------------------------------------------------------------------------
-
-    let private error (spreads: Spread list) =
-        Error.init (
-            Visible = (spreads |> List.exists _.Sd.IsSome),
-            Type = StyleParam.ErrorType.Data,
-            Array = (spreads |> List.map (fun s -> Option.defaultValue 0.0 s.Sd)),
-            Thickness = 1.,
-            Width = 3.
-        )
 
     /// An axis by its title, logarithmic where that is said.
     let private axis (title: string, log: bool) (values: float list) =
@@ -157,8 +141,8 @@ module Plot =
                 LineWidth = 2.,
                 UseDefaults = false
             )
-            |> Chart.withXError (error xs)
-            |> Chart.withYError (error ys)
+            |> Chart.withXError (Charts.error xs)
+            |> Chart.withYError (Charts.error ys)
             |> Theme.traced name $"%%{{text}}<br>%%{{x:.3~g}}, %%{{y:.3~g}}<extra>{Theme.plain name}</extra>"
 
         let point at = { Mean = at; Sd = None; Count = 1 }
@@ -266,7 +250,7 @@ module Plot =
                   for _, y, _ in points do
                       y.Mean ]
 
-        let logY = m.Unit <> MetricUnit.PerCent && wide ys
+        let logY = m.Unit <> MetricUnit.PerCent && Charts.wide ys
         drawn placed (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
 
     /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. Both means with
@@ -288,7 +272,7 @@ module Plot =
             |> List.filter (snd >> List.isEmpty >> not)
 
         let log (m: Metric) (part: Spread * Spread * string -> Spread) =
-            m.Unit <> MetricUnit.PerCent && wide (series |> List.collect (snd >> List.map (part >> _.Mean)))
+            m.Unit <> MetricUnit.PerCent && Charts.wide (series |> List.collect (snd >> List.map (part >> _.Mean)))
 
         let title (m: Metric) =
             match m.Name with
@@ -326,7 +310,7 @@ module Plot =
                       UseDefaults = false
                   )
                   |> Chart.withMarkerStyle (Size = 10)
-                  |> Chart.withXError (error [ value ])
+                  |> Chart.withXError (Charts.error [ value ])
                   |> Theme.traced name $"%%{{x:.3~g}}<extra>{Theme.plain name}</extra>" ]
         |> Chart.combine
         |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) down

@@ -44,7 +44,14 @@ module Charts =
             Mean = factor * spread.Mean
             Sd = Option.map ((*) factor) spread.Sd }
 
-    let private error (spreads: Spread list) =
+    /// Do the values span more than a factor of thirty, so that a logarithmic axis shows more?
+    let internal wide (values: float list) : bool =
+        match values |> List.filter (fun x -> x > 0.0 && Double.IsFinite x) with
+        | [] -> false
+        | positive -> List.max positive > 30.0 * List.min positive
+
+    /// Standard deviations as the bars of a trace.
+    let internal error (spreads: Spread list) =
         Error.init (
             Visible = (spreads |> List.exists _.Sd.IsSome),
             Type = StyleParam.ErrorType.Data,

@@ -81,16 +81,10 @@ module internal ReportFigures =
                         figure [] [ h3 [] [ str (stepName run task) ]; Page.plot false $"plot-{chart.Id}" chart ] ] ],
             List.map snd figures
 
-    /// Do the values span more than a factor of thirty, so that a logarithmic axis shows more?
-    let private spread (values: float list) : bool =
-        match values |> List.filter (fun x -> x > 0.0) with
-        | [] -> false
-        | positive -> List.max positive > 30.0 * List.min positive
-
     let stability (run: ReportedRun) : Section =
         let rows = kept run
         let valuesOf metric = rows |> List.filter (fun r -> r.Metric = metric) |> List.map _.Value
-        let log = spread (valuesOf "deviation_rel")
+        let log = Charts.wide (valuesOf "deviation_rel")
         let several = not (valuesOf "deviation_rel").IsEmpty
 
         let figures =
@@ -138,7 +132,7 @@ module internal ReportFigures =
 
                       method,
                       { Id = $"certificate-{i}"
-                        Chart = Charts.certificate (spread values) method own } ]
+                        Chart = Charts.certificate (Charts.wide values) method own } ]
 
             let groups = [ "largest over the tasks learned before", figures ]
 
