@@ -41,8 +41,8 @@ public sealed class Study
     /// <exception cref="CmclException">None, one below 0, or one twice.</exception>
     public Study Seeds(params IEnumerable<int> values) => new(Cmcl.Run.seeds(values.ToFSharpList(), value));
 
-    /// <summary>Orders of the steps by number; 0 is the stream's own.</summary>
-    /// <exception cref="CmclException">None, one twice, or one that the stream's steps do not have.</exception>
+    /// <summary>Orders of the steps by number, among them 0, the stream's own.</summary>
+    /// <exception cref="CmclException">No 0, one twice, or one that the stream's steps do not have.</exception>
     public Study Orders(params IEnumerable<int> values) => new(Cmcl.Run.orders(values.ToFSharpList(), value));
 
     /// <summary>Takes figures of validation rows: what settings are to be chosen on.</summary>

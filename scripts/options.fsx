@@ -110,7 +110,7 @@ module Script =
                 if words |> List.exists (fun w -> w = c.Name.Value || w.StartsWith(c.Name.Value + "=")) then
                     Check.fail (Fault.Contradiction($"{name}.fsx has no use for {c.Name.Value}", "-- --help lists what it takes"))
 
-            let small = given.Contains Small || Environment.GetEnvironmentVariable "CMCL_SMALL" = "1"
+            let small = given.Contains Small || small
 
             Some
                 { Name = name

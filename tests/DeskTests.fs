@@ -73,6 +73,11 @@ let tests =
               Expect.equal (figures found.Value) own "figures"
               Expect.equal (figures (sweep () |> Run.jobs 1 |> Run.go)) own "one at a time")
 
+          test "the spread over orders is of all that were run, whatever their numbers" (fun () ->
+              let some = study () |> Run.method Baseline.vanilla |> Run.orders [ 0; 2; 5 ] |> Run.go
+              let spread = OrderSpread.all [ Metric.find "r10" |> Check.get ] (StudyResult.measured some) |> List.exactlyOne
+              Expect.equal (spread.Orders, spread.Cells) (3, 3) "orders and cells")
+
           test "orders are kept apart, and the stream's own is the one of its own" (fun () ->
               Expect.equal (found.Value.Orders.Keys |> List.ofSeq) [ 1 ] "orders"
               Expect.equal (figures (sweep () |> Run.go)) (figures found.Value) "the own order"
@@ -137,6 +142,11 @@ let tests =
                   (faultOf (fun () -> study () |> Run.orders [ 6 ])).Message
                   "from 0 to 5"
                   "orders of three steps"
+
+              Expect.stringContains
+                  (faultOf (fun () -> study () |> Run.orders [ 1; 2 ])).Message
+                  "the stream's own"
+                  "orders without the own"
 
               Expect.stringContains (faultOf (fun () -> study () |> Run.jobs 0)).Message "≥ 1" "jobs")
 

@@ -94,7 +94,7 @@ module SavedHeads =
     /// What `config.json` says of the run, as texts.
     let internal about (info: RunInfo) (label: string) (seed: int) (step: int) : Map<string, string> =
         let method = info.Methods |> List.tryFind (fun m -> m.Label = label)
-        let setting name = method |> Option.bind (fun m -> List.tryFind (fst >> (=) name) m.Settings) |> Option.map snd
+        let setting name = method |> Option.bind _.Setting(name)
 
         [ "format", Some "cmcl-heads/1"
           "cmcl", Some info.Version

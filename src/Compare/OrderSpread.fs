@@ -40,12 +40,12 @@ module OrderSpread =
 
     /// Every method on every metric that it has.
     let all (metrics: Metric list) (m: Measured) : OrderSpread list =
+        let orders = m.Comparison.Cells |> List.map (fun (cell, _) -> cell.Order) |> List.distinct |> List.sort
+
         [ for stream in m.Comparison.Streams do
               for label in Measured.methods m do
                   for metric in metrics do
-                      let values =
-                          [ for order in 0 .. m.Comparison.Orders - 1 ->
-                                Measured.bySeed stream order label metric m |> List.map snd ]
+                      let values = [ for order in orders -> Measured.bySeed stream order label metric m |> List.map snd ]
 
                       match decompose values with
                       | Some(orders, cells, mean, seeds, between) ->

@@ -108,11 +108,10 @@ module Desk =
 
         /// The settings in which the methods of each group differ among themselves, in the order of the registry of options.
         let private varied (groups: MethodInfo list list) : string list =
-            let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
-            let varies name own = own |> List.choose (setting name) |> List.distinct |> List.length > 1
+            let varies name (own: MethodInfo list) = own |> List.choose _.Setting(name) |> List.distinct |> List.length > 1
             Field.names Field.all |> List.filter (fun name -> List.exists (varies name) groups)
 
-        /// The same with a column for each option in which methods of one name differ in place of their labels; `–` for what a method does not
+        /// `tableOf` with a column for each option in which methods of one name differ in place of their labels; `–` for what a method does not
         /// take.
         let settings (metrics: string list) (result: StudyResult) : TextTable =
             let options = result.Info.Methods |> List.groupBy _.Method |> List.map snd |> varied

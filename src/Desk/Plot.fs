@@ -180,7 +180,7 @@ module Plot =
     /// The methods of a result in groups that differ in an option and in what follows it, with the option's number in each; a method without
     /// the option is a group of its own, and so is each kind of threshold.
     let private groups (option: string) (r: StudyResult) : (string * (float * string) list) list =
-        let setting name (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+        let setting name (m: MethodInfo) = m.Setting name
 
         [ for family, own in r.Info.Methods |> List.groupBy _.Method do
               let names = own |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct

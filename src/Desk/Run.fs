@@ -58,11 +58,15 @@ module Run =
         { study with
             Seeds = distinctly "seeds of a study" 0 values }
 
-    /// Orders of the steps by number (`Order.permutation`); 0 is the stream's own. Faults: `BadValue` for none, one twice, or one that the
-    /// stream's steps do not have.
+    /// Orders of the steps by number (`Order.permutation`), among them 0, the stream's own, which results are of where no other is named. Faults:
+    /// `BadValue` for orders without 0, one twice, or one that the stream's steps do not have.
     let orders (values: int list) (study: Study) : Study =
         for order in distinctly "orders of the steps" 0 values do
             Order.permutation study.Stream.Steps.Length order |> ignore
+
+        if not (List.contains 0 values) then
+            let given = String.Join(", ", values)
+            Check.fail (Fault.BadValue("orders of the steps", "0, the stream's own, with others beside it", given))
 
         { study with Orders = values }
 

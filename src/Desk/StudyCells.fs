@@ -142,12 +142,11 @@ module internal StudyCells =
 
             rows @ Results.aggregates rows
 
-        let main, others = study.Orders |> List.partition ((=) (List.min study.Orders))
-        let first = ended |> List.filter (fun (cell, _) -> cell.Order = main.Head)
+        let first = ended |> List.filter (fun (cell, _) -> cell.Order = 0)
 
         { Info = info
-          Rows = rowsOf main.Head
-          Orders = Map [ for order in others -> order, rowsOf order ]
+          Rows = rowsOf 0
+          Orders = Map [ for order in study.Orders |> List.except [ 0 ] -> order, rowsOf order ]
           Losses = first |> List.collect (fun (cell, outcome) -> Experiment.lossRows cell.Plan cell.Seed outcome)
           Spectra =
             [ for cell, outcome in first do

@@ -153,7 +153,7 @@ module internal ReportText =
             let trained = methods |> List.filter (fun m -> not m.Settings.IsEmpty)
             let keys = methods |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct
 
-            let value key (m: MethodInfo) = m.Settings |> List.tryFind (fst >> (=) key) |> Option.map snd
+            let value key (m: MethodInfo) = m.Setting key
 
             let shared, own =
                 keys |> List.partition (fun key -> trained |> List.map (value key) |> List.distinct |> List.length = 1)

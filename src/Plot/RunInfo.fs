@@ -22,6 +22,9 @@ type MethodInfo =
       Method: string
       Settings: (string * string) list }
 
+    /// A setting by its name, if the method takes it.
+    member m.Setting(name: string) : string option = m.Settings |> List.tryFind (fst >> (=) name) |> Option.map snd
+
 /// What `config.json` of a results folder says about the run; what it leaves out is empty.
 type RunInfo =
     {
