@@ -4,6 +4,7 @@ module Cmcl.Tests.ScalarTests
 open System
 open System.IO
 open System.Runtime.InteropServices
+open System.Threading
 open Cmcl
 open Expecto
 open TorchSharp
@@ -128,11 +129,71 @@ let private source (expressions: string list) =
       for i, e in List.indexed expressions do
           $"let f{i} (a: torch.Tensor) (b: torch.Tensor) : torch.Tensor = {e}" ]
 
+/// Runs `act` while another thread collects all the time: what is held by nobody goes at once.
+let private underCollection (act: unit -> 'a) : 'a =
+    use stop = new CancellationTokenSource()
+
+    let collector =
+        Thread(
+            (fun () ->
+                while not stop.IsCancellationRequested do
+                    GC.Collect(0, GCCollectionMode.Forced, true)
+                    GC.WaitForPendingFinalizers()),
+            IsBackground = true
+        )
+
+    collector.Start()
+
+    try
+        act ()
+    finally
+        stop.Cancel()
+        collector.Join()
+
+/// Everything that a run of two methods tells, but for times.
+let private figures (jobs: int) (methods: string) : string list =
+    let found =
+        Checks.synthetic.Value
+        |> Run.on
+        |> Run.named methods
+        |> Run.each (Learn.epochs 1)
+        |> Run.seeds [ 0; 1 ]
+        |> Run.jobs jobs
+        |> Run.threads 1
+        |> Run.quietly
+        |> Run.go
+
+    [ for r in found.Rows do
+          if not (r.Metric.StartsWith "seconds") then
+              $"{r.Method} {r.Seed} {r.Step} {r.Task} {r.Metric} {r.Value:R}" ]
+
+/// The tensors that this thread made outside every scope.
+let private unowned () = DisposeScopeManager.Statistics.TensorStatistics.CreatedOutsideScopeCount
+
+let private ofEveryKind = [ "vanilla,gem"; "dns,derpp"; "ewc,co2l"; "dns-trust,c-flat"; "reference,nsp" ]
+
 let tests =
     testList
         "scalars"
         [ for name in [ "Cmcl.dll"; "Cmcl.Cli.dll"; "Cmcl.Encoders.dll"; "Cmcl.CSharp.dll"; "Cmcl.Runner.dll" ] do
               testCase $"none is left to TorchSharp in {name}" (fun () -> none (beside name))
+
+          for methods in ofEveryKind do
+              testCase $"{methods}: constant collection changes no figure" (fun () ->
+                  let expected = figures 1 methods
+                  Expect.equal (underCollection (fun () -> figures 2 methods)) expected "two jobs side by side")
+
+          testCase "every tensor of a run has an owner" (fun () ->
+              for written in ofEveryKind |> List.collect (fun names -> List.ofArray (names.Split ',')) do
+                  let plan = Checks.plan Checks.synthetic.Value $"{written}[epochs=1]"
+                  let before = unowned ()
+                  Train.run Checks.synthetic.Value torch.CPU Split.Test 0 Observer.silent plan |> Check.get |> ignore
+                  Expect.equal (unowned ()) before $"tensors of {written} outside every scope"
+
+              // That this counts is seen on one that has none.
+              let before = unowned ()
+              use _ = torch.zeros 1L
+              Expect.equal (unowned ()) (before + 1L) "a tensor outside every scope")
 
           testCase
               "none is left to TorchSharp in scripts"
