@@ -12,7 +12,8 @@ open System.Reflection.PortableExecutable
 /// A method as text, with the types of its parameters: `TorchSharp.torch/Tensor::add(TorchSharp.torch/Tensor)`.
 type Method = string
 
-type Call = { From: Method; To: Method }
+/// A call, and where it is written, such as `Der.fs:43`, where there are symbols beside the assembly.
+type Call = { From: Method; To: Method; Where: string option }
 
 /// Types as text, in which a reference and a definition of one type read alike.
 type private Names(reader: MetadataReader) =
@@ -61,8 +62,8 @@ let private opcodes: Map<int, OpCode> =
     |> Array.map (fun code -> int (uint16 code.Value), code)
     |> Map.ofArray
 
-/// The tokens of methods in a body: what it calls, makes, or takes the address of.
-let private tokens (il: byte[]) : int list =
+/// The tokens of methods in a body, each with its place there: what it calls, makes, or takes the address of.
+let private tokens (il: byte[]) : (int * int) list =
     let rec read at found =
         if at >= il.Length then
             List.rev found
@@ -79,10 +80,29 @@ let private tokens (il: byte[]) : int list =
             | OperandType.InlineR -> read (at + 8) found
             | OperandType.InlineSwitch -> read (at + 4 + 4 * BitConverter.ToInt32(il, at)) found
             | OperandType.InlineMethod
-            | OperandType.InlineTok -> read (at + 4) (BitConverter.ToInt32(il, at) :: found)
+            | OperandType.InlineTok -> read (at + 4) ((at, BitConverter.ToInt32(il, at)) :: found)
             | _ -> read (at + 4) found
 
     read 0 []
+
+/// Where the code of a method at some place was written, by the symbols beside its assembly.
+let private written (file: string) : MethodDefinitionHandle -> int -> string option =
+    let symbols = Unchecked.nonNull (Path.ChangeExtension(file, ".pdb"))
+
+    if not (File.Exists symbols) then
+        fun _ _ -> None
+    else
+        let reader = MetadataReaderProvider.FromPortablePdbStream(new MemoryStream(File.ReadAllBytes symbols)).GetMetadataReader()
+
+        fun handle at ->
+            let points = reader.GetMethodDebugInformation(handle.ToDebugInformationHandle()).GetSequencePoints()
+
+            points
+            |> Seq.filter (fun point -> point.Offset <= at && not point.IsHidden)
+            |> Seq.tryLast
+            |> Option.map (fun point ->
+                let document = reader.GetString(reader.GetDocument(point.Document).Name)
+                $"{FileInfo(document).Name}:{point.StartLine}")
 
 /// Every call in an assembly, also through a delegate or a virtual method. What a compiler made of a closure or an iterator counts as
 /// called by who makes it.
@@ -90,6 +110,7 @@ let ofAssembly (file: string) : Call list =
     use image = new PEReader(new MemoryStream(File.ReadAllBytes file))
     let reader = image.GetMetadataReader()
     let names = Names reader
+    let where = written file
     let text (name: StringHandle) = reader.GetString name
 
     let signed owner name (signature: MethodSignature<string>) =
@@ -132,9 +153,9 @@ let ofAssembly (file: string) : Call list =
               let from = definition handle
               let body = image.GetMethodBody(m.RelativeVirtualAddress)
 
-              for token in tokens (Unchecked.nonNull (body.GetILBytes())) do
+              for at, token in tokens (Unchecked.nonNull (body.GetILBytes())) do
                   match callee (MetadataTokens.EntityHandle token) with
-                  | Some called -> { From = from; To = called }
+                  | Some called -> { From = from; To = called; Where = where handle at }
                   | None -> ()
 
       // A type that a compiler made inside another one runs for who makes it.
@@ -147,7 +168,7 @@ let ofAssembly (file: string) : Call list =
               for made in methods |> List.filter (fun m -> m.Contains "::.ctor(") do
                   for m in methods do
                       if m <> made then
-                          { From = made; To = m } ]
+                          { From = made; To = m; Where = None } ]
 
 /// Everything that reaches one of `targets`, with the call that leads there.
 let reaching (targets: Set<Method>) (calls: Call list) : Map<Method, Method> =
