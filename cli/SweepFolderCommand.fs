@@ -197,8 +197,10 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
             | CellStanding.Running _ -> "running"
             | CellStanding.Failed _ -> "failed"
             | CellStanding.BrokenOff _
+            | CellStanding.Damaged _
             | CellStanding.Missing when isQueued c -> "queued"
             | CellStanding.BrokenOff _ -> "broken off"
+            | CellStanding.Damaged _
             | CellStanding.Missing -> "missing"
 
         let counts = standings |> List.countBy kind |> Map.ofList
@@ -416,13 +418,20 @@ let cell (arguments: ParseResults<CellArgument>) : int =
         let rec attempt () =
             wait ()
 
-            match Worker.run (fun () -> leaving.Asked) ignore errand with
+            let tell answer =
+                match answer with
+                | Answer.Remark text -> eprintfn "cmcl: %s" text
+                | Answer.Within _
+                | Answer.Ended _ -> ()
+
+            match Worker.run (fun () -> leaving.Asked) tell errand with
             | Some CellEnd.Elsewhere -> attempt ()
             | ended -> ended
 
         match attempt () with
         | Some(CellEnd.Done _) -> 0
         | Some(CellEnd.Failed message)
+        | Some(CellEnd.Unwritten message)
         | Some(CellEnd.Broken message) ->
             eprintfn "cmcl: %s" message
             1

@@ -49,20 +49,20 @@ let tests =
         "Experiment"
         [ testCase "a folder with results is refused unless forced, and the user's files stay"
           <| inFolder (fun folder ->
-              Expect.isOk (Experiment.prepare false folder) "a new folder"
+              Expect.isOk (ResultsFolder.prepare false folder) "a new folder"
               touch folder "notes.txt"
-              Expect.isOk (Experiment.prepare false folder) "a folder with other things in it"
+              Expect.isOk (ResultsFolder.prepare false folder) "a folder with other things in it"
 
               for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ] do
                   touch folder name
-                  Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) name
+                  Expect.equal (ResultsFolder.prepare false folder) (Error [ Fault.Occupied folder ]) name
                   Expect.isTrue (has folder name) "refused, and nothing gone"
-                  Expect.isOk (Experiment.prepare true folder) "forced"
+                  Expect.isOk (ResultsFolder.prepare true folder) "forced"
                   Expect.isFalse (has folder name) "cleared"
 
               Directory.CreateDirectory(Path.Combine(folder, "weights", "vanilla")) |> ignore
-              Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) "weights"
-              Expect.isOk (Experiment.prepare true folder) "forced"
+              Expect.equal (ResultsFolder.prepare false folder) (Error [ Fault.Occupied folder ]) "weights"
+              Expect.isOk (ResultsFolder.prepare true folder) "forced"
               Expect.isFalse (Directory.Exists(Path.Combine(folder, "weights"))) "weights gone"
 
               Expect.equal
@@ -74,14 +74,14 @@ let tests =
           <| inFolder (fun folder ->
               File.WriteAllText(folder, "a file")
 
-              match Experiment.prepare false (Path.Combine(folder, "inside")) with
+              match ResultsFolder.prepare false (Path.Combine(folder, "inside")) with
               | Error [ Fault.Unwritable _ ] -> File.Delete folder
               | other -> failtest $"{other}")
 
           testCase "weights lie under method, seed and step, as they were after it"
           <| inFolder (fun folder ->
               let r = request folder [ "vanilla[epochs=1;batch=4]" ]
-              Experiment.prepare false folder |> Check.get
+              ResultsFolder.prepare false folder |> Check.get
               run r |> ignore
               let _, heads = runPlan r.Stream 4 r.Plans.Head
 
@@ -166,7 +166,7 @@ let tests =
                   | _ -> ()
 
               for jobs in [ 1; 3 ] do
-                  Expect.isOk (Experiment.prepare false (of' jobs).Out) "prepared"
+                  Expect.isOk (ResultsFolder.prepare false (of' jobs).Out) "prepared"
 
               run (of' 1) |> ignore
               Experiment.run DateTimeOffset.UnixEpoch tell (of' 3) |> Check.get |> ignore

@@ -3,17 +3,60 @@ namespace Cmcl
 open System
 open System.IO
 open System.Security.Cryptography
+open System.Text.Json
+open System.Text.RegularExpressions
 
 /// Files that appear whole or not at all.
 [<RequireQualifiedAccess>]
 module Files =
-    let private unwritable (path: string) (act: unit -> unit) : Result<unit, Fault list> =
+    /// What `act` gives; what the file system refuses is `Unwritable`.
+    let writing (path: string) (act: unit -> 'a) : Result<'a, Fault list> =
         try
-            act ()
-            Ok()
+            Ok(act ())
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
+
+    /// What `act` gives; what the file system refuses is `Unreadable`.
+    let reading (path: string) (act: unit -> 'a) : Result<'a, Fault list> =
+        try
+            Ok(act ())
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(path, e.Message) ]
+
+    /// Deletes a folder with all that is in it, if it is there. Fault: `Unwritable`.
+    let deleteFolder (path: string) : Result<unit, Fault list> =
+        writing path (fun () ->
+            if Directory.Exists path then
+                Directory.Delete(path, true))
+
+    /// The text of a file. Faults: `Missing`, `Unreadable` also for a folder in its place.
+    let readText (neededBy: string) (path: string) : Result<string, Fault list> =
+        if Directory.Exists path then
+            Error [ Fault.Unreadable(path, "it is a folder") ]
+        else
+            reading path (fun () -> if File.Exists path then Some(File.ReadAllText path) else None)
+            |> Result.bind (fun text ->
+                match text with
+                | Some text -> Ok text
+                | None -> Error [ Fault.Missing(path, neededBy) ])
+
+    /// What `read` makes of a file's JSON. Faults as `readText`; `Unreadable`, too, for text that is no JSON, and for JSON that `read` can make
+    /// nothing of: another shape, a null, a number out of range. `kind` says what the file should be, such as `the record of a run`.
+    let readJson (neededBy: string) (kind: string) (read: JsonElement -> 'a) (path: string) : Result<'a, Fault list> =
+        readText neededBy path
+        |> Result.bind (fun text ->
+            try
+                use document = JsonDocument.Parse text
+                Ok(read document.RootElement)
+            with
+            | :? JsonException as e -> Error [ Fault.Unreadable(path, $"it is not valid JSON ({e.Message.TrimEnd '.'})") ]
+            | :? InvalidOperationException
+            | :? System.Collections.Generic.KeyNotFoundException
+            | :? FormatException
+            | :? OverflowException
+            | :? ArgumentException -> Error [ Fault.Unreadable(path, $"it is not {kind}") ])
 
     let private folderOf (full: string) : string = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
 
@@ -22,7 +65,7 @@ module Files =
         let full = Path.GetFullPath path
         let beside = Path.Combine(folderOf full, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
 
-        unwritable path (fun () ->
+        writing path (fun () ->
             try
                 do
                     use file = File.Create beside
@@ -62,9 +105,19 @@ module Files =
             name
         |> Result.map name
 
+    let private halfName = Regex @"^\.(.+\.)?[0-9a-f]{32}$"
+
+    /// Deletes the temporary files in a folder that processes left when they were killed in the midst of writing. Only for who alone writes there.
+    let deleteHalves (folder: string) : Result<unit, Fault list> =
+        writing folder (fun () ->
+            if Directory.Exists folder then
+                for path in Directory.EnumerateFiles(folder, ".*") do
+                    if halfName.IsMatch(string (Path.GetFileName path)) then
+                        File.Delete path)
+
     /// Makes the folder of a file if there is none. Fault: `Unwritable`.
     let makeFolderOf (path: string) : Result<unit, Fault list> =
-        unwritable path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
+        writing path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
 
     /// Whether a file of the user's may be written here: nothing is there yet, or it may be replaced.
     let free (force: bool) (path: string) : Result<unit, Fault list> =
