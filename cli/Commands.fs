@@ -249,22 +249,24 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
             Signals.ResumeMe
     | Ok finished when finished.Rows.IsEmpty -> 1
     | Ok finished ->
-        match Report.write r.Out with
+        let report = Report.write r.Out
+
+        if not quiet then
+            if Console.IsOutputRedirected then
+                AnsiConsole.Profile.Width <- 120
+
+            AnsiConsole.Write(Display.summary r finished)
+
+            for line in Display.throughput finished do
+                printfn "%s" line
+
+            let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+            let place = report |> Result.map (fun path -> $" Report: {Path.GetFullPath path}") |> Result.defaultValue ""
+            printfn "Acc, recall and BWT in per cent; %s.%s" spread place
+
+        match report with
         | Error faults -> refuse faults
-        | Ok report ->
-            if not quiet then
-                if Console.IsOutputRedirected then
-                    AnsiConsole.Profile.Width <- 120
-
-                AnsiConsole.Write(Display.summary r finished)
-
-                for line in Display.throughput finished do
-                    printfn "%s" line
-
-                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
-
-            if finished.Failures.IsEmpty then 0 else 1
+        | Ok _ -> if finished.Failures.IsEmpty then 0 else 1
 
 let run (command: string) (written: string list) (arguments: ParseResults<RunArgument>) : int =
     use leaving = new Signals.Leaving true
