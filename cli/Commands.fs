@@ -221,6 +221,8 @@ let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<
 
 /// The table of what is finished, and its report.
 let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, Fault list> =
+    let report = if finished.Unwritten.IsEmpty then Report.write r.Out else Error finished.Unwritten
+
     if not quiet then
         if Console.IsOutputRedirected then
             AnsiConsole.Profile.Width <- 120
@@ -230,14 +232,11 @@ let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, 
         for line in Display.throughput finished do
             printfn "%s" line
 
-    if finished.Unwritten.IsEmpty then
-        Report.write r.Out
-        |> Result.map (fun report ->
-            if not quiet then
-                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report))
-    else
-        Error finished.Unwritten
+        let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+        let place = report |> Result.map (fun path -> $" Report: {Path.GetFullPath path}") |> Result.defaultValue ""
+        printfn "Acc, recall and BWT in per cent; %s.%s" spread place
+
+    report |> Result.map ignore
 
 /// Runs a request and shows it: what it is, how it goes, what came out.
 let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) folder : int =

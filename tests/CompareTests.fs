@@ -401,7 +401,7 @@ let private pages =
                     "cmcl compare --stream toy" ] do
                   has text part
 
-              for id in [ "frontier-0"; "frontier-0-narrow"; "transfer-0-bwt_r10"; "course-0-0"; "difference-0-r10" ] do
+              for id in [ "frontier-0"; "transfer-0-bwt_r10"; "course-0-0"; "difference-0-r10" ] do
                   has html $"\"{id}\":")
 
           testCase "names cannot break out of it" (fun () ->

@@ -105,3 +105,19 @@ module Show =
             $"stream {s.Name}: {s.Steps.Length} steps over {(Stream.modalities s).Length} modalities (train / validation / test)"
             :: List.map step s.Steps
         )
+
+    /// A chart in a line: what it draws, and how to see it.
+    let chart (c: Plotly.NET.GenericChart) : string =
+        let traces = Plotly.NET.GenericChart.getTraces c
+
+        let names = traces |> List.choose _.TryGetTypedPropertyValue<string>("name") |> List.filter ((<>) "") |> List.distinct
+
+        let shown = String.Join(", ", List.truncate 6 names) + (if names.Length > 6 then ", …" else "")
+
+        let what =
+            match traces.Length, shown with
+            | 0, _ -> "a chart without anything in it"
+            | _, "" -> "a chart"
+            | _, shown -> $"a chart of {shown}"
+
+        $"{what}; Chart.show opens it in a browser, Plot.save \"chart.svg\" writes it"
