@@ -88,9 +88,7 @@ let main argv =
         | Some(Resume arguments), _ -> Commands.resume arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
-        | Some Metrics, _ ->
-            printfn "%s" (Metric.describe ())
-            0
+        | Some Metrics, _ -> Commands.metrics ()
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
         | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments

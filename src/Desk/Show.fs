@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.Globalization
+open Plotly.NET
 open TorchSharp
 
 /// Values as F# Interactive and notebooks show them; `scripts/load.fsx` registers these as printers.
@@ -106,18 +107,22 @@ module Show =
             :: List.map step s.Steps
         )
 
-    /// A chart in a line: what it draws, and how to see it.
-    let chart (c: Plotly.NET.GenericChart) : string =
-        let traces = Plotly.NET.GenericChart.getTraces c
+    /// A chart in a line: its traces by name.
+    /// Example: `Show.chart (Plotly.NET.Chart.Line([ 1, 2; 3, 4 ], Name = "a")) = "a chart of a; Chart.show opens it in a browser, Plot.save writes it"`.
+    let chart (chart: GenericChart) : string =
+        let names =
+            [ for trace in GenericChart.getTraces chart do
+                  match trace.TryGetTypedPropertyValue<string> "name" with
+                  | Some name when not (String.IsNullOrWhiteSpace name) -> name.Replace("<br>", "")
+                  | _ -> () ]
+            |> List.distinct
 
-        let names = traces |> List.choose _.TryGetTypedPropertyValue<string>("name") |> List.filter ((<>) "") |> List.distinct
+        let joined (names: string list) = String.Join(", ", names)
 
-        let shown = String.Join(", ", List.truncate 6 names) + (if names.Length > 6 then ", …" else "")
+        let shown =
+            match names with
+            | [] -> ""
+            | _ when names.Length > 6 -> $" of {joined (List.truncate 6 names)} and {names.Length - 6} more"
+            | _ -> $" of {joined names}"
 
-        let what =
-            match traces.Length, shown with
-            | 0, _ -> "a chart without anything in it"
-            | _, "" -> "a chart"
-            | _, shown -> $"a chart of {shown}"
-
-        $"{what}; Chart.show opens it in a browser, Plot.save \"chart.svg\" writes it"
+        $"a chart{shown}; Chart.show opens it in a browser, Plot.save writes it"
