@@ -10,10 +10,19 @@ open TorchSharp
 open Cmcl
 open Cmcl.Cli.Arguments
 
+/// Sentences past this many are counted, not told.
+[<Literal>]
+let private MostTold = 50
+
 /// Says what is wrong, each on a line of standard error.
 let refuse (faults: Fault list) : int =
-    for fault in faults do
-        eprintfn "cmcl: %s" fault.Message
+    let sentences = faults |> List.collect (fun fault -> List.ofSeq fault.Sentences)
+
+    for sentence in List.truncate MostTold sentences do
+        eprintfn "cmcl: %s" (Names.visible sentence)
+
+    if sentences.Length > MostTold then
+        eprintfn "cmcl: and %d more like these." (sentences.Length - MostTold)
 
     2
 
@@ -188,7 +197,7 @@ let private request
                       SaveWeights = arguments.Contains Save_Weights
                       Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
                       Jobs = 1
-                      Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
+                      Out = arguments.GetResult(Out, Names.within "results" stream.Name)
                       Command = command
                       Arguments = written }
             | faults -> Error faults))
@@ -378,7 +387,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               SaveWeights = false
               Monitor = None
               Jobs = 1
-              Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
+              Out = arguments.GetResult(VerifyArgument.Out, Names.within "results" $"verify-{stream.Name}")
               Command = command
               Arguments = [] }))
 

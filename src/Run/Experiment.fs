@@ -57,12 +57,8 @@ module Experiment =
     let private ours =
         [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights"; "checkpoints" ]
 
-    /// A label as a folder's name.
-    let private folderName (label: string) =
-        String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_') label
-
     /// Makes sure that results can go to the folder: it is there or can be made, can be written to, and holds none of these files and
-    /// folders unless they may be replaced. Nothing of the user's own in it is touched.
+    /// folders unless they may be replaced. Nothing of the user's own in it is touched (`Ours.clear`).
     let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =
         let within name = Path.Combine(folder, name)
 
@@ -76,15 +72,7 @@ module Experiment =
                 let probe = within $".{Guid.NewGuid():N}"
                 File.WriteAllText(probe, "")
                 File.Delete probe
-
-                for name in files do
-                    File.Delete(within name)
-
-                for name in folders do
-                    if Directory.Exists(within name) then
-                        Directory.Delete(within name, true)
-
-                Ok()
+                Ours.clear (files, folders) folder
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(folder, e.Message) ]
@@ -94,7 +82,7 @@ module Experiment =
 
     /// The folder of a results folder that `--save-weights` fills for a method and a seed; in it `step-01` and so on.
     let weightsFolder (results: string) (label: string) (seed: int) : string =
-        Path.Combine(results, "weights", folderName label, $"seed-{seed}")
+        Path.Combine(results, "weights", Names.folder label, $"seed-{seed}")
 
     let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
         let folder = Path.Combine(weightsFolder request.Out plan.Label seed, $"step-{step.Index:D2}")
