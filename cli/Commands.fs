@@ -9,10 +9,19 @@ open TorchSharp
 open Cmcl
 open Cmcl.Cli.Arguments
 
+/// Sentences past this many are counted, not told.
+[<Literal>]
+let private MostTold = 50
+
 /// Says what is wrong, each on a line of standard error.
 let refuse (faults: Fault list) : int =
-    for fault in faults do
-        Terminal.complain $"cmcl: {fault.Message}"
+    let sentences = faults |> List.collect (fun fault -> List.ofSeq fault.Sentences)
+
+    for sentence in List.truncate MostTold sentences do
+        Terminal.complain $"cmcl: {Names.visible sentence}"
+
+    if sentences.Length > MostTold then
+        Terminal.complain $"cmcl: and {sentences.Length - MostTold} more like these."
 
     2
 
@@ -204,7 +213,7 @@ let private request
                       SaveWeights = arguments.Contains Save_Weights
                       Monitor = arguments.TryGetResult RunArgument.Monitor |> Option.map int64
                       Jobs = 1
-                      Out = arguments.GetResult(Out, Path.Combine("results", stream.Name))
+                      Out = arguments.GetResult(Out, Names.within "results" stream.Name)
                       Command = command
                       Arguments = written }
             | faults -> Error faults))
@@ -324,7 +333,7 @@ let private resumable (folder: string) : Result<string * string list * int, Faul
         [ for a in root.GetProperty("arguments").EnumerateArray() -> text a ],
         root.GetProperty("left").GetInt32()
 
-    Path.Combine(folder, "config.json") |> Files.readJson "cmcl resume" "the record of a run that can be resumed" read
+    Path.Combine(folder, "config.json") |> InputFile.json "cmcl resume" "the record of a run that can be resumed" read
 
 let resume (arguments: ParseResults<ResumeArgument>) : int =
     use leaving = new Signals.Leaving true
@@ -409,7 +418,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               SaveWeights = false
               Monitor = None
               Jobs = 1
-              Out = arguments.GetResult(VerifyArgument.Out, Path.Combine("results", $"verify-{stream.Name}"))
+              Out = arguments.GetResult(VerifyArgument.Out, Names.within "results" $"verify-{stream.Name}")
               Command = command
               Arguments = [] }))
 

@@ -29,7 +29,7 @@ let private target (source: string) (out: string option) (threads: int option) :
     | false, _ when Directory.Exists source -> SweepFolder.cells source |> Result.bind (fun _ -> load source source)
     | false, _ ->
         let name = string (Path.GetFileNameWithoutExtension source)
-        load source (Option.defaultValue (Path.Combine("results", "sweep", name)) out)
+        load source (Option.defaultValue (Names.within (Path.Combine("results", "sweep")) name) out)
 
 let private bytes (size: int64) : string = (float size / 1e9).ToString("F1", CultureInfo.InvariantCulture) + " GB"
 
@@ -294,12 +294,16 @@ let private jobList (t: Target) : Result<unit, Fault list> =
     let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
     let cells = SweepFolder.standings t.Cells |> List.filter isOpen |> List.map fst
 
-    Results.writeWhole path (fun w ->
-        for c in cells do
-            w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Errand.Hash ]))
+    if not (Names.isClean path) then
+        Error [ Fault.BadValue("the sweep's folder", "a path without line breaks, since a job is a line", path) ]
+    else
+        Results.writeWhole path (fun w ->
+            for c in cells do
+                w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Errand.Hash ]))
     |> Result.map (fun () ->
         printfn "%d cells, one a line: %s" cells.Length path
-        printfn "parallel --jobs N < %s, or xargs -P N -I{} sh -c {} < %s" path path)
+        let file = Slurm.quoted path
+        printfn "parallel --jobs N < %s, or xargs -d '\\n' -P N -I{} sh -c {} < %s" file file)
 
 let private submit (beyond: string list) (arguments: ParseResults<SweepSubmitArgument>) : int =
     let out = arguments.TryGetResult SweepSubmitArgument.Out

@@ -87,7 +87,7 @@ let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Faul
               Split = Split.Validation
               Device = device
               Jobs = SweepCommand.jobs (arguments.TryGetResult TuneArgument.Jobs) device streams
-              Out = arguments.GetResult(TuneArgument.Out, Path.Combine("results", "tune", stream.Name)) }
+              Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name) }
 
         Sweep.cells sweep
         |> Result.mapError (asWritten arguments)

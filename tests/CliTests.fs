@@ -79,7 +79,7 @@ let private good =
 let private save (folder: string) (name: string) (t: torch.Tensor) = Npy.write (Path.Combine(folder, name)) t |> Check.get
 
 /// A stream folder with its description changed by `change` and its files by `spoil`.
-let private makeStream (change: string -> string) (spoil: string -> unit) (folder: string) =
+let makeStream (change: string -> string) (spoil: string -> unit) (folder: string) =
     use scope = torch.NewDisposeScope()
 
     for name, rows in [ "vision", 20L; "text", 20L; "prototypes", 2L ] do

@@ -328,7 +328,7 @@ let private mistakes =
               (fun () -> Models.linear [ -1L; 3L; 4L; 4L ] 2 w [ nanf; 0f ])
               [ "'item-0' (line 2"; "NaN" ]
           images "no manifest" (fun f -> File.Delete(place f "items.csv")) [ "items.csv"; "does not exist" ]
-          listed "an empty manifest" "" [ "line 1"; "no header" ]
+          listed "an empty manifest" "" [ "it is empty" ]
           listed "nothing named" "id,path\n" [ "nothing to encode" ]
           listed "an unknown column" "id,file\na,b\n" [ "the header has 'file'"; "id, path, text, label" ]
           listed "no path" "id,text\na,b\n" [ "line 2"; "'a' has no path" ]

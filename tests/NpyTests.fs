@@ -136,7 +136,7 @@ let private refusals =
           testCase "another key" (refused "dictionary" (file 1 (plain.Replace("shape", "size")) sixFloats))
           testCase "version 4" (refused "version 4.0" (file 4 plain sixFloats))
           testCase "another format" (refused "not a .npy" (Encoding.ASCII.GetBytes "PK\x03\x04 and so on"))
-          testCase "an empty file" (refused "ends in the middle" [||])
+          testCase "an empty file" (refused "it is empty" [||])
           testCase "a torn header" (refused "ends in the middle" (Array.take 60 golden))
           testCase "torn numbers" (refused "only 23 follow" (Array.take 151 golden))
           testCase

@@ -182,7 +182,7 @@ let private refusals =
 
     testList
         "refused"
-        [ refused "an empty file" "in the middle of its header" [||]
+        [ refused "an empty file" "it is empty" [||]
           refused
               "a header of 4 GB"
               "4294967296 bytes; 100000000 are the most"

@@ -85,7 +85,7 @@ let tests =
               for good in [ "vision"; "text-2"; "a_b" ] do
                   Expect.equal (modality good).Name good good
 
-              for bad in [ ""; "a b"; "a/b"; ".."; "é"; "a|b"; "a#" ] do
+              for bad in [ ""; "a b"; "a/b"; ".."; "é"; "a|b"; "a#"; String.replicate 65 "a" ] do
                   Expect.isError (Modality.create bad) bad
 
               let p = Pair.named vision text

@@ -12,7 +12,7 @@ module ResultsFolder =
     let checkpoints (folder: string) : string = within folder "checkpoints"
 
     /// Makes sure that results can go to a folder that is there: it can be written to, holds none of these files and folders unless they may be
-    /// replaced, and has no folder in a file's place. Nothing of the user's own in it is touched. Faults: `Occupied`, `Unwritable`.
+    /// replaced, and has no folder in a file's place. Nothing of the user's own in it is touched (`Ours.clear`). Faults: `Occupied`, `Unwritable`.
     let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =
         let within = within folder
         let taken = files |> List.exists (within >> File.Exists) || folders |> List.exists (within >> Directory.Exists)
@@ -25,12 +25,8 @@ module ResultsFolder =
                 Directory.CreateDirectory folder |> ignore
                 let probe = within $".{Guid.NewGuid():N}"
                 File.WriteAllText(probe, "")
-                File.Delete probe
-
-                for name in files do
-                    File.Delete(within name))
-            |> Result.bind (fun () -> folders |> List.map (within >> Files.deleteFolder) |> Check.all)
-            |> Result.map ignore
+                File.Delete probe)
+            |> Result.bind (fun () -> Ours.clear (files, folders) folder)
 
     /// `claim` for what a run writes.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> =
@@ -43,10 +39,6 @@ module ResultsFolder =
     /// Deletes the checkpoints of a results folder, where all is done. Fault: `Unwritable`.
     let forget (folder: string) : Result<unit, Fault list> = Files.deleteFolder (checkpoints folder)
 
-    /// A label as a folder's name.
-    let private folderName (label: string) =
-        String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_') label
-
     /// Makes the folder for weights. Fault: `Unwritable`.
     let makeWeights (folder: string) : Result<unit, Fault list> =
         let path = weights folder
@@ -58,7 +50,7 @@ module ResultsFolder =
 
     /// The folder that `--save-weights` fills for a method and a seed; in it `step-01` and so on.
     let weightsOf (results: string) (label: string) (seed: int) : string =
-        Path.Combine(weights results, folderName label, $"seed-{seed}")
+        Path.Combine(Names.within (weights results) label, $"seed-{seed}")
 
     /// Writes the heads after a step below `weightsOf`. Raises a `CmclException` where they cannot be written.
     let saveWeights (results: string) (label: string) (seed: int) (step: Step) (heads: Heads) : unit =
