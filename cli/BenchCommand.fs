@@ -242,17 +242,15 @@ let bench (command: string) (arguments: ParseResults<BenchArgument>) : int =
         | None when arguments.Contains BenchArgument.Quick || arguments.Contains BenchArgument.Parity -> None
         | given -> Some(Option.defaultValue (Path.Combine("results", "bench")) given)
 
-    let claimed =
-        request arguments
-        |> Result.bind (fun r ->
-            match out with
-            | None -> Ok r
-            | Some folder -> BenchFiles.prepare (arguments.Contains BenchArgument.Force) folder |> Result.map (fun () -> r))
-
-    match claimed with
-    | Error faults -> refuse faults
-    | Ok r ->
+    let work r =
         if Console.IsOutputRedirected then
             AnsiConsole.Profile.Width <- 150
 
         if arguments.Contains BenchArgument.Parity then parity quiet r else time command quiet out r
+
+    match request arguments, out with
+    | Error faults, _ -> refuse faults
+    | Ok r, None -> work r
+    | Ok r, Some folder ->
+        alone folder (fun _ ->
+            BenchFiles.prepare (arguments.Contains BenchArgument.Force) folder |> Result.map (fun () -> work r))

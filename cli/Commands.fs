@@ -228,11 +228,31 @@ let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<
 
     check () |> Result.map (fun () -> { r with Jobs = jobs })
 
+/// The table of what is finished, and its report.
+let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, Fault list> =
+    if not quiet then
+        if Console.IsOutputRedirected then
+            AnsiConsole.Profile.Width <- 120
+
+        AnsiConsole.Write(Display.summary r finished)
+
+        for line in Display.throughput finished do
+            printfn "%s" line
+
+    if finished.Unwritten.IsEmpty then
+        Report.write r.Out
+        |> Result.map (fun report ->
+            if not quiet then
+                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report))
+    else
+        Error finished.Unwritten
+
 /// Runs a request and shows it: what it is, how it goes, what came out.
-let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) : int =
+let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) folder : int =
     let json = arguments.GetResult(Log_Format, "text") = "json"
     let quiet = quiet || json
-    let work tell = Experiment.runSafely safekeeping DateTimeOffset.Now tell r
+    let work tell = Experiment.runSafely folder safekeeping DateTimeOffset.Now tell r
 
     if json then
         JsonLog.started r
@@ -247,7 +267,7 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
 
     match result with
     | Error faults -> refuse faults
-    | Ok finished when finished.Left > 0 ->
+    | Ok finished when finished.Left > 0 && finished.Unwritten.IsEmpty ->
         let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
 
         if safekeeping.Cadence = Cadence.Never then
@@ -256,24 +276,23 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
         else
             eprintfn "cmcl: left on request; %s unfinished. Go on with: cmcl resume %s" cells r.Out
             Signals.ResumeMe
-    | Ok finished when finished.Rows.IsEmpty -> 1
     | Ok finished ->
-        match Report.write r.Out with
-        | Error faults -> refuse faults
-        | Ok report ->
-            if not quiet then
-                if Console.IsOutputRedirected then
-                    AnsiConsole.Profile.Width <- 120
+        if finished.Broken > 0 then
+            let cells = if finished.Broken = 1 then "one run" else $"{finished.Broken} runs"
+            eprintfn "cmcl: %s broke off; what is finished is kept. To try again: cmcl resume %s" cells r.Out
 
-                AnsiConsole.Write(Display.summary r finished)
+        if finished.Rows.IsEmpty then
+            if finished.Unwritten.IsEmpty then 1 else refuse finished.Unwritten
+        else
+            match show quiet r finished with
+            | Error faults -> refuse faults
+            | Ok() -> if finished.Failures.IsEmpty then 0 else 1
 
-                for line in Display.throughput finished do
-                    printfn "%s" line
-
-                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report)
-
-            if finished.Failures.IsEmpty then 0 else 1
+/// Does the work in a folder that nobody else writes to meanwhile.
+let alone (out: string) (work: FolderLock -> Result<int, Fault list>) : int =
+    match FolderLock.Holding out work with
+    | Error faults -> refuse faults
+    | Ok code -> code
 
 let run (command: string) (written: string list) (arguments: ParseResults<RunArgument>) : int =
     use leaving = new Signals.Leaving true
@@ -285,69 +304,68 @@ let run (command: string) (written: string list) (arguments: ParseResults<RunArg
             return safekeeping, request
         }
         |> Result.bind (fun (safekeeping, r) -> fitted arguments r |> Result.map (fun r -> safekeeping, r))
-        |> Result.bind (fun (safekeeping, r) ->
-            Experiment.prepare (arguments.Contains Force) r.Out |> Result.map (fun () -> safekeeping, r))
     with
     | Error faults -> refuse faults
-    | Ok(safekeeping, r) -> go (arguments.Contains Quiet) safekeeping arguments r
+    | Ok(safekeeping, r) ->
+        alone r.Out (fun folder ->
+            ResultsFolder.prepare (arguments.Contains Force) r.Out
+            |> Result.map (fun () -> go (arguments.Contains Quiet) safekeeping arguments r folder))
 
-/// What `config.json` of a results folder says of how to resume it: the arguments of its run, and how many cells are left.
+/// What `config.json` of a results folder says of how to resume it: the command, its arguments, and how many cells are left.
 let private resumable (folder: string) : Result<string * string list * int, Fault list> =
-    let path = Path.Combine(folder, "config.json")
-    let unreadable reason = Error [ Fault.Unreadable(path, reason) ]
+    let read (root: Text.Json.JsonElement) =
+        let text (json: Text.Json.JsonElement) =
+            json.GetString() |> Option.ofObj |> Option.defaultWith (fun () -> invalidOp "it is null")
 
-    if not (File.Exists path) then
-        Error [ Fault.Missing(path, "cmcl resume") ]
-    else
-        try
-            use json = Text.Json.JsonDocument.Parse(File.ReadAllText path)
-            let root = json.RootElement
+        text (root.GetProperty "command"),
+        [ for a in root.GetProperty("arguments").EnumerateArray() -> text a ],
+        root.GetProperty("left").GetInt32()
 
-            Ok(
-                string (root.GetProperty("command").GetString()),
-                [ for a in root.GetProperty("arguments").EnumerateArray() -> string (a.GetString()) ],
-                root.GetProperty("left").GetInt32()
-            )
-        with
-        | :? Text.Json.JsonException -> unreadable "it is not valid JSON"
-        | :? Collections.Generic.KeyNotFoundException
-        | :? InvalidOperationException -> unreadable "it is not the record of a run that can be resumed"
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> unreadable e.Message
+    Path.Combine(folder, "config.json") |> InputFile.json "cmcl resume" "the record of a run that can be resumed" read
 
 let resume (arguments: ParseResults<ResumeArgument>) : int =
     use leaving = new Signals.Leaving true
     let folder = arguments.GetResult ResumeArgument.Folder
     let quiet = arguments.Contains ResumeArgument.Quiet
 
-    match resumable folder with
-    | Error faults -> refuse faults
-    | Ok(_, [], _) -> refuse [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
-    | Ok(command, _, 0) ->
+    let finished (command: string) =
         // It may have been killed between its last figure and its report.
-        Experiment.forget folder
-
-        match Report.write folder with
-        | Error faults -> refuse faults
-        | Ok report ->
+        ResultsFolder.forget folder
+        |> Result.bind (fun () -> Report.write folder)
+        |> Result.map (fun report ->
             if not quiet then
                 printfn "'%s' is finished; it was: %s\nReport: %s" folder command (Path.GetFullPath report)
 
-            0
-    | Ok(command, written, _) ->
-        let parser = ArgumentParser.Create<RunArgument>(programName = "cmcl run")
-        let own = parser.ParseCommandLine(Array.ofList written)
+            0)
 
-        match
+    let again (command: string) (written: string list) (locked: FolderLock) =
+        let parsed =
+            try
+                let parser = ArgumentParser.Create<RunArgument>(programName = "cmcl run")
+                Ok(parser.ParseCommandLine(Array.ofList written))
+            with :? ArguParseException ->
+                Error [ Fault.Unreadable(Path.Combine(folder, "config.json"), "its arguments are none of cmcl run") ]
+
+        parsed
+        |> Result.bind (fun own ->
             validated {
                 let! safekeeping = safekeeping leaving own
                 and! request = request command written own
                 return { safekeeping with Resume = true }, { request with Out = folder }
             }
             |> Result.bind (fun (safekeeping, r) -> fitted own r |> Result.map (fun r -> safekeeping, r))
-        with
-        | Error faults -> refuse faults
-        | Ok(safekeeping, r) -> go (quiet || own.Contains Quiet) safekeeping own r
+            |> Result.map (fun (safekeeping, r) -> go (quiet || own.Contains Quiet) safekeeping own r locked))
+
+    match resumable folder with
+    | Error faults -> refuse faults
+    | Ok _ ->
+        alone folder (fun locked ->
+            // Once more: another process may just have finished it.
+            match resumable folder with
+            | Error faults -> Error faults
+            | Ok(_, [], _) -> Error [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
+            | Ok(command, _, 0) -> finished command
+            | Ok(command, written, _) -> again command written locked)
 
 /// The plans that `cmcl verify` runs, as a request: their scores are those of training rows.
 let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgument>) : Result<Request, Fault list> =
@@ -394,13 +412,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
 let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
     let quiet = arguments.Contains VerifyArgument.Quiet
 
-    match
-        verifyRequest command arguments
-        |> Result.bind (fun r ->
-            VerificationFiles.prepare (arguments.Contains VerifyArgument.Force) r.Out |> Result.map (fun () -> r))
-    with
-    | Error faults -> refuse faults
-    | Ok r ->
+    let work (r: Request) : int =
         setThreads r.Stream (arguments.TryGetResult VerifyArgument.Threads)
 
         if not quiet then
@@ -428,6 +440,12 @@ let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
                     eprintfn "cmcl: %s" found.Result
 
                 if found.Broken.IsEmpty then 0 else 1
+
+    match verifyRequest command arguments with
+    | Error faults -> refuse faults
+    | Ok r ->
+        alone r.Out (fun _ ->
+            VerificationFiles.prepare (arguments.Contains VerifyArgument.Force) r.Out |> Result.map (fun () -> work r))
 
 let report (arguments: ParseResults<ReportArgument>) : int =
     match Report.write (arguments.GetResult Results) with

@@ -89,4 +89,8 @@ let finished (result: Result<Finished, Fault list>) : unit =
         | Ok finished ->
             json.WriteNumber("left", finished.Left)
             json.WriteNumber("failures", finished.Failures.Length)
+            json.WriteNumber("broken", finished.Broken)
+
+            for fault in List.truncate 1 finished.Unwritten do
+                json.WriteString("message", fault.Message)
         | Error faults -> json.WriteString("message", String.Join(" ", [ for f in faults -> f.Message ])))

@@ -59,6 +59,10 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
 
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, stop)
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGTERM, stop)
+
+    for fault in Sweep.damaged cells do
+        eprintfn "cmcl: %s The cell is run again." fault.Message
+
     let states = Sweep.states (List.distinctBy _.Identity cells)
     let start = Headway.start [ for c, record in states -> c.Cell, record ]
     let waiting = start.Waiting.Count

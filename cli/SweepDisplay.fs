@@ -34,7 +34,18 @@ let private failure (cell: Cell) (ended: CellEnd) : string option =
     | CellEnd.Done _
     | CellEnd.Elsewhere -> None
     | CellEnd.Failed message -> Some message
-    | CellEnd.Broken message -> Some $"{name cell}: {message}"
+    | CellEnd.Broken message
+    | CellEnd.Unwritten message -> Some $"{name cell}: {message}"
+
+/// What an event says to those who were told nothing else.
+let private said (event: SweepEvent) : string option =
+    match event with
+    | SweepEvent.Ended(cell, ended) -> failure cell ended
+    | SweepEvent.Remark(cell, text) -> Some $"{name cell} goes on: {text}"
+    | SweepEvent.Stopped cells ->
+        Some $"Results cannot be written, so {cells} cells were not begun; the same command goes on from here."
+    | SweepEvent.Began _
+    | SweepEvent.Within _ -> None
 
 /// A line every so often, with what runs now, and one for each failure.
 let private lines (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a) : 'a =
@@ -48,10 +59,7 @@ let private lines (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a
         work (fun event ->
             headway <- Headway.after event headway
 
-            match event with
-            | SweepEvent.Ended(cell, ended) -> failure cell ended |> Option.iter (printfn "%s")
-            | SweepEvent.Began _
-            | SweepEvent.Within _ -> ()
+            said event |> Option.iter (printfn "%s")
 
             if watch.Elapsed - last > pause then
                 last <- watch.Elapsed
@@ -99,6 +107,8 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
 
                         show cell (name cell) 0.0
                     | SweepEvent.Within(cell, step, share) -> show cell $"{name cell} · {step}" share
+                    | SweepEvent.Remark _
+                    | SweepEvent.Stopped _ -> ()
                     | SweepEvent.Ended(cell, ended) ->
                         show cell "–" 0.0
 
@@ -108,9 +118,9 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
                             free.Push bar
                         | _ -> ()
 
-                        match failure cell ended with
-                        | Some message -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
-                        | None -> ()
+                    match said event with
+                    | Some message -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
+                    | None -> ()
 
                     let ended = float (headway.Done + headway.Failed)
                     let shares = headway.Running |> Seq.sumBy (fun (KeyValue(_, (_, share))) -> share)
@@ -126,7 +136,12 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
 /// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet.
 let progress (quiet: bool) (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a) : 'a =
     if quiet then
-        work ignore
+        // Failures are told when all is over.
+        work (fun event ->
+            match event with
+            | SweepEvent.Remark _
+            | SweepEvent.Stopped _ -> said event |> Option.iter (eprintfn "cmcl: %s")
+            | _ -> ())
     elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
         lines jobs start work
     else

@@ -109,7 +109,7 @@ let private jobs (given: int option) (memory: int64 option) (t: Target) standing
     let waiting = standings |> List.filter isOpen |> List.map fst
     let most = waiting |> List.map (SweepFolder.memory standings) |> List.fold max 1L
     let threads = t.Cells |> List.map _.Errand.Threads |> List.max
-    let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.device t.File.Device) threads)
+    let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.Device t.File.Device) threads)
 
     match memory with
     | Some size when size < most ->
@@ -133,7 +133,10 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
     missing.Length
 
 let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (t: Target) : int =
-    let ready = adopt t |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
+    let ready =
+        parseDevice t.File.Device
+        |> Result.bind (fun _ -> adopt t)
+        |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
 
     match ready with
     | Error faults -> refuse faults
@@ -197,8 +200,10 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
             | CellStanding.Running _ -> "running"
             | CellStanding.Failed _ -> "failed"
             | CellStanding.BrokenOff _
+            | CellStanding.Damaged _
             | CellStanding.Missing when isQueued c -> "queued"
             | CellStanding.BrokenOff _ -> "broken off"
+            | CellStanding.Damaged _
             | CellStanding.Missing -> "missing"
 
         let counts = standings |> List.countBy kind |> Map.ofList
@@ -420,13 +425,20 @@ let cell (arguments: ParseResults<CellArgument>) : int =
         let rec attempt () =
             wait ()
 
-            match Worker.run (fun () -> leaving.Asked) ignore errand with
+            let tell answer =
+                match answer with
+                | Answer.Remark text -> eprintfn "cmcl: %s" text
+                | Answer.Within _
+                | Answer.Ended _ -> ()
+
+            match Worker.run (fun () -> leaving.Asked) tell errand with
             | Some CellEnd.Elsewhere -> attempt ()
             | ended -> ended
 
         match attempt () with
         | Some(CellEnd.Done _) -> 0
         | Some(CellEnd.Failed message)
+        | Some(CellEnd.Unwritten message)
         | Some(CellEnd.Broken message) ->
             eprintfn "cmcl: %s" message
             1

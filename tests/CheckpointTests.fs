@@ -6,6 +6,7 @@ open Expecto
 open TorchSharp
 open Cmcl
 open Cmcl.Tests.Checks
+open Cmcl.Tests.Processes
 
 let private inFolder (act: string -> unit) =
     let folder = Directory.CreateTempSubdirectory "cmcl-checkpoint"
@@ -190,32 +191,6 @@ let private mutations =
     | null -> 300
     | count -> int count
 
-/// A folder on a disk of its own of so many KiB, where that can be had.
-let private onSmallDisk (kib: int) (act: string -> (string -> unit) -> unit) =
-    inFolder (fun folder ->
-        let mount (arguments: string list) =
-            use p =
-                Diagnostics.Process.Start(Diagnostics.ProcessStartInfo("mount", arguments, RedirectStandardError = true))
-                |> nonNull
-
-            p.WaitForExit()
-            p.ExitCode
-
-        let code =
-            try
-                mount [ "-t"; "tmpfs"; "-o"; $"size={kib}k"; "tmpfs"; folder ]
-            with :? ComponentModel.Win32Exception ->
-                1
-
-        if code <> 0 then
-            skiptest "a small disk cannot be mounted here (that takes root)"
-
-        try
-            act folder (fun options -> Expect.equal (mount [ "-o"; "remount," + options; folder ]) 0 "remounted")
-        finally
-            use p = Diagnostics.Process.Start("umount", folder)
-            p.WaitForExit())
-
 let private damaged =
     testList
         "damaged"
@@ -241,7 +216,10 @@ let private damaged =
                       | other -> failtest $"{what}: {other}"
 
                   File.WriteAllText(older folder, "")
-                  Expect.isError (latest folder) "none is left"))
+
+                  match latest folder with
+                  | Ok(None, [ _; _ ]) -> ()
+                  | other -> failtest $"none is left, and both are told of: {other}"))
 
           testCase "a part that is cut, changed or gone makes only those useless that name it" (fun () ->
               inFolder (fun folder ->
@@ -304,10 +282,10 @@ let private damaged =
 
                           if not resealed then
                               Expect.isTrue (known.Contains(fingerprint checkpoint)) $"case {i}: a state that nobody wrote"
-                      | Ok(None, _) -> failtest $"case {i}: nothing was there"
+                      | Ok(None, found)
                       | Error found ->
                           faults <- faults + 1
-                          Expect.isNonEmpty found "a fault"
+                          Expect.isNonEmpty found $"case {i}: something was there"
 
                       Directory.Delete(at, true)
 
@@ -341,14 +319,7 @@ let private damaged =
               onSmallDisk 4000 (fun folder remount ->
                   keepAt folder [ 5 ]
                   let filler = Path.Combine(folder, "filler")
-                  use full = File.Create filler
-
-                  try
-                      while true do
-                          full.Write(Array.zeroCreate<byte> 4096, 0, 4096)
-                          full.Flush true
-                  with :? IOException ->
-                      ()
+                  use full = filled filler
 
                   let write () =
                       let checkpoint = latest folder |> Check.get |> fst |> Option.get

@@ -67,7 +67,7 @@ let tests =
                                 yield!
                                     Train.run (Order.apply order stream.Value) torch.CPU Split.Test seed Observer.silent plan
                                     |> Check.get
-                                    |> Experiment.rows stream.Value plan seed ]
+                                    |> Lines.rows stream.Value plan seed ]
 
               let own = (alone @ Results.aggregates alone) |> List.filter (isTime >> not) |> List.sort
               Expect.equal (figures found.Value) own "figures"
@@ -121,6 +121,80 @@ let tests =
               Expect.equal (result.Rows |> List.map _.Method |> List.distinct) [ "vanilla" ] "what is left"
               Expect.stringContains (string result) "1 ended early" "told"
               Expect.stringContains (string result) "diverged" "why")
+
+          test "a method that breaks off is told by name, and the others go on"
+          <| inFolder (fun folder ->
+              let raising name act =
+                  Config.ofMethod
+                      { Plain.vanilla with
+                          Name = name
+                          Begin =
+                              fun c m h t ->
+                                  act ()
+                                  Plain.vanilla.Begin c m h t }
+
+              for place in [ id; Run.into folder ] do
+                  let result =
+                      study ()
+                      |> Run.method (raising "mine" (fun () -> failwith "my mistake"))
+                      |> Run.method Baseline.vanilla
+                      |> Run.method (raising "shapes" (fun () -> torch.ones([| 2L; 2L |]).mm(torch.ones [| 3L; 3L |]) |> ignore))
+                      |> Run.seeds [ 0; 1 ]
+                      |> place
+                      |> Run.go
+
+                  Expect.equal (result.Rows |> List.map _.Method |> List.distinct) [ "vanilla" ] "what is left"
+
+                  Expect.equal
+                      [ for label, seed, _ in result.Info.Failures -> label, seed ]
+                      [ "mine", "0"; "mine", "1"; "shapes", "0"; "shapes", "1" ]
+                      "each"
+
+                  for label, seed, why in result.Info.Failures do
+                      Expect.stringStarts why $"{label} (seed {seed}) broke off: " "by name"
+                      Expect.isFalse (why.Contains '\n') "one line"
+
+                  Expect.stringContains (string result) "my mistake" "told")
+
+          test "a result that cannot be kept ends the study, and is given all the same" (fun () ->
+              onSmallDisk 400 (fun folder _ ->
+                  let told = ResizeArray()
+                  let filler = ref None
+
+                  let tell event =
+                      match event with
+                      | StudyEvent.Ended(_, _, 0, _, None) -> filler.Value <- Some(filled (Path.Combine(folder, "filler")))
+                      | StudyEvent.Unwritten fault -> told.Add fault.Message
+                      | _ -> ()
+
+                  let result =
+                      study ()
+                      |> Run.method Baseline.vanilla
+                      |> Run.seeds [ 0..5 ]
+                      |> Run.jobs 1
+                      |> Run.into (Path.Combine(folder, "study"))
+                      |> Run.tell tell
+                      |> Run.go
+
+                  Expect.equal (List.length result.Seeds) 2 "the one that was kept, and the one that could not be"
+                  Expect.equal told.Count 1 "told once"
+                  Expect.equal result.Info.Failures.Length 4 "what was not run"
+                  Expect.stringContains (string result) "cannot be written" "why"
+                  Option.iter (fun (file: FileStream) -> file.Dispose()) filler.Value))
+
+          test "a study's folder has one writer"
+          <| inFolder (fun folder ->
+              let one () = study () |> Run.method Baseline.vanilla |> Run.into folder
+
+              let tell event =
+                  match event with
+                  | StudyEvent.Began _ ->
+                      match faultOf (fun () -> Run.go (one ())) with
+                      | Fault.Held _ -> ()
+                      | other -> failtest other.Message
+                  | _ -> ()
+
+              one () |> Run.tell tell |> Run.go |> ignore)
 
           test "what cannot be run is refused before anything runs, all faults at once" (fun () ->
               let message build = (faultOf (fun () -> study () |> build |> Run.go)).Message

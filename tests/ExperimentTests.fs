@@ -49,20 +49,21 @@ let tests =
         "Experiment"
         [ testCase "a folder with results is refused unless forced, and the user's files stay"
           <| inFolder (fun folder ->
-              Expect.isOk (Experiment.prepare false folder) "a new folder"
+              Expect.isOk (ResultsFolder.prepare false folder) "a new folder"
               touch folder "notes.txt"
-              Expect.isOk (Experiment.prepare false folder) "a folder with other things in it"
+              Expect.isOk (ResultsFolder.prepare false folder) "a folder with other things in it"
 
               for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ] do
-                  touch folder name
-                  Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) name
+                  // Begun, and nothing in it yet.
+                  File.WriteAllText(Path.Combine(folder, name), "")
+                  Expect.equal (ResultsFolder.prepare false folder) (Error [ Fault.Occupied folder ]) name
                   Expect.isTrue (has folder name) "refused, and nothing gone"
-                  Expect.isOk (Experiment.prepare true folder) "forced"
+                  Expect.isOk (ResultsFolder.prepare true folder) "forced"
                   Expect.isFalse (has folder name) "cleared"
 
               Directory.CreateDirectory(Path.Combine(folder, "weights", "vanilla")) |> ignore
-              Expect.equal (Experiment.prepare false folder) (Error [ Fault.Occupied folder ]) "weights"
-              Expect.isOk (Experiment.prepare true folder) "forced"
+              Expect.equal (ResultsFolder.prepare false folder) (Error [ Fault.Occupied folder ]) "weights"
+              Expect.isOk (ResultsFolder.prepare true folder) "forced"
               Expect.isFalse (Directory.Exists(Path.Combine(folder, "weights"))) "weights gone"
 
               Expect.equal
@@ -74,19 +75,19 @@ let tests =
           <| inFolder (fun folder ->
               File.WriteAllText(folder, "a file")
 
-              match Experiment.prepare false (Path.Combine(folder, "inside")) with
+              match ResultsFolder.prepare false (Path.Combine(folder, "inside")) with
               | Error [ Fault.Unwritable _ ] -> File.Delete folder
               | other -> failtest $"{other}")
 
           testCase "weights lie under method, seed and step, as they were after it"
           <| inFolder (fun folder ->
               let r = request folder [ "vanilla[epochs=1;batch=4]" ]
-              Experiment.prepare false folder |> Check.get
+              ResultsFolder.prepare false folder |> Check.get
               run r |> ignore
               let _, heads = runPlan r.Stream 4 r.Plans.Head
 
               for step in [ 1; 2 ] do
-                  let weights = Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-4", $"step-0{step}")
+                  let weights = Path.Combine(ResultsFolder.weightsOf folder r.Plans.Head.Label 4, $"step-0{step}")
                   let names = Directory.GetFiles weights |> Array.map Path.GetFileName |> Array.sort
                   Expect.equal names [| "audio.npy"; "text.npy"; "vision.npy" |] "every head"
 
@@ -94,9 +95,7 @@ let tests =
                       let read = Npy.read (Path.Combine(weights, $"{m}.npy")) |> Check.get
                       identical $"{m} after step {step}" read w
 
-              Expect.isTrue
-                  (Directory.Exists(Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-3")))
-                  "every seed")
+              Expect.isTrue (Directory.Exists(ResultsFolder.weightsOf folder r.Plans.Head.Label 3)) "every seed")
 
           testCase "two runs leave the same results, but for the clock"
           <| inFolder (fun folder ->
@@ -166,7 +165,7 @@ let tests =
                   | _ -> ()
 
               for jobs in [ 1; 3 ] do
-                  Expect.isOk (Experiment.prepare false (of' jobs).Out) "prepared"
+                  Expect.isOk (ResultsFolder.prepare false (of' jobs).Out) "prepared"
 
               run (of' 1) |> ignore
               Experiment.run DateTimeOffset.UnixEpoch tell (of' 3) |> Check.get |> ignore

@@ -70,7 +70,7 @@ let private expected (folder: string) : torch.Tensor =
         [| for i in 0..19 -> (Images.read (place folder $"images/{i}.png") |> Check.get |> Images.prepare input).reshape(1L, 48L) |]
 
     let product = (torch.cat rows).mm(torch.tensor(Array.ofList w).reshape(48L, 2L))
-    product + torch.tensor (Array.ofList b)
+    product .+ torch.tensor (Array.ofList b)
 
 let private folderTest name (body: string -> unit) = test name (fun () -> inFolder body)
 

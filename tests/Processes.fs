@@ -123,3 +123,41 @@ let needsInterrupts () : unit =
 
     if Convert.ToUInt64(line.Replace("SigIgn:", "").Trim(), 16) &&& 2UL <> 0UL then
         skiptest "SIGINT is ignored here, as in a shell's background jobs"
+
+/// A folder on a disk of its own of so many KiB, where that can be had; given a way to mount it anew with other options.
+let onSmallDisk (kib: int) (act: string -> (string -> unit) -> unit) : unit =
+    ()
+    |> inFolder (fun folder ->
+        let mount (arguments: string list) =
+            use p = Process.Start(ProcessStartInfo("mount", arguments, RedirectStandardError = true)) |> nonNull
+
+            p.WaitForExit()
+            p.ExitCode
+
+        let code =
+            try
+                mount [ "-t"; "tmpfs"; "-o"; $"size={kib}k"; "tmpfs"; folder ]
+            with :? ComponentModel.Win32Exception ->
+                1
+
+        if code <> 0 then
+            skiptest "a small disk cannot be mounted here (that takes root)"
+
+        try
+            act folder (fun options -> Expect.equal (mount [ "-o"; "remount," + options; folder ]) 0 "remounted")
+        finally
+            use p = Process.Start("umount", folder)
+            p.WaitForExit())
+
+/// Fills a disk to its last block with a file, which is given back open.
+let filled (path: string) : FileStream =
+    let full = File.Create path
+
+    try
+        while true do
+            full.Write(Array.zeroCreate<byte> 4096, 0, 4096)
+            full.Flush true
+    with :? IOException ->
+        ()
+
+    full

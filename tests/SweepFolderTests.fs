@@ -24,14 +24,14 @@ let private locks =
           <| inFolder (fun folder ->
               let inside () =
                   Expect.isTrue (CellLock.isTaken folder hash) "taken"
-                  Expect.isNone (CellLock.holding folder hash (fun () -> Ok 2)) "nobody else"
+                  Expect.equal (CellLock.holding folder hash (fun () -> Ok 2)) (Ok None) "nobody else"
                   let holder = (CellLock.last folder hash).Value
                   Expect.equal (holder.Pid, holder.Host) (Environment.ProcessId, Environment.MachineName) "who"
                   Expect.isLessThan (DateTimeOffset.Now - holder.Since) (TimeSpan.FromMinutes 5.0) "since when"
                   Ok 1
 
               Expect.isFalse (CellLock.isTaken folder hash) "free"
-              Expect.equal (CellLock.holding folder hash inside) (Some(Ok 1)) "the first"
+              Expect.equal (CellLock.holding folder hash inside) (Ok(Some(Ok 1))) "the first"
               Expect.isFalse (CellLock.isTaken folder hash) "free again"
               Expect.isEmpty (Directory.GetFileSystemEntries(Path.Combine(folder, "cells"))) "nothing is left")
 
@@ -39,10 +39,15 @@ let private locks =
           <| inFolder (fun folder ->
               Directory.CreateDirectory(Path.Combine(folder, "cells")) |> ignore
               File.WriteAllText(Path.Combine(folder, "cells", $".{hash}.json.abc"), "half")
-              Expect.equal (CellLock.holding folder hash (fun () -> Error "why": Result<int, string>)) (Some(Error "why")) "told"
-              Expect.equal (CellLock.last folder hash).Value.Reason "why" "kept"
-              let raising () : Result<int, string> = failwith "worse"
-              Expect.equal (CellLock.holding folder hash raising) (Some(Error "worse")) "an exception"
+              let why: Result<int, Fault list> = Error [ Fault.Missing("x", "y") ]
+              Expect.equal (CellLock.holding folder hash (fun () -> why)) (Ok(Some why)) "told"
+              Expect.equal (CellLock.last folder hash).Value.Reason "'x' does not exist; y needs it." "kept"
+              let raising () : Result<int, Fault list> = failwith "worse"
+
+              match CellLock.holding folder hash raising with
+              | Ok(Some(Error [ Fault.Broke(_, reason) ])) -> Expect.stringStarts reason "worse" "an exception"
+              | other -> failtest $"{other}"
+
               Expect.isFalse (CellLock.isTaken folder hash) "free"
               Expect.isEmpty (Directory.GetFiles(Path.Combine(folder, "cells"), ".*")) "half files go"
               CellLock.holding folder hash (fun () -> Ok()) |> ignore
@@ -61,7 +66,7 @@ let private locks =
                       while not over.IsCancellationRequested do
                           CellLock.isTaken folder hash |> ignore)
 
-              let work () : Result<unit, string> =
+              let work () : Result<unit, Fault list> =
                   lock gate (fun () ->
                       counts["inside"] <- counts["inside"] + 1
                       counts["most"] <- max counts["most"] counts["inside"]
@@ -69,7 +74,7 @@ let private locks =
 
                   Thread.Sleep 1
                   lock gate (fun () -> counts["inside"] <- counts["inside"] - 1)
-                  Error "again"
+                  Error []
 
               Parallel.For(0, 200, (fun _ -> CellLock.holding folder hash work |> ignore)) |> ignore
               over.Cancel()
@@ -175,14 +180,17 @@ let private folders =
               let cells = cellsIn folder larger |> Array.ofList
               put cells[0] (Ok [])
               put cells[1] (Error "it diverged")
-              CellLock.holding folder cells[2].Errand.Hash (fun () -> Error "no memory": Result<unit, string>) |> ignore
+
+              CellLock.holding folder cells[2].Errand.Hash (fun () ->
+                  Error [ Fault.Broke("it", "no memory") ]: Result<unit, Fault list>)
+              |> ignore
 
               let look () =
                   let standings = SweepFolder.standings (List.ofArray cells)
                   Ok [ for c, s in standings -> SweepFolder.reason s |> Option.defaultValue "finished" ]
 
               match CellLock.holding folder cells[3].Errand.Hash look with
-              | Some(Ok [ a; b; c; d; e; f ]) ->
+              | Ok(Some(Ok [ a; b; c; d; e; f ])) ->
                   Expect.equal (a, b, e, f) ("finished", "it diverged", "not run", "not run") "as they are"
                   Expect.stringContains c "no memory" "why"
                   Expect.stringContains d $"running: process {Environment.ProcessId} on {Environment.MachineName}" "who"

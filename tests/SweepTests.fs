@@ -146,7 +146,28 @@ let private files =
                   Expect.equal (CellFile.state (CellFile.read folder own cell)) CellState.Missing other
 
               File.WriteAllText(path, whole)
-              Expect.isSome (CellFile.read folder own cell) "the whole file") ]
+              Expect.isSome (CellFile.read folder own cell) "the whole file")
+
+          testCase "any other byte anywhere in a cell's file is told, and the cell is missing"
+          <| inFolder (fun folder ->
+              let own = usual ()
+              write folder own (Ok rows)
+              let path = CellFile.path folder own
+              let whole = File.ReadAllBytes path
+              let random = Random 5
+
+              for place in 0 .. whole.Length - 1 do
+                  let spoilt = Array.copy whole
+                  spoilt[place] <- spoilt[place] ^^^ byte (1 + random.Next 255)
+                  File.WriteAllBytes(path, spoilt)
+
+                  match CellFile.check folder own cell with
+                  | Error [ Fault.Unreadable(named, _) ] -> Expect.equal named path "which"
+                  | other -> failtest $"byte {place}: {other}"
+
+              Expect.isNone (CellFile.read folder own cell) "missing"
+              File.WriteAllBytes(path, whole)
+              Expect.isOk (CellFile.check folder own cell) "as it was") ]
 
 // ---- lines -------------------------------------------------------------------------------------------------------
 
@@ -173,6 +194,8 @@ let private lines =
                   [ Answer.Within("a\nb", 0.1 + 0.2)
                     Answer.Ended(CellEnd.Done 1e-3)
                     Answer.Ended(CellEnd.Failed "why\nthen")
+                    Answer.Remark "a checkpoint"
+                    Answer.Ended(CellEnd.Unwritten "full")
                     Answer.Ended(CellEnd.Broken "")
                     Answer.Ended CellEnd.Elsewhere ] do
                   let line = Line.ofAnswer answer

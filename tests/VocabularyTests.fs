@@ -82,13 +82,13 @@ let tests =
                   leaked (fun () ->
                       use scope = torch.NewDisposeScope()
                       let x = torch.ones (2L, 2L)
-                      let y = Tensors.scoped (fun () -> (x + x) * (x + x))
+                      let y = Tensors.scoped (fun () -> (x .+ x) * (x .+ x))
                       Expect.equal (item (y.sum ())) 16.0 "kept")
 
               Expect.equal left 0L "freed"
 
               Expect.equal
-                  (leaked (fun () -> Tensors.scoped (fun () -> torch.ones (2L, 2L) + torch.ones (2L, 2L)) |> ignore))
+                  (leaked (fun () -> Tensors.scoped (fun () -> torch.ones (2L, 2L) .+ torch.ones (2L, 2L)) |> ignore))
                   1L
                   "only the result is the caller's")
 

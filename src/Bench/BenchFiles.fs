@@ -7,9 +7,9 @@ open System.IO
 /// The tables of a benchmark: `bench.csv`, a line for each form at each size, and `steps.csv`, one for each whole step.
 [<RequireQualifiedAccess>]
 module BenchFiles =
-    /// Makes sure that a benchmark can go to the folder; see `Experiment.claim`.
+    /// Makes sure that a benchmark can go to the folder; see `ResultsFolder.claim`.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> =
-        Experiment.claim ([ "bench.csv"; "steps.csv"; "bench.html" ], []) force folder
+        ResultsFolder.claim ([ "bench.csv"; "steps.csv"; "bench.html" ], []) force folder
 
     let private optional = Option.map Csv.number >> Option.defaultValue ""
     let private maybe name (text: string) = if text = "" then None else Some(Csv.real name text)

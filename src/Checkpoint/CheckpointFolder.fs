@@ -96,6 +96,8 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
             File.Delete(file number)
             parts <- Map.remove number parts
 
+        Files.deleteHalves folder |> ignore
+
         // A part of a checkpoint that this process has not written and could not read stays.
         if kept |> List.forall (fun (_, number) -> parts.ContainsKey number) then
             let named = Set.unionMany parts.Values
@@ -220,9 +222,7 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
         | :? IOException
         | :? UnauthorizedAccessException as e -> unreadable e.Message
 
-    /// Writes a checkpoint; the older ones beyond those to keep go when it is there. Its tensors may change afterwards. Fault: `Unwritable`; the
-    /// checkpoints before are then as they were.
-    member _.Write(checkpoint: Checkpoint) : Result<unit, Fault list> =
+    let write (checkpoint: Checkpoint) : Result<unit, Fault list> =
         use scope = torch.NewDisposeScope()
         let still, moving = CheckpointText.still checkpoint, CheckpointText.moving checkpoint
 
@@ -266,24 +266,29 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
                 parts <- Map.add number (set [ for _, place in places -> place.Part ]) parts
                 forgetOld ()))
 
-    /// Deletes them all: the run is over.
-    member _.Delete() : unit =
-        if Directory.Exists folder then
-            Directory.Delete(folder, true)
+    /// Writes a checkpoint; the older ones beyond those to keep go when it is there, and what killed processes left half written. Its tensors
+    /// may change afterwards. Fault: `Unwritable`; the checkpoints before are then as they were.
+    member _.Write(checkpoint: Checkpoint) : Result<unit, Fault list> =
+        Files.writing folder (fun () -> write checkpoint) |> Result.bind id
 
-    /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there never
-    /// was one. Faults: none of them can be read, or they are another run's.
+    /// Deletes them all: the run is over. Fault: `Unwritable`.
+    member _.Delete() : Result<unit, Fault list> = Files.deleteFolder folder
+
+    /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there is none
+    /// that can be read: that costs time, and no result. Fault: `Contradiction` where they are another run's.
     member _.Latest() : Result<Checkpoint option * Fault list, Fault list> =
         let rec first (numbers: int64 list) faults =
             match numbers with
-            | [] -> if List.isEmpty faults then Ok(None, []) else Error faults
+            | [] -> Ok(None, faults)
             | number :: rest ->
                 match tryLoad number with
                 | Ok checkpoint -> Ok(Some checkpoint, faults)
                 | Error [ Fault.Contradiction _ as other ] -> Error [ other ]
                 | Error more -> first rest (faults @ more)
 
-        first (numbers ()) []
+        match Files.reading folder numbers with
+        | Ok numbers -> first numbers []
+        | Error faults -> Ok(None, faults)
 
     /// The checkpoints of the run that an identity (`Identity.of'`) is of, in a folder of its own below the given one. So many are kept.
     static member Of

@@ -3,6 +3,8 @@ namespace Cmcl
 open System
 open System.Globalization
 open System.IO
+open System.Security.Cryptography
+open System.Text
 open System.Text.Encodings.Web
 open System.Text.Json
 open System.Text.Json.Nodes
@@ -23,7 +25,7 @@ type CellRecord =
 module CellFile =
     /// Another number for every change of what a cell file holds or of what decides a cell.
     [<Literal>]
-    let private Format = "cmcl-cell/1"
+    let private Format = "cmcl-cell/2"
 
     let private text (s: string) : JsonNode | null = JsonValue.Create s
 
@@ -54,6 +56,16 @@ module CellFile =
         match n.GetValueKind() with
         | JsonValueKind.String -> Double.Parse(n.GetValue<string>(), CultureInfo.InvariantCulture)
         | _ -> n.GetValue<float>()
+
+    /// What follows the content of a file: its SHA-256, as the last of its fields.
+    let private ending (body: string) : string =
+        let sha = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes body))
+        $",\n  \"sha256\": \"{sha}\"\n}}\n"
+
+    /// Is the text what was written, to the last byte?
+    let private isWhole (content: string) : bool =
+        let length = content.Length - (ending "").Length
+        length >= 2 && content = "{\n" + content.Substring(2, length - 2) + ending (content.Substring(2, length - 2))
 
     let private compact = JsonSerializerOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
 
@@ -91,8 +103,8 @@ module CellFile =
                   "state", line (text "failed")
                   "message", line (text message) ]
 
-        Results.writeWhole (path out identity) (fun w ->
-            w.Write("{\n" + String.Join(",\n", [ for name, value in parts -> $"  \"{name}\": {value}" ]) + "\n}\n"))
+        let body = String.Join(",\n", [ for name, value in parts -> $"  \"{name}\": {value}" ])
+        Results.writeWhole (path out identity) (fun w -> w.Write("{\n" + body + ending body))
 
     let private child (name: string) (n: JsonNode) : JsonNode = n[name] |> Option.ofObj |> Option.get
 
@@ -124,18 +136,31 @@ module CellFile =
                   Seconds = readReal (child "seconds" all)
                   Memory = (child "memory" all).GetValue<int64>() })
 
-    /// What the file of a cell holds. None if there is no file, or one that is broken off, cannot be read or is of something else:
-    /// such a cell is run (again).
+    /// What the file of a cell holds; None if there is no file. Faults: `Unreadable` for a file that was changed or broken off or is of something
+    /// else, or that cannot be read.
+    let check (out: string) (identity: string) (cell: Cell) : Result<CellRecord option, Fault list> =
+        let path = path out identity
+        let damaged = Error [ Fault.Unreadable(path, "its checksum does not hold, so it was changed or broken off") ]
+
+        match InputFile.text "the cell" path with
+        | Error [ Fault.Missing _ ] -> Ok None
+        | Error faults -> Error faults
+        | Ok content when not (isWhole content) -> damaged
+        | Ok content ->
+            try
+                match parse identity cell content with
+                | Some record -> Ok(Some record)
+                | None -> Error [ Fault.Unreadable(path, "it is of another cell") ]
+            with
+            | :? JsonException
+            | :? InvalidOperationException
+            | :? FormatException
+            | :? OverflowException
+            | :? ArgumentException -> damaged
+
+    /// `check`, where a file that does not hold is as none: such a cell is run (again).
     let read (out: string) (identity: string) (cell: Cell) : CellRecord option =
-        try
-            parse identity cell (File.ReadAllText(path out identity))
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException
-        | :? JsonException
-        | :? InvalidOperationException
-        | :? FormatException
-        | :? ArgumentException -> None
+        check out identity cell |> Result.defaultValue None
 
     /// The state that a record stands for.
     let state (record: CellRecord option) : CellState =

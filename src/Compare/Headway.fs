@@ -50,6 +50,8 @@ module Headway =
                 Running = s.Running.Add(cell, ("", 0.0))
                 Waiting = s.Waiting.Remove cell }
         | SweepEvent.Within(cell, step, share) -> { s with Running = s.Running.Add(cell, (step, share)) }
+        | SweepEvent.Remark _
+        | SweepEvent.Stopped _ -> s
         | SweepEvent.Ended(cell, ended) ->
             let s =
                 { s with
@@ -60,6 +62,7 @@ module Headway =
             | CellEnd.Elsewhere -> { s with Waiting = s.Waiting.Add cell }
             | CellEnd.Done seconds -> took cell seconds { s with Done = s.Done + 1 }
             | CellEnd.Failed _
+            | CellEnd.Unwritten _
             | CellEnd.Broken _ -> { s with Failed = s.Failed + 1 }
 
     /// Seconds that are left with so many workers: for each cell that is not finished the mean of its method's finished ones on its

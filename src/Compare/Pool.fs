@@ -95,8 +95,8 @@ module Pool =
                 None)
 
     /// Runs every errand, in their order, by as many workers side by side; `start` says how one is started. A worker that dies is
-    /// replaced; its cell is run again if the worker asks for it by its exit code, `Again`, else it ends as `CellEnd.Broken`. `tell` is
-    /// called by one at a time. When `cancel` says so the workers are ended at once, and no more is told.
+    /// replaced; its cell is run again if the worker asks for it by its exit code, `Again`, else it ends as `CellEnd.Broken`. After a
+    /// result that could not be written no more are begun. `tell` is called by one at a time. When `cancel` says so the workers are ended at once, and no more is told.
     let run
         (start: unit -> ProcessStartInfo)
         (jobs: int)
@@ -154,6 +154,10 @@ module Pool =
                             finished next.Value
                         with :? Win32Exception as e ->
                             CellEnd.Broken $"no worker can be started: {e.Message}"
+
+                    match ended with
+                    | CellEnd.Unwritten _ -> waiting.Clear()
+                    | _ -> ()
 
                     tellOne (PoolEvent.Told(place, Answer.Ended ended))
                     next <- take ()

@@ -1,6 +1,7 @@
 namespace Cmcl
 
 open System
+open System.Collections.Generic
 open System.Diagnostics
 open System.IO
 open System.Threading
@@ -55,7 +56,11 @@ type SweepEvent =
     | Began of Cell
     /// In which step it is, and the share of its updates that are done.
     | Within of Cell * step: string * share: float
+    /// What went wrong beside a cell, and the cell goes on.
+    | Remark of Cell * text: string
     | Ended of Cell * CellEnd
+    /// Results cannot be written, so that so many cells were not begun. The last event, if it comes.
+    | Stopped of cells: int
 
 [<RequireQualifiedAccess>]
 module Sweep =
@@ -146,8 +151,16 @@ module Sweep =
     let states (cells: SweepCell list) : (SweepCell * CellRecord option) list =
         [ for c in cells -> c, CellFile.read c.Errand.Out c.Identity c.Cell ]
 
+    /// The files of cells that cannot be read or were changed, so that these cells are run again.
+    let damaged (cells: SweepCell list) : Fault list =
+        [ for c in List.distinctBy _.Identity cells do
+              match CellFile.check c.Errand.Out c.Identity c.Cell with
+              | Ok _ -> ()
+              | Error faults -> yield! faults ]
+
     /// Makes sure that a sweep can go to the folder, and with `force` deletes what it has of these cells. Faults: a folder with results
-    /// of another command, one that cannot be written to, or where no lock keeps two processes from one cell.
+    /// of another command, one that cannot be written to, or where no lock keeps two processes from one cell; with `force` one where
+    /// another process runs any of them.
     let prepare (force: bool) (out: string) (cells: SweepCell list) : Result<unit, Fault list> =
         let has name = File.Exists(Path.Combine(out, name))
 
@@ -164,11 +177,19 @@ module Sweep =
                           "choose a folder on another with --out"
                       ) ]
             else
-                if force then
-                    for c in cells do
-                        File.Delete(CellFile.path out c.Identity)
+                let running = if force then cells |> List.tryFind (fun c -> CellLock.isTaken out c.Errand.Hash) else None
 
-                Ok()
+                match running with
+                | Some c ->
+                    let holder = CellLock.last out c.Errand.Hash |> Option.map _.Text |> Option.defaultValue "another process"
+
+                    Error [ Fault.Held(out, holder) ]
+                | None ->
+                    if force then
+                        for c in cells do
+                            File.Delete(CellFile.path out c.Identity)
+
+                    Ok()
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(out, e.Message) ]
@@ -202,7 +223,8 @@ module Sweep =
         left
 
     /// Runs every cell that has no file, in so many worker processes; `start` says how one is started. Cells that other
-    /// processes run are waited for, and run here if those die. Cells that ended without a file are given back with the reason.
+    /// processes run are waited for, and run here if those die. Cells that ended without a file are given back with the reason. When a
+    /// result cannot be written, no more are begun.
     /// As `Pool.run` else.
     let run
         (start: unit -> ProcessStartInfo)
@@ -212,27 +234,40 @@ module Sweep =
         (cells: SweepCell list)
         : (Cell * string) list =
         let broken = ResizeArray()
+        let begun = HashSet()
+        let mutable unwritten = false
+        let all = List.distinctBy _.Identity cells
 
-        let mutable left = states (List.distinctBy _.Identity cells) |> List.filter (snd >> Option.isNone) |> List.map fst
+        let mutable left = states all |> List.filter (snd >> Option.isNone) |> List.map fst
 
-        while not (left.IsEmpty || cancel.IsCancellationRequested) do
+        while not (left.IsEmpty || unwritten || cancel.IsCancellationRequested) do
             let now = Array.ofList left
             let elsewhere = ResizeArray()
 
             let tellOne event =
                 match event with
-                | PoolEvent.Began place -> tell (SweepEvent.Began now[place].Cell)
+                | PoolEvent.Began place ->
+                    begun.Add now[place].Identity |> ignore
+                    tell (SweepEvent.Began now[place].Cell)
+                | PoolEvent.Told(place, Answer.Remark text) -> tell (SweepEvent.Remark(now[place].Cell, text))
                 | PoolEvent.Told(place, Answer.Within(step, share)) -> tell (SweepEvent.Within(now[place].Cell, step, share))
                 | PoolEvent.Told(place, Answer.Ended ended) ->
                     match ended with
                     | CellEnd.Broken message -> broken.Add(now[place].Cell, message)
+                    | CellEnd.Unwritten message ->
+                        unwritten <- true
+                        broken.Add(now[place].Cell, message)
                     | CellEnd.Elsewhere -> elsewhere.Add now[place]
                     | _ -> ()
 
                     tell (SweepEvent.Ended(now[place].Cell, ended))
 
             Pool.run start jobs cancel tellOne [ for c in now -> c.Errand ]
-            left <- await cancel (fun c ended -> tell (SweepEvent.Ended(c.Cell, ended))) (List.ofSeq elsewhere)
+
+            if unwritten then
+                tell (SweepEvent.Stopped(left |> List.filter (fun c -> not (begun.Contains c.Identity)) |> List.length))
+            else
+                left <- await cancel (fun c ended -> tell (SweepEvent.Ended(c.Cell, ended))) (List.ofSeq elsewhere)
 
         List.ofSeq broken
 

@@ -13,6 +13,8 @@ type CellStanding =
     | Running of Holder
     /// It was begun, and its process ended without a result.
     | BrokenOff of Holder
+    /// Its file cannot be read, or was changed: it is run again.
+    | Damaged of reason: string
     | Missing
 
 /// A folder that a sweep runs in: `sweep.json`, the sweep; `cells.jsonl`, a line for each of its cells, so that a cell is found by
@@ -121,16 +123,17 @@ module SweepFolder =
 
     /// Where every cell stands.
     let standings (cells: SweepCell list) : (SweepCell * CellStanding) list =
-        [ for c, record in Sweep.states cells ->
+        [ for c in cells ->
               c,
-              match record with
-              | Some({ Result = Ok _ } as r) -> CellStanding.Finished r
-              | Some { Result = Error message } -> CellStanding.Failed message
-              | None ->
-                  match CellLock.last c.Errand.Out c.Errand.Hash with
-                  | None -> CellStanding.Missing
-                  | Some holder when CellLock.isTaken c.Errand.Out c.Errand.Hash -> CellStanding.Running holder
-                  | Some holder -> CellStanding.BrokenOff holder ]
+              match CellFile.check c.Errand.Out c.Identity c.Cell with
+              | Ok(Some({ Result = Ok _ } as r)) -> CellStanding.Finished r
+              | Ok(Some { Result = Error message }) -> CellStanding.Failed message
+              | unfinished ->
+                  match CellLock.last c.Errand.Out c.Errand.Hash, unfinished with
+                  | Some holder, _ when CellLock.isTaken c.Errand.Out c.Errand.Hash -> CellStanding.Running holder
+                  | _, Error faults -> CellStanding.Damaged (Fault.Several faults).Message
+                  | Some holder, Ok _ -> CellStanding.BrokenOff holder
+                  | None, Ok _ -> CellStanding.Missing ]
 
     /// The most memory that a cell will hold, in bytes: what finished cells of its stream were measured to hold, and a tenth more; where
     /// there is none, what the size of its stream tells.
@@ -149,14 +152,11 @@ module SweepFolder =
 
     /// Why a cell has no result, if it has none.
     let reason (standing: CellStanding) : string option =
-        let who (h: Holder) =
-            let job = if h.Job = "" then "" else $", Slurm job {h.Job}"
-            $"process {h.Pid} on {h.Host}{job}, since {h.Since:``yyyy-MM-dd HH:mm:ss``}"
-
         match standing with
         | CellStanding.Finished _ -> None
         | CellStanding.Failed message -> Some message
-        | CellStanding.Running holder -> Some $"running: {who holder}"
-        | CellStanding.BrokenOff holder when holder.Reason = "" -> Some $"broken off: {who holder}"
-        | CellStanding.BrokenOff holder -> Some $"broken off: {who holder}: {holder.Reason}"
+        | CellStanding.Running holder -> Some $"running: {holder.Text}"
+        | CellStanding.BrokenOff holder when holder.Reason = "" -> Some $"broken off: {holder.Text}"
+        | CellStanding.BrokenOff holder -> Some $"broken off: {holder.Text}: {holder.Reason}"
+        | CellStanding.Damaged reason -> Some $"to be run again: {reason}"
         | CellStanding.Missing -> Some "not run"

@@ -114,6 +114,7 @@ module SweepTables =
         | CellStanding.Failed _ -> "failed"
         | CellStanding.Running _ -> "running"
         | CellStanding.BrokenOff _ -> "broken off"
+        | CellStanding.Damaged _ -> "damaged"
         | CellStanding.Missing -> "missing"
 
     /// Writes the three tables into the folder: everything that is finished, and whatever is not, with its reason.

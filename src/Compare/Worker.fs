@@ -40,6 +40,8 @@ type CellEnd =
     | Failed of message: string
     /// It has no file: something went wrong that need not go wrong again.
     | Broken of message: string
+    /// It has no file, since none can be written: neither can another's.
+    | Unwritten of message: string
     /// Another process runs it.
     | Elsewhere
 
@@ -55,6 +57,8 @@ module CellEnd =
 type Answer =
     /// In which step it is, and the share of its updates that are done.
     | Within of step: string * share: float
+    /// What went wrong beside it: a checkpoint that cannot be written or read.
+    | Remark of text: string
     | Ended of CellEnd
 
 /// What a worker reads and writes: a line each.
@@ -78,9 +82,11 @@ module Line =
         JsonSerializer.Serialize(
             match answer with
             | Answer.Within(step, share) -> [ "within"; number share; step ]
+            | Answer.Remark text -> [ "remark"; text ]
             | Answer.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
             | Answer.Ended(CellEnd.Failed message) -> [ "failed"; message ]
             | Answer.Ended(CellEnd.Broken message) -> [ "broken"; message ]
+            | Answer.Ended(CellEnd.Unwritten message) -> [ "unwritten"; message ]
             | Answer.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
         )
 
@@ -90,9 +96,11 @@ module Line =
 
         match fromLine<string list> line with
         | Some [ "within"; share; step ] -> Some(Answer.Within(step, number share))
+        | Some [ "remark"; text ] -> Some(Answer.Remark text)
         | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))
         | Some [ "failed"; message ] -> Some(Answer.Ended(CellEnd.Failed message))
         | Some [ "broken"; message ] -> Some(Answer.Ended(CellEnd.Broken message))
+        | Some [ "unwritten"; message ] -> Some(Answer.Ended(CellEnd.Unwritten message))
         | Some [ "elsewhere" ] -> Some(Answer.Ended CellEnd.Elsewhere)
         | _ -> None
 
@@ -146,15 +154,11 @@ module Worker =
         let device = torch.device e.Device
         let kept = CheckpointFolder.Of(Path.Combine(e.Out, "checkpoints"), stream, plan, e.Seed, split e.Split, device, 1)
 
-        // One that cannot be read costs the time since the beginning, no more.
-        let from =
-            match kept.Latest() with
-            | Ok(Some { Reached = Reached.Midst state }, _) -> Some state
-            | _ -> None
+        let remark (faults: Fault list) =
+            for fault in faults do
+                tell (Answer.Remark fault.Message)
 
-        let keep state =
-            kept.Write { Reached = Reached.Midst state; Monitor = [] }
-            |> Result.defaultWith (fun faults -> eprintfn "cmcl: %s" (sentences faults))
+        let keep state = kept.Write { Reached = Reached.Midst state; Monitor = [] } |> Result.defaultWith remark
 
         let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
             let record =
@@ -164,13 +168,25 @@ module Worker =
 
             CellFile.write e.Out identity cell (Record.machine e.Jobs) record
             |> Result.map (fun () ->
-                kept.Delete()
+                kept.Delete() |> Result.defaultWith remark
                 Some record)
 
-        match Train.resume stream device (split e.Split) e.Seed observer (Cadence.keeper Cadence.Auto leave keep) from plan with
-        | Ok Ending.Left -> Ok None
-        | Ok(Ending.Over outcome) -> over (Ok(Experiment.rows stream plan e.Seed outcome))
-        | Error faults -> over (Error(sentences faults))
+        let run (from: RunState option) =
+            match
+                Train.resume stream device (split e.Split) e.Seed observer (Cadence.keeper Cadence.Auto leave keep) from plan
+            with
+            | Ok Ending.Left -> Ok None
+            | Ok(Ending.Over outcome) -> over (Ok(Lines.rows stream plan e.Seed outcome))
+            | Error faults -> over (Error(sentences faults))
+
+        kept.Latest()
+        |> Result.bind (fun (found, unread) ->
+            remark unread
+
+            match found with
+            | Some { Reached = Reached.Midst state } -> run (Some state)
+            | Some { Reached = Reached.End _ }
+            | None -> run None)
 
     /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
     let private runOn
@@ -197,9 +213,8 @@ module Worker =
                 match CellFile.read e.Out identity cell with
                 | Some record -> Ok(Some(CellEnd.ofRecord record))
                 | None ->
-                    train leave tell e stream plan identity cell
+                    Check.guarded $"{plan.Label} (seed {e.Seed})" (fun () -> train leave tell e stream plan identity cell)
                     |> Result.map (Option.map CellEnd.ofRecord)
-                    |> Result.mapError sentences
 
             if CellFile.hash identity <> e.Hash then
                 Error
@@ -209,9 +224,9 @@ module Worker =
                       ) ]
             else
                 match CellLock.holding e.Out e.Hash work with
-                | None -> Ok(Some CellEnd.Elsewhere)
-                | Some(Ok ended) -> Ok ended
-                | Some(Error reason) -> Ok(Some(CellEnd.Broken reason)))
+                | Ok None -> Ok(Some CellEnd.Elsewhere)
+                | Ok(Some result) -> result
+                | Error faults -> Error faults)
 
     /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
     let private runWith
@@ -223,9 +238,10 @@ module Worker =
         try
             match find errand.Source |> Result.bind (runOn leave tell errand) with
             | Ok ended -> ended
+            | Error([ Fault.Unwritable _ ] as faults) -> Some(CellEnd.Unwritten(sentences faults))
             | Error faults -> Some(CellEnd.Broken(sentences faults))
         with e ->
-            Some(CellEnd.Broken e.Message)
+            Some(CellEnd.Broken(Check.reason e))
 
     /// Runs one cell in this process. None: `leave`, asked again and again, said so, and the state is kept to go on from.
     let run (leave: unit -> bool) (tell: Answer -> unit) (errand: Errand) : CellEnd option =

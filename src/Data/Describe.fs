@@ -37,7 +37,7 @@ module Describe =
     let private gram (features: torch.Tensor) : torch.Tensor =
         let d = features.shape[1]
         let sum = torch.zeros (d, d, dtype = Nullable torch.float64)
-        overBlocks features (fun _ x -> sum.add_ (Tensors.product x.mT x) |> ignore)
+        overBlocks features (fun _ x -> sum.plus_ (Tensors.product x.mT x) |> ignore)
         sum
 
     /// The Euclidean norm of each row, in float64.

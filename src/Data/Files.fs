@@ -3,17 +3,32 @@ namespace Cmcl
 open System
 open System.IO
 open System.Security.Cryptography
+open System.Text.RegularExpressions
 
 /// Files that appear whole or not at all.
 [<RequireQualifiedAccess>]
 module Files =
-    let private unwritable (path: string) (act: unit -> unit) : Result<unit, Fault list> =
+    /// What `act` gives; what the file system refuses is `Unwritable`.
+    let writing (path: string) (act: unit -> 'a) : Result<'a, Fault list> =
         try
-            act ()
-            Ok()
+            Ok(act ())
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(path, e.Message) ]
+
+    /// What `act` gives; what the file system refuses is `Unreadable`.
+    let reading (path: string) (act: unit -> 'a) : Result<'a, Fault list> =
+        try
+            Ok(act ())
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(path, e.Message) ]
+
+    /// Deletes a folder with all that is in it, if it is there. Fault: `Unwritable`.
+    let deleteFolder (path: string) : Result<unit, Fault list> =
+        writing path (fun () ->
+            if Directory.Exists path then
+                Directory.Delete(path, true))
 
     let private folderOf (full: string) : string = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
 
@@ -22,7 +37,7 @@ module Files =
         let full = Path.GetFullPath path
         let beside = Path.Combine(folderOf full, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
 
-        unwritable path (fun () ->
+        writing path (fun () ->
             try
                 do
                     use file = File.Create beside
@@ -62,9 +77,19 @@ module Files =
             name
         |> Result.map name
 
+    let private halfName = Regex @"^\.(.+\.)?[0-9a-f]{32}$"
+
+    /// Deletes the temporary files in a folder that processes left when they were killed in the midst of writing. Only for who alone writes there.
+    let deleteHalves (folder: string) : Result<unit, Fault list> =
+        writing folder (fun () ->
+            if Directory.Exists folder then
+                for path in Directory.EnumerateFiles(folder, ".*") do
+                    if halfName.IsMatch(string (Path.GetFileName path)) then
+                        File.Delete path)
+
     /// Makes the folder of a file if there is none. Fault: `Unwritable`.
     let makeFolderOf (path: string) : Result<unit, Fault list> =
-        unwritable path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
+        writing path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
 
     /// Whether a file of the user's may be written here: nothing is there yet, or it may be replaced.
     let free (force: bool) (path: string) : Result<unit, Fault list> =

@@ -111,9 +111,11 @@ module Run =
     /// The plans that a study runs, with every setting, or why it cannot.
     let plans (study: Study) : Result<Plan list, Fault list> = StudyCells.plans study
 
-    /// Runs the study. A cell that diverges is recorded among the failures, and the others go on. Raises a `CmclException` that tells every
+    /// Runs the study. A cell that diverges, or breaks off by an exception of whatever kind, is recorded among the failures, and the others go on.
+    /// Where what is over cannot be written to the study's folder, nothing more is begun: the result has what is over, and its failures say what was
+    /// not run. Raises a `CmclException` that tells every
     /// fault: no method, an option that a method does not take or that changes nothing, a batch that a step cannot fill, a folder that
-    /// cannot be written to.
+    /// cannot be written to at the beginning, or one that another process writes to.
     let go (study: Study) : StudyResult = StudyCells.go study |> Check.getAll
 
     /// Trains a study of one method with one seed in one order, and gives the heads after its last step, which belong to the caller, with what is

@@ -9,6 +9,10 @@ type StudyEvent =
     | Began of cells: int * jobs: int
     /// A method with a seed in an order is over: whether it was finished before and only read, and why it ended early if it did.
     | Ended of label: string * order: int * seed: int * before: bool * fault: Fault option
+    /// A checkpoint of a method with a seed in an order could not be written or read; it goes on.
+    | Unkept of label: string * order: int * seed: int * fault: Fault
+    /// What was found cannot be written to the study's folder, so that nothing more is begun; what is over is in the result.
+    | Unwritten of fault: Fault
     /// It was left (`Run.until`) with so many of its cells not over. The last event, if it comes.
     | Left of cells: int
 

@@ -73,40 +73,54 @@ module internal StudyCells =
             )
         | _ -> None
 
-    /// A cell's outcome, and whether it was finished before; None if it was left.
-    let private run (study: Study) (cell: Cell) : Result<(Outcome * bool) option, Fault list> =
+    /// A cell that is over: whether it was finished before, and why its folder does not have it, if so.
+    type private Over = { Outcome: Outcome; Before: bool; Unwritten: Fault list }
+
+    let private name (cell: Cell) : string =
+        let order = if cell.Order = 0 then "" else $", order {cell.Order}"
+        $"{cell.Plan.Label} (seed {cell.Seed}{order})"
+
+    /// What a cell came to; None if it was left. A checkpoint that cannot be read or written is told to `unkept`.
+    let private run
+        (study: Study)
+        (leave: unit -> bool)
+        (unkept: Fault list -> unit)
+        (cell: Cell)
+        : Result<Over option, Fault list> =
         torch.set_num_threads (threads study)
         use scope = torch.NewDisposeScope()
 
+        let over write ending =
+            match ending with
+            | Ending.Left -> None
+            | Ending.Over outcome ->
+                Some
+                    { Outcome = outcome
+                      Before = false
+                      Unwritten =
+                        match write outcome with
+                        | Ok() -> []
+                        | Error faults -> faults }
+
         let train keeper from = Train.resume cell.Stream study.Device study.Split cell.Seed Observer.silent keeper from cell.Plan
 
-        let given =
-            function
-            | Ending.Over outcome -> Some(outcome, false)
-            | Ending.Left -> None
-
         match checkpoints study cell with
-        | None -> train (Cadence.keeper Cadence.Never study.Leave ignore) None |> Result.map given
+        | None -> train (Cadence.keeper Cadence.Never leave ignore) None |> Result.map (over (fun _ -> Ok()))
         | Some kept ->
-            // A checkpoint that cannot be read is as none: the cell is run from its beginning.
-            let latest =
-                match kept.Latest() with
-                | Ok(found, _) -> found
-                | Error _ -> None
-
             let keep reached = kept.Write { Reached = reached; Monitor = [] }
 
-            let keeper () = Cadence.keeper Cadence.Auto study.Leave (Reached.Midst >> keep >> ignore)
+            let go state =
+                let keeper = Cadence.keeper Cadence.Auto leave (Reached.Midst >> keep >> Result.defaultWith unkept)
+                train keeper state |> Result.map (over (Reached.End >> keep))
 
-            let finish ending =
-                match ending with
-                | Ending.Over outcome -> keep (Reached.End outcome) |> Result.map (fun () -> given ending)
-                | Ending.Left -> Ok None
+            kept.Latest()
+            |> Result.bind (fun (found, unread) ->
+                unkept unread
 
-            match latest with
-            | Some { Reached = Reached.End outcome } -> Ok(Some(outcome, true))
-            | Some { Reached = Reached.Midst state } -> train (keeper ()) (Some state) |> Result.bind finish
-            | None -> train (keeper ()) None |> Result.bind finish
+                match found with
+                | Some { Reached = Reached.End outcome } -> Ok(Some { Outcome = outcome; Before = true; Unwritten = [] })
+                | Some { Reached = Reached.Midst state } -> go (Some state)
+                | None -> go None)
 
     let private info
         (study: Study)
@@ -138,7 +152,7 @@ module internal StudyCells =
             let rows =
                 [ for cell, outcome in ended do
                       if cell.Order = order then
-                          yield! Experiment.rows study.Stream cell.Plan cell.Seed outcome ]
+                          yield! Lines.rows study.Stream cell.Plan cell.Seed outcome ]
 
             rows @ Results.aggregates rows
 
@@ -147,87 +161,109 @@ module internal StudyCells =
         { Info = info
           Rows = rowsOf 0
           Orders = Map [ for order in study.Orders |> List.except [ 0 ] -> order, rowsOf order ]
-          Losses = first |> List.collect (fun (cell, outcome) -> Experiment.lossRows cell.Plan cell.Seed outcome)
+          Losses = first |> List.collect (fun (cell, outcome) -> Lines.lossRows cell.Plan cell.Seed outcome)
           Spectra =
             [ for cell, outcome in first do
                   if cell.Seed = study.Seeds.Head then
-                      yield! Experiment.spectrumRows cell.Plan cell.Seed outcome ]
+                      yield! Lines.spectrumRows cell.Plan cell.Seed outcome ]
           Monitor = [] }
 
+    let private runAll (study: Study) (plans: Plan list) (folder: FolderLock option) : StudyResult =
+        let streams = Map [ for order in study.Orders -> order, Order.apply order study.Stream ]
+
+        let cells =
+            [| for order in study.Orders do
+                   for plan in plans do
+                       for seed in study.Seeds ->
+                           { Plan = plan
+                             Order = order
+                             Seed = seed
+                             Stream = streams[order] } |]
+
+        let ended: Result<Over option, Fault list>[] = Array.create cells.Length (Ok None)
+        let unwritten = ref []
+        let outside = Callbacks(study.Tell(), study.Leave)
+        let leave () = not unwritten.Value.IsEmpty || outside.Leave()
+        let jobs = jobs study cells.Length
+        let before = torch.get_num_threads ()
+
+        let refuse (faults: Fault list) =
+            if unwritten.Value.IsEmpty then
+                unwritten.Value <- faults
+
+                for fault in faults do
+                    outside.Tell(StudyEvent.Unwritten fault)
+
+        let work place =
+            let cell = cells[place]
+            let label, order, seed = cell.Plan.Label, cell.Order, cell.Seed
+
+            let unkept faults =
+                for fault in faults do
+                    outside.Tell(StudyEvent.Unkept(label, order, seed, fault))
+
+            if not (leave ()) then
+                let result = Check.guarded (name cell) (fun () -> run study leave unkept cell)
+                ended[place] <- result
+                let tellThat before fault = outside.Tell(StudyEvent.Ended(label, order, seed, before, fault))
+
+                match result with
+                | Ok(Some over) ->
+                    tellThat over.Before None
+
+                    if not over.Unwritten.IsEmpty then
+                        refuse over.Unwritten
+                | Ok None -> ()
+                | Error faults -> tellThat false (List.tryHead faults)
+
+        outside.Tell(StudyEvent.Began(cells.Length, jobs))
+
+        try
+            Experiment.inTurn jobs cells.Length work
+        finally
+            torch.set_num_threads before
+
+        match folder with
+        | Some folder when not folder.IsOurs -> refuse [ folder.Gone ]
+        | _ -> ()
+
+        let left =
+            [ for cell, result in Seq.zip cells ended do
+                  if result = Ok None then
+                      cell ]
+
+        let failures =
+            [ for cell, result in Seq.zip cells ended do
+                  match result with
+                  | Error faults -> for fault in faults -> cell.Plan.Label, cell.Seed, fault.Message
+                  | Ok _ -> ()
+              match unwritten.Value with
+              | fault :: _ -> for cell in left -> cell.Plan.Label, cell.Seed, $"not run to its end, since {fault.Message}"
+              | [] -> () ]
+
+        let over =
+            [ for cell, result in Seq.zip cells ended do
+                  match result with
+                  | Ok(Some over) -> cell, over.Outcome
+                  | Ok None
+                  | Error _ -> () ]
+
+        if not left.IsEmpty && unwritten.Value.IsEmpty then
+            outside.Tell(StudyEvent.Left left.Length)
+
+        outside.Rethrow()
+        gather study (info study plans jobs left.Length failures) over
+
     let go (study: Study) : Result<StudyResult, Fault list> =
-        let claimed =
-            match study.Folder with
-            | Some folder -> Files.makeFolderOf (Path.Combine(folder, "cells", "cell"))
-            | None -> Ok()
-
-        match plans study, claimed with
-        | Error faults, Ok()
-        | Ok _, Error faults -> Error faults
-        | Error a, Error b -> Error(a @ b)
-        | Ok plans, Ok() ->
-            let streams = Map [ for order in study.Orders -> order, Order.apply order study.Stream ]
-
-            let cells =
-                [| for order in study.Orders do
-                       for plan in plans do
-                           for seed in study.Seeds ->
-                               { Plan = plan
-                                 Order = order
-                                 Seed = seed
-                                 Stream = streams[order] } |]
-
-            let ended = Array.create cells.Length (Ok None)
-            let gate = obj ()
-            let tell = study.Tell()
-            let jobs = jobs study cells.Length
-            let before = torch.get_num_threads ()
-
-            let work place =
-                let cell = cells[place]
-
-                if not (study.Leave()) then
-                    let result = run study cell
-                    ended[place] <- result
-
-                    let tellThat before fault =
-                        lock gate (fun () -> tell (StudyEvent.Ended(cell.Plan.Label, cell.Order, cell.Seed, before, fault)))
-
-                    match result with
-                    | Ok(Some(_, before)) -> tellThat before None
-                    | Ok None -> ()
-                    | Error faults -> tellThat false (List.tryHead faults)
-
-            tell (StudyEvent.Began(cells.Length, jobs))
-
-            try
-                Experiment.inTurn jobs cells.Length work
-            finally
-                torch.set_num_threads before
-
-            let failures =
-                [ for cell, result in Seq.zip cells ended do
-                      match result with
-                      | Error faults -> for fault in faults -> cell.Plan.Label, cell.Seed, fault.Message
-                      | Ok _ -> () ]
-
-            let over =
-                [ for cell, result in Seq.zip cells ended do
-                      match result with
-                      | Ok(Some(outcome, _)) -> cell, outcome
-                      | Ok None
-                      | Error _ -> () ]
-
-            let left =
-                ended
-                |> Array.filter (function
-                    | Ok None -> true
-                    | _ -> false)
-                |> Array.length
-
-            if left > 0 then
-                tell (StudyEvent.Left left)
-
-            Ok(gather study (info study plans jobs left failures) over)
+        match study.Folder with
+        | None -> plans study |> Result.map (fun plans -> runAll study plans None)
+        | Some folder ->
+            // Both are told of at once: what is wrong with the study, and with its folder.
+            match plans study, Files.makeFolderOf (Path.Combine(folder, "cells", "cell")) with
+            | Error a, Error b -> Error(a @ b)
+            | Error faults, Ok()
+            | Ok _, Error faults -> Error faults
+            | Ok plans, Ok() -> FolderLock.Taking folder (fun locked -> runAll study plans (Some locked))
 
     /// The heads after the last step of a study's one cell.
     let heads (study: Study) : Result<SavedHeads, Fault list> =

@@ -33,19 +33,20 @@ module internal StudyProgress =
                 eprintf "\r%s" (line.PadRight width)
                 width <- line.Length
 
+        /// A line of its own.
+        let say (text: string) =
+            if not still then
+                eprintf "\r%s\r" ("".PadRight width)
+
+            eprintfn "%s" text
+
         let ended (label: string) (order: int) (seed: int) (before: bool) (fault: Fault option) =
             over <- over + 1
 
             if not before then
                 trained <- trained + 1
 
-            match fault with
-            | Some fault ->
-                if not still then
-                    eprintf "\r%s\r" ("".PadRight width)
-
-                eprintfn "%s" fault.Message
-            | None -> ()
+            Option.iter (fun (fault: Fault) -> say fault.Message) fault
 
             let left =
                 if trained = 0 then
@@ -66,6 +67,8 @@ module internal StudyProgress =
         function
         | StudyEvent.Began(count, _) -> cells <- count
         | StudyEvent.Ended(label, order, seed, before, fault) -> ended label order seed before fault
+        | StudyEvent.Unkept(label, _, seed, fault) -> say $"{label} (seed {seed}) goes on: {fault.Message}"
+        | StudyEvent.Unwritten fault -> say $"{fault.Message} The study ends here with {over} of {cells}; they are in its result."
         | StudyEvent.Left count ->
             write $"left with {count} of {cells} not over"
 

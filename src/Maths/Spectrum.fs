@@ -135,7 +135,7 @@ module Spectrum =
 
         Tensors.scopedWith (fun s -> [ s.Vectors ]) (fun () ->
             let c = matrix.``to`` torch.float64
-            let struct (values, vectors) = torch.linalg.eigh ((c + c.t ()) * 0.5.AsScalar())
+            let struct (values, vectors) = torch.linalg.eigh ((c .+ c.t ()) * 0.5.AsScalar())
             let descending = vectors.flip 1L
             let values = values.flip(0L).clamp_min(0.0.AsScalar()).cpu().data<float>().ToArray()
             let spectrum = { Values = values; Vectors = descending }

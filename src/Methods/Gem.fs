@@ -48,7 +48,7 @@ module Gem =
                     Some(
                         Map
                             [ for KeyValue(m, w), first in Seq.zip g firsts ->
-                                  m, w + change.narrow(0L, first, w.NumberOfElements).reshape w.shape ]
+                                  m, w .+ change.narrow(0L, first, w.NumberOfElements).reshape w.shape ]
                     ))
 
     /// What is left of a violation: in the gradient as in published code; in the update next to nothing.

@@ -65,7 +65,8 @@ module RunInfo =
 
     let private listOf name (item: JsonElement -> 'a) json : 'a list =
         match child name json with
-        | Some items -> [ for x in items.EnumerateArray() -> item x ]
+        | Some items ->
+            [ for x in items.EnumerateArray() -> if x.ValueKind = JsonValueKind.Null then invalidOp "an item is null" else item x ]
         | None -> []
 
     let private pairsOf name json : (string * string) list =
@@ -84,6 +85,9 @@ module RunInfo =
           Accuracy = child "accuracy" json |> Option.exists _.GetBoolean() }
 
     let private run (json: JsonElement) : RunInfo =
+        if json.ValueKind <> JsonValueKind.Object then
+            invalidOp "a record is an object"
+
         let stream = child "stream" json |> Option.defaultValue (JsonElement())
 
         { Version = textOf "cmcl" json
@@ -171,12 +175,6 @@ module RunInfo =
 
     /// Reads `config.json` of a results folder; without one everything is empty. Fault: `Unreadable`.
     let read (folder: string) : Result<RunInfo, Fault list> =
-        let path = Path.Combine(folder, "config.json")
-
-        try
-            Ok(parse (if File.Exists path then File.ReadAllText path else "{}"))
-        with
-        | :? JsonException
-        | :? System.FormatException
-        | :? System.InvalidOperationException
-        | :? IOException as e -> Error [ Fault.Unreadable(path, e.Message) ]
+        match Path.Combine(folder, "config.json") |> InputFile.json "the report" "the record of a run" run with
+        | Error [ Fault.Missing _ ] -> Ok(parse "{}")
+        | other -> other

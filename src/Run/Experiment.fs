@@ -2,7 +2,6 @@ namespace Cmcl
 
 open System
 open System.Collections.Concurrent
-open System.IO
 open System.Runtime.ExceptionServices
 open System.Threading.Tasks
 open TorchSharp
@@ -14,21 +13,12 @@ type Progress =
     | Began of plan: Plan * seed: int * share: float
     /// An event within it, and the share of all updates that are done.
     | Within of plan: Plan * seed: int * event: Event * share: float
-    /// It is over; the fault, if it diverged.
+    /// It is over; the fault, if it diverged or broke off.
     | Ended of plan: Plan * seed: int * fault: Fault option
-    /// A checkpoint could not be written, or one that is there could not be read; the run goes on.
+    /// A checkpoint could not be written, read or deleted; the run goes on.
     | Unkept of plan: Plan * seed: int * fault: Fault
     /// It goes on from a checkpoint after so many steps.
     | Resumed of plan: Plan * seed: int * steps: int
-
-/// What an experiment left in its folder.
-type Finished =
-    {
-        Rows: Row list
-        Failures: (string * int * string) list
-        /// Cells, a method with a seed each, that were left before their end.
-        Left: int
-    }
 
 /// How an experiment is kept from being lost.
 type Safekeeping =
@@ -53,140 +43,6 @@ module Safekeeping =
 /// Plans × seeds over a stream, with the results in a folder.
 [<RequireQualifiedAccess>]
 module Experiment =
-    /// Files and folders that a run writes.
-    let private ours =
-        [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ], [ "weights"; "checkpoints" ]
-
-    /// Makes sure that results can go to the folder: it is there or can be made, can be written to, and holds none of these files and
-    /// folders unless they may be replaced. Nothing of the user's own in it is touched (`Ours.clear`).
-    let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =
-        let within name = Path.Combine(folder, name)
-
-        try
-            let taken = files |> List.exists (within >> File.Exists) || folders |> List.exists (within >> Directory.Exists)
-
-            if taken && not force then
-                Error [ Fault.Occupied folder ]
-            else
-                Directory.CreateDirectory folder |> ignore
-                let probe = within $".{Guid.NewGuid():N}"
-                File.WriteAllText(probe, "")
-                File.Delete probe
-                Ours.clear (files, folders) folder
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(folder, e.Message) ]
-
-    /// `claim` for what a run writes.
-    let prepare (force: bool) (folder: string) : Result<unit, Fault list> = claim ours force folder
-
-    /// The folder of a results folder that `--save-weights` fills for a method and a seed; in it `step-01` and so on.
-    let weightsFolder (results: string) (label: string) (seed: int) : string =
-        Path.Combine(results, "weights", Names.folder label, $"seed-{seed}")
-
-    let private saveWeights (request: Request) (plan: Plan) (seed: int) (step: Step) (heads: Heads) : unit =
-        let folder = Path.Combine(weightsFolder request.Out plan.Label seed, $"step-{step.Index:D2}")
-
-        Directory.CreateDirectory folder |> ignore
-
-        for KeyValue(m, w) in heads do
-            use cpu = w.cpu ()
-            Npy.write (Path.Combine(folder, m.Name + ".npy")) cpu |> Check.get
-
-    /// A run's figures as rows of `results.csv`, without the aggregates (`Results.aggregates` makes those).
-    let rows (stream: Cmcl.Stream) (plan: Plan) (seed: int) (outcome: Outcome) : Row list =
-        [ for r in outcome.Readings ->
-              { Stream = stream.Name
-                Method = plan.Label
-                Seed = seed
-                Step = string r.Step
-                Task = string r.Task
-                Metric = r.Metric
-                Value = r.Value } ]
-
-    let internal lossRows (plan: Plan) (seed: int) (outcome: Outcome) : LossRow list =
-        [ for step, epoch, loss in outcome.Losses ->
-              { Method = plan.Label
-                Seed = seed
-                Step = step
-                Epoch = epoch
-                Loss = loss } ]
-
-    let internal spectrumRows (plan: Plan) (seed: int) (outcome: Outcome) : SpectrumRow list =
-        [ for step, s in outcome.Spectra do
-              for i, share in Array.indexed s.Shares ->
-                  { Method = plan.Label
-                    Seed = seed
-                    Step = step
-                    Modality = s.Modality.Name
-                    Side = s.Side
-                    Index = i + 1
-                    Energy = share
-                    Protected = s.Protected |> Option.map (fun k -> i < k) } ]
-
-    let private monitorRow (plan: Plan) (seed: int) (r: MonitorReading) : MonitorRow =
-        { Method = plan.Label
-          Seed = seed
-          Step = r.Step
-          Update = r.Update
-          Task = r.Task
-          Rms = r.Drift.Rms
-          Relative = r.Drift.Relative }
-
-    /// What the cells so far have left.
-    type private Tables =
-        { Figures: Row list
-          Losses: LossRow list
-          Spectra: SpectrumRow list
-          Monitor: MonitorRow list
-          Failures: (string * int * string) list }
-
-    let private add
-        (request: Request)
-        (plan: Plan)
-        (seed: int)
-        (monitored: MonitorReading seq)
-        (result: Result<Outcome, Fault list>)
-        (tables: Tables)
-        : Tables =
-        match result with
-        | Ok outcome ->
-            { tables with
-                Monitor = tables.Monitor @ [ for r in monitored -> monitorRow plan seed r ]
-                Figures = tables.Figures @ rows request.Stream plan seed outcome
-                Losses = tables.Losses @ lossRows plan seed outcome
-                Spectra = tables.Spectra @ (if seed = request.Seeds.Head then spectrumRows plan seed outcome else []) }
-        | Error faults ->
-            { tables with
-                Failures = tables.Failures @ [ for f in faults -> plan.Label, seed, f.Message ] }
-
-    let private checkpoints (out: string) : string = Path.Combine(out, "checkpoints")
-
-    /// Deletes the checkpoints of a results folder, where all is done.
-    let forget (out: string) : unit =
-        if Directory.Exists(checkpoints out) then
-            Directory.Delete(checkpoints out, true)
-
-    let private writeRecord (created: DateTimeOffset) (left: int) (request: Request) (tables: Tables) : Result<unit, Fault list> =
-        Results.writeWhole (Path.Combine(request.Out, "config.json")) (fun w ->
-            w.Write(Record.write created left tables.Failures request))
-
-    let private write (created: DateTimeOffset) (left: int) (request: Request) (tables: Tables) : Result<unit, Fault list> =
-        [ Results.write request.Out (tables.Figures @ Results.aggregates tables.Figures)
-          Results.writeLosses request.Out tables.Losses
-          Results.writeSpectra request.Out tables.Spectra
-          if request.Monitor.IsSome then
-              Results.writeMonitor request.Out tables.Monitor
-          writeRecord created left request tables ]
-        |> Check.all
-        |> Result.map ignore
-
-    /// Updates that a plan takes with one seed.
-    let private cost (request: Request) (plan: Plan) : int64 =
-        match plan.Method.Curriculum with
-        | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
-
     /// Does the work at every place in order, so many at a time; with one, on this thread.
     let internal inTurn (jobs: int) (count: int) (work: int -> unit) : unit =
         if jobs <= 1 then
@@ -200,10 +56,13 @@ module Experiment =
                 ExceptionDispatchInfo.Capture(e.Flatten().InnerExceptions[0]).Throw()
 
     /// Runs every plan with every seed, `Jobs` of these cells side by side, and writes `results.csv`, `losses.csv`, `spectra.csv`,
-    /// `config.json` and with a monitor `monitor.csv` after each, so that what is finished can be read. A cell that diverges is recorded and
-    /// the others go on. What a cell gives does not depend on those beside it. `tell` is called by one at a time. With checkpoints, under
-    /// `checkpoints` in the folder until all is done, a cell that is over is not run again, and one that was left goes on from there.
+    /// `config.json` and with a monitor `monitor.csv` now and then and at the end, so that what is finished can be read. A cell that diverges or
+    /// breaks off by whatever exception is recorded, and the others go on. What a cell gives does not depend on those beside it. `tell` is called by one
+    /// at a time; what it or `Leave` raises is raised when all that is over is written. With checkpoints, under
+    /// `checkpoints` in the folder until all is done, a cell that is over is not run again, and one that was left goes on from there. When tables
+    /// cannot be written, nothing more is begun. Faults: the folder cannot be written to at the beginning.
     let runSafely
+        (folder: FolderLock)
         (safekeeping: Safekeeping)
         (created: DateTimeOffset)
         (tell: Progress -> unit)
@@ -213,28 +72,10 @@ module Experiment =
             [| for plan in request.Plans do
                    for seed in request.Seeds -> plan, seed |]
 
-        let total = request.Plans |> List.sumBy (cost request) |> (*) (int64 request.Seeds.Length) |> max 1L
-        let updates = Array.zeroCreate<int64> cells.Length
-        let ended = Array.create cells.Length None
-        let unwritten = ref []
+        let ledger = Ledger(folder, created, request, cells)
         let gate = obj ()
-        let share () = float (Array.sum updates) / float total
-
-        let empty =
-            { Figures = []
-              Losses = []
-              Spectra = []
-              Monitor = []
-              Failures = [] }
-
-        let tables () =
-            Seq.zip cells ended
-            |> Seq.fold
-                (fun tables ((plan, seed), ended) ->
-                    match ended with
-                    | Some(monitored, result) -> add request plan seed monitored result tables
-                    | None -> tables)
-                empty
+        let outside = Callbacks(tell, safekeeping.Leave)
+        let leave () = not ledger.Unwritten.IsEmpty || outside.Leave()
 
         let observer (place: int) (monitored: ResizeArray<MonitorReading>) : Observer =
             let plan, seed = cells[place]
@@ -242,31 +83,30 @@ module Experiment =
             let within event =
                 lock gate (fun () ->
                     match event with
-                    | Event.Epoch(_, _, _, sofar, _) -> updates[place] <- sofar
+                    | Event.Epoch(_, _, _, sofar, _) -> ledger.Reach(place, sofar)
                     | Event.Remark _ -> ()
 
-                    tell (Progress.Within(plan, seed, event, share ())))
-
-            let save step heads =
-                if request.SaveWeights then
-                    saveWeights request plan seed step heads
+                    outside.Tell(Progress.Within(plan, seed, event, ledger.Share)))
 
             { Tell = within
-              Save = save
+              Save =
+                if request.SaveWeights then
+                    ResultsFolder.saveWeights request.Out plan.Label seed
+                else
+                    Observer.silent.Save
               Begin =
                 match request.Monitor with
                 | Some n -> Monitor.every n monitored.Add
                 | None -> Observer.silent.Begin }
 
-        let left () = ended |> Array.filter Option.isNone |> Array.length
-
-        let cell (place: int) =
+        /// None if it was left.
+        let run (place: int) : Result<Lines option, Fault list> =
             let plan, seed = cells[place]
             use scope = torch.NewDisposeScope()
 
             let kept =
                 CheckpointFolder.Of(
-                    checkpoints request.Out,
+                    ResultsFolder.checkpoints request.Out,
                     request.Stream,
                     plan,
                     seed,
@@ -277,86 +117,85 @@ module Experiment =
 
             let unkept faults =
                 for fault in faults do
-                    lock gate (fun () -> tell (Progress.Unkept(plan, seed, fault)))
+                    lock gate (fun () -> outside.Tell(Progress.Unkept(plan, seed, fault)))
 
-            let from =
-                if safekeeping.Resume then
-                    match kept.Latest() with
-                    | Ok(found, unread) ->
-                        unkept unread
-                        Ok found
-                    | Error faults -> Error faults
-                else
-                    Ok None
+            let go (from: Checkpoint option) =
+                let monitored =
+                    ResizeArray(
+                        match from with
+                        | Some checkpoint -> checkpoint.Monitor
+                        | None -> []
+                    )
 
-            let monitored =
+                let keep reached =
+                    if not folder.IsAnothers then
+                        kept.Write { Reached = reached; Monitor = List.ofSeq monitored } |> Result.defaultWith unkept
+
+                let train state =
+                    let keeper = Cadence.keeper safekeeping.Cadence leave (Reached.Midst >> keep)
+
+                    Train.resume request.Stream request.Device request.Split seed (observer place monitored) keeper state plan
+                    |> Result.map (fun ending ->
+                        match ending with
+                        | Ending.Left -> None
+                        | Ending.Over outcome ->
+                            if safekeeping.Cadence <> Cadence.Never then
+                                keep (Reached.End outcome)
+
+                            Some(Lines.ofOutcome request plan seed monitored outcome))
+
                 match from with
-                | Ok(Some checkpoint) -> ResizeArray checkpoint.Monitor
-                | _ -> ResizeArray()
+                | Some { Reached = Reached.End outcome } -> Ok(Some(Lines.ofOutcome request plan seed monitored outcome))
+                | Some { Reached = Reached.Midst state } ->
+                    lock gate (fun () -> outside.Tell(Progress.Resumed(plan, seed, state.Heads.Length - 1)))
+                    train (Some state)
+                | None -> train None
 
-            let keep reached =
-                match kept.Write { Reached = reached; Monitor = List.ofSeq monitored } with
-                | Ok() -> ()
-                | Error faults -> unkept faults
+            if safekeeping.Resume then
+                kept.Latest()
+                |> Result.bind (fun (found, unread) ->
+                    unkept unread
+                    go found)
+            else
+                go None
 
-            let trained () =
-                let keeper = Cadence.keeper safekeeping.Cadence safekeeping.Leave (Reached.Midst >> keep)
+        let cell (place: int) =
+            let plan, seed = cells[place]
 
-                let resume from =
-                    Train.resume request.Stream request.Device request.Split seed (observer place monitored) keeper from plan
-
-                match from with
-                | Error faults -> Error faults
-                | Ok None -> resume None
-                | Ok(Some { Reached = Reached.End outcome }) -> Ok(Ending.Over outcome)
-                | Ok(Some { Reached = Reached.Midst state }) ->
-                    lock gate (fun () -> tell (Progress.Resumed(plan, seed, state.Heads.Length - 1)))
-                    resume (Some state)
-
-            let over (result: Result<Cmcl.Outcome, Fault list>) =
-                let fault =
-                    match result with
-                    | Ok _ -> None
-                    | Error faults -> List.tryHead faults
-
+            let finish lines fault =
                 lock gate (fun () ->
-                    updates[place] <- cost request plan
-                    ended[place] <- Some(monitored, result)
-                    tell (Progress.Ended(plan, seed, fault))
+                    ledger.Finish(place, lines)
+                    outside.Tell(Progress.Ended(plan, seed, fault)))
 
-                    match write created (left ()) request (tables ()) with
-                    | Ok() -> ()
-                    | Error faults -> unwritten.Value <- faults)
+            if not (leave ()) then
+                lock gate (fun () -> outside.Tell(Progress.Began(plan, seed, ledger.Share)))
 
-            if unwritten.Value.IsEmpty && not (safekeeping.Leave()) then
-                lock gate (fun () -> tell (Progress.Began(plan, seed, share ())))
+                match Check.guarded $"{plan.Label} (seed {seed})" (fun () -> run place) with
+                | Ok None -> ()
+                | Ok(Some lines) -> finish lines None
+                | Error faults -> finish (Lines.failed plan seed faults) (List.tryHead faults)
 
-                match trained () with
-                | Ok Ending.Left -> ()
-                | Ok(Ending.Over outcome) ->
-                    if safekeeping.Cadence <> Cadence.Never then
-                        keep (Reached.End outcome)
+        let begun = if request.SaveWeights then ResultsFolder.makeWeights request.Out else Ok()
 
-                    over (Ok outcome)
-                | Error faults -> over (Error faults)
+        begun
+        |> Result.bind (fun () -> Lines.writeRecord created cells.Length request [])
+        |> Result.map (fun () ->
+            inTurn request.Jobs cells.Length cell
+            ledger.Write()
+            let finished = ledger.Finished
 
-        match writeRecord created cells.Length request empty with
-        | Ok() -> inTurn request.Jobs cells.Length cell
-        | Error faults -> unwritten.Value <- faults
+            if finished.Left + finished.Broken = 0 && finished.Unwritten.IsEmpty then
+                match ResultsFolder.forget request.Out with
+                | Ok() -> ()
+                | Error faults ->
+                    let plan, seed = Array.last cells
 
-        if left () = 0 then
-            forget request.Out
+                    for fault in faults do
+                        outside.Tell(Progress.Unkept(plan, seed, fault))
 
-        match unwritten.Value with
-        | [] ->
-            let tables = tables ()
+            outside.Rethrow()
+            finished)
 
-            Ok
-                { Rows = tables.Figures @ Results.aggregates tables.Figures
-                  Failures = tables.Failures
-                  Left = left () }
-        | faults -> Error faults
-
-    /// `runSafely` without checkpoints.
+    /// `runSafely` without checkpoints, in a folder that it locks.
     let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
-        runSafely Safekeeping.none created tell request
+        FolderLock.Holding request.Out (fun folder -> runSafely folder Safekeeping.none created tell request)

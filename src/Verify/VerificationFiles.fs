@@ -5,9 +5,9 @@ open System.IO
 /// The tables of a verification: `verify.csv`, every condition at every place, and `curves.csv`, the points behind the figures.
 [<RequireQualifiedAccess>]
 module VerificationFiles =
-    /// Makes sure that a verification can go to the folder; see `Experiment.claim`.
+    /// Makes sure that a verification can go to the folder; see `ResultsFolder.claim`.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> =
-        Experiment.claim ([ "verify.csv"; "curves.csv"; "verify.html" ], []) force folder
+        ResultsFolder.claim ([ "verify.csv"; "curves.csv"; "verify.html" ], []) force folder
 
     let private optional = Option.map Csv.number >> Option.defaultValue ""
 

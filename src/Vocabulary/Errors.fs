@@ -33,6 +33,10 @@ type Fault =
     | Contradiction of what: string * instead: string
     /// Training that left the finite numbers: the method, the seed, the step, the epoch.
     | Diverged of method: string * seed: int * step: string * epoch: int
+    /// What ended by an exception, as a cell of a run, and what the exception says.
+    | Broke of what: string * reason: string
+    /// A folder that another process writes to, and who that is.
+    | Held of path: string * holder: string
     /// A key of a description that nothing reads: where it stands, the key, the keys that are read there.
     | UnknownKey of where: string * key: string * known: string list
     /// A key of a description that has to be there: where, the key.
@@ -69,6 +73,9 @@ type Fault =
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
             $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss or its weights are not finite. Try a lower --lr, or --clip."
+        | Broke(what, reason) -> $"{what} broke off: {reason.TrimEnd '.'}."
+        | Held(path, holder) ->
+            $"'{path}' is being written to by {holder}; wait until that is done or end it, or choose another folder with --out."
         | UnknownKey(where, key, known) ->
             let names = String.Join(", ", known)
 
@@ -133,6 +140,32 @@ module Check =
         match result with
         | Error(_ :: _ :: _ as faults) -> fail (Fault.Several faults)
         | other -> get other
+
+    /// Where in a program an exception comes from that is neither .NET's nor TorchSharp's own.
+    let private origin (e: exn) : string option =
+        let isForeign (line: string) =
+            [ "at System."; "at Microsoft."; "at TorchSharp." ]
+            |> List.exists (fun start -> line.StartsWith(start, StringComparison.Ordinal))
+
+        (string e.StackTrace).Split('\n', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
+        |> Array.tryFind (fun line -> line.StartsWith "at " && not (isForeign line))
+
+    /// What an exception says, in a line: libtorch's go on with its own stack. Faults speak for themselves; others with their kind and where they
+    /// come from.
+    let reason (e: exn) : string =
+        match e with
+        | CmclException fault -> fault.Message
+        | e ->
+            let line = e.Message.Split '\n' |> Array.map _.Trim() |> Array.tryFind ((<>) "") |> Option.defaultValue "no message"
+            let place = origin e |> Option.map (fun place -> $", {place}") |> Option.defaultValue ""
+            $"{line.TrimEnd '.'} ({e.GetType().Name}{place})"
+
+    /// The result of `work`; whatever exception it raises is `Broke`, told by the name of what was done.
+    let guarded (what: string) (work: unit -> Result<'a, Fault list>) : Result<'a, Fault list> =
+        try
+            work ()
+        with e ->
+            Error [ Fault.Broke(what, reason e) ]
 
     /// Every value, or every fault.
     let all (results: Result<'a, Fault list> list) : Result<'a list, Fault list> =

@@ -1,0 +1,88 @@
+namespace Cmcl
+
+open System
+open System.Diagnostics
+
+/// What an experiment found, and what its folder holds of it.
+type Finished =
+    {
+        Rows: Row list
+        /// Cells, a method with a seed each, that ended early: label, seed, why.
+        Failures: (string * int * string) list
+        /// How many of those broke off by what need not come again: resumed, they are run again.
+        Broken: int
+        /// Cells that were left before their end.
+        Left: int
+        /// Why the folder does not hold all of this, if so.
+        Unwritten: Fault list
+    }
+
+/// What has become of the cells of a request, and the tables of that. To be used by one thread at a time.
+type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Request, cells: (Plan * int)[]) =
+    /// The tables are written again when writing them took so small a share of the time since: soon after every cell while there are few, and
+    /// never much of the time however many there are.
+    static let writingShare = 0.05
+
+    static let cost (request: Request) (plan: Plan) : int64 =
+        match plan.Method.Curriculum with
+        | Curriculum.Never -> 0L
+        | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
+
+    let costs = cells |> Array.map (fst >> cost request)
+    let total = float (max 1L (Array.sum costs))
+    let over: Lines option[] = Array.create cells.Length None
+    let updates = Array.zeroCreate<int64> cells.Length
+    let clock = Stopwatch.StartNew()
+    let mutable updated = 0L
+    let mutable writing = TimeSpan.Zero
+    let mutable unwritten: Fault list = []
+
+    let ended () = over |> Seq.choose id |> List.ofSeq
+    let left () = over |> Seq.filter _.IsNone |> Seq.length
+    let broken () = ended () |> List.filter _.Again |> List.length
+
+    let reach (place: int) (count: int64) =
+        updated <- updated + count - updates[place]
+        updates[place] <- count
+
+    let write () =
+        let begun = clock.Elapsed
+
+        unwritten <-
+            if folder.IsAnothers then
+                [ folder.Gone ]
+            else
+                match Lines.write created (left () + broken ()) request (ended ()) with
+                | Ok() -> []
+                | Error faults -> faults
+
+        writing <- clock.Elapsed - begun
+        clock.Restart()
+
+    /// The share of all updates that are done.
+    member _.Share: float = float updated / total
+
+    /// So many updates of a cell are done.
+    member _.Reach(place: int, count: int64) : unit = reach place count
+
+    /// A cell is over.
+    member _.Finish(place: int, lines: Lines) : unit =
+        reach place costs[place]
+        over[place] <- Some lines
+
+        if writing <= writingShare * clock.Elapsed then
+            write ()
+
+    member _.Write() : unit = write ()
+
+    /// Why the tables could not be written the last time.
+    member _.Unwritten: Fault list = unwritten
+
+    member _.Finished: Finished =
+        let ended = ended ()
+
+        { Rows = (ended |> List.collect _.Figures) @ (ended |> List.collect _.Finals)
+          Failures = ended |> List.collect _.Failures
+          Broken = broken ()
+          Left = left ()
+          Unwritten = unwritten }
