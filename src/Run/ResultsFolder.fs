@@ -37,7 +37,7 @@ module ResultsFolder =
             folder
 
     /// Deletes the checkpoints of a results folder, where all is done. Fault: `Unwritable`.
-    let forget (folder: string) : Result<unit, Fault list> = Files.deleteFolder (checkpoints folder)
+    let forget (folder: string) : Result<unit, Fault list> = Ours.clear ([], [ "checkpoints" ]) folder
 
     /// Makes the folder for weights. Fault: `Unwritable`.
     let makeWeights (folder: string) : Result<unit, Fault list> =
