@@ -125,7 +125,7 @@ let summary (request: Request) (finished: Finished) : Table =
           "relative deviation", "deviation" ]
 
     let columns =
-        [ for column in Summary.columns finished.Rows do
+        [ for column in Summary.columns (Roles.ofPlans request.Plans) finished.Rows do
               match List.tryFind (fst >> (=) column.Title) shown with
               | Some(_, title) -> title, column
               | None -> () ]

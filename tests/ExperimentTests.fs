@@ -86,7 +86,7 @@ let tests =
               let _, heads = runPlan r.Stream 4 r.Plans.Head
 
               for step in [ 1; 2 ] do
-                  let weights = Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-4", $"step-0{step}")
+                  let weights = Path.Combine(ResultsFolder.weightsOf folder r.Plans.Head.Label 4, $"step-0{step}")
                   let names = Directory.GetFiles weights |> Array.map Path.GetFileName |> Array.sort
                   Expect.equal names [| "audio.npy"; "text.npy"; "vision.npy" |] "every head"
 
@@ -94,9 +94,7 @@ let tests =
                       let read = Npy.read (Path.Combine(weights, $"{m}.npy")) |> Check.get
                       identical $"{m} after step {step}" read w
 
-              Expect.isTrue
-                  (Directory.Exists(Path.Combine(folder, "weights", "vanilla_epochs_1_batch_4_", "seed-3")))
-                  "every seed")
+              Expect.isTrue (Directory.Exists(ResultsFolder.weightsOf folder r.Plans.Head.Label 3)) "every seed")
 
           testCase "two runs leave the same results, but for the clock"
           <| inFolder (fun folder ->

@@ -277,8 +277,9 @@ module NullSpace =
                       "use --moments uncentred, or --protect block"
                   ) ]
 
-    let private make name summary presets fixedNames : Method =
+    let private make role name summary presets fixedNames : Method =
         { Training.method name summary with
+            Role = role
             Fields = Field.training @ Field.dns |> List.filter (fun f -> not (List.contains f.Name fixedNames))
             Presets = presets
             Refuses = contradictions
@@ -288,13 +289,15 @@ module NullSpace =
                     History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
 
     /// DNS with all its options.
-    let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
+    let dns: Method =
+        make Role.Subject "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
 
     let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
 
     /// DNS with soft protection (theory.md, section 7a).
     let soft: Method =
         make
+            Role.Subject
             "dns-soft"
             "DNS that damps each entry by what it does to old scores (--tau)"
             [ "place", "eigenbasis"; "protect", "soft" ]
@@ -303,6 +306,7 @@ module NullSpace =
     /// DNS with a stability budget (theory.md, section 7a).
     let trust: Method =
         make
+            Role.Subject
             "dns-trust"
             "DNS that keeps the change of old scores within a --budget a step, or a --total-budget"
             [ "place", "eigenbasis"; "protect", "trust" ]
@@ -311,6 +315,7 @@ module NullSpace =
     /// The frames without a mask: what the basis alone does.
     let eigenbasisOnly: Method =
         make
+            Role.Competitor
             "eigenbasis-only"
             "Adam in DNS's frames with nothing protected: tells the basis from the mask"
             [ "place", "eigenbasis"; "protect", "nothing" ]
@@ -321,6 +326,7 @@ module NullSpace =
     /// is none of `Threshold`'s kinds; the default is DNS's.
     let nsp: Method =
         make
+            Role.Competitor
             "nsp"
             "one-sided null space: the update is kept out of the span of old inputs (Adam-NSCL)"
             [ "place", "update"; "sides", "input"; "protect", "block" ]

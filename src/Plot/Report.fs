@@ -41,7 +41,7 @@ module Report =
               Spectra = result.Spectra
               Monitor = result.Monitor
               Methods = methods
-              Styles = Theme.styles methods }
+              Styles = Theme.stylesOf result.Info.Roles methods }
 
     /// The report as HTML text, from the files of a results folder alone (`StudyResult.read`). The same files give the same text.
     let build (folder: string) : Result<string, Fault list> = StudyResult.read folder |> Result.map page
