@@ -125,7 +125,7 @@ let summary (request: Request) (finished: Finished) : LayoutTable =
           "relative deviation", "deviation", 1 ]
 
     let columns =
-        [ for column in Summary.columns finished.Rows do
+        [ for column in Summary.columns (Roles.ofPlans request.Plans) finished.Rows do
               match shown |> List.tryFind (fun (name, _, _) -> name = column.Title) with
               | Some(_, title, rank) -> Layout.figures rank title, column
               | None -> () ]

@@ -113,6 +113,7 @@ let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
               | None -> Error(why |> Map.tryFind c.Cell |> Option.defaultValue "not run")
 
           { Trial = trial
+            Role = own |> List.tryPick (fun (c, _) -> Role.parse c.Role) |> Option.defaultValue Role.Competitor
             Seeds = [ for c, record in own -> c.Cell.Seed, result (c, record) ]
             Seconds =
               Map

@@ -34,7 +34,7 @@ let private stable recall deviation = { Recall = recall; Deviation = Some deviat
 
 /// Methods, each with what its seeds have in each order: None where it failed.
 let private comparison (methods: (string * Given option list list) list) : Comparison =
-    { Methods = [ for label, _ in methods -> label, not (Label.isReference label) ]
+    { Methods = [ for label, _ in methods -> label, Roles.find Map.empty label ]
       Streams = [ "toy" ]
       Seeds = [ 0 .. (methods |> List.collect snd |> List.map List.length |> List.max) - 1 ]
       Orders = methods |> List.map (fun (_, orders) -> orders.Length) |> List.max
@@ -201,7 +201,11 @@ let private tables =
 
           testCase "a method that does not train step by step is a bound whatever its name" (fun () ->
               let c = one [ "a", values [ 0.1 ]; "b", values [ 0.2 ]; "new", values [ 0.9 ] ]
-              let c = { c with Methods = [ "a", true; "b", true; "new", false ] }
+
+              let c =
+                  { c with
+                      Methods = [ "a", Role.Competitor; "b", Role.Competitor; "new", Role.Floor ] }
+
               Expect.equal (best "r10" c) [ "b" ] "best"
 
               Expect.equal

@@ -124,6 +124,35 @@ let private cells =
               Expect.equal (again.Rows.Length, again.Broken, left folder) (4 * found.Rows.Length / 3, 0, 0) "all"
               Expect.isFalse (Directory.Exists(ResultsFolder.checkpoints folder)) "checkpoints go when all is done")
 
+          testCase "weights lie under a short name whatever the label, and are found by it, by an older version's name, too"
+          <| inFolder (fun folder ->
+              let long = String('m', 300)
+              let names = [ long; long + "x"; "a/b"; "a_b"; ".." ]
+
+              let r =
+                  { request folder [ for name in names -> own name ignore ] with
+                      SaveWeights = true
+                      Seeds = [ 3 ] }
+
+              let found = run ignore r |> Check.get
+              Expect.isEmpty found.Failures "all"
+
+              for name in names do
+                  let saved = SavedHeads.ofRun folder name 3 None |> Check.get
+                  Expect.equal saved.Heads.Count 3 name
+                  let place = nonNull (Path.GetDirectoryName(ResultsFolder.weightsOf folder name 3))
+                  Expect.equal (Path.GetDirectoryName place) (ResultsFolder.weights folder) "within"
+
+                  if Path.GetFileName place <> name then
+                      Expect.equal (File.ReadAllText(Path.Combine(place, "label.txt"))) name "beside it"
+
+              let places = names |> List.map (fun name -> ResultsFolder.weightsOf folder name 3)
+              Expect.equal (List.distinct places) places "one each"
+              let last = nonNull (Path.GetDirectoryName(ResultsFolder.weightsOf folder "a/b" 3))
+              Directory.Delete(Path.Combine(ResultsFolder.weights folder, "a_b"), true)
+              Directory.Move(last, Path.Combine(ResultsFolder.weights folder, "a_b"))
+              Expect.isOk (SavedHeads.ofRun folder "a/b" 3 None) "as an older version named it")
+
           testCase "a name of weights that is a file is refused before anything is trained"
           <| inFolder (fun folder ->
               File.WriteAllText(ResultsFolder.weights folder, "")
@@ -315,6 +344,91 @@ let private records =
               | Error [ Fault.Unreadable(_, why) ] -> Expect.stringContains why "folder" "a folder"
               | other -> failtest $"{other}") ]
 
+let private roles =
+    testList
+        "roles"
+        [ test "a wrapper has its host's role, and what trains in other ways has its own" (fun () ->
+              let written =
+                  [ for m in Registry.methods do
+                        if m.Around.IsNone then
+                            m.Name ]
+
+              let plans = Plan.resolve stream.Value.Preset [] written |> Check.get
+
+              let around host = Plan.resolve stream.Value.Preset [] [ $"c-flat[host={host}]" ] |> Check.get |> List.exactlyOne
+
+              for p in plans do
+                  let role = p.Method.Role
+                  Expect.equal (Role.isBound role) (p.Method.Curriculum <> Curriculum.StepByStep || role = Role.Restart) p.Label
+                  Expect.equal (Roles.find Map.empty p.Label) role $"{p.Label}: as its name had it"
+
+                  if p.Method.Curriculum <> Curriculum.Never then
+                      let wrapped = (around p.Method.Name).Method.Role
+
+                      Expect.equal
+                          (Role.isBound wrapped, wrapped = Role.Restart)
+                          (Role.isBound role, role = Role.Restart)
+                          p.Label
+
+              for role in [ Role.Baseline; Role.Competitor; Role.Subject; Role.Floor; Role.Ceiling; Role.Restart ] do
+                  Expect.equal (Role.parse (Role.name role)) (Some role) "as files have it"
+
+              Expect.isNone (Role.parse "dns") "no role")
+
+          testCase "bounds by another name are no competitors: in the folder, the table, the comparison"
+          <| inFolder (fun folder ->
+              let mine =
+                  { Plain.joint with
+                      Name = "mine"
+                      Summary = "the user's own" }
+
+              let names = [ "vanilla"; "dns"; "c-flat[host=joint]"; "c-flat[host=individual]" ]
+
+              let plans =
+                  Plan.resolveWith
+                      (fun name -> if name = "mine" then Ok mine else Registry.find name)
+                      stream.Value.Preset
+                      [ "epochs", "1"; "batch", "4" ]
+                      ("mine" :: names)
+                  |> Check.get
+
+              let bounds = set [ "mine"; "c-flat[host=joint]"; "c-flat[host=individual]" ]
+              let r = { request folder [ Plain.vanilla ] with Plans = plans }
+              run ignore r |> Check.get |> ignore
+              let found = StudyResult.read folder |> Check.get
+
+              Expect.equal
+                  (set
+                      [ for m in found.Info.Methods do
+                            if Role.isBound m.Role then
+                                m.Label ])
+                  bounds
+                  "read back"
+
+              let columns = Summary.columns found.Info.Roles found.Rows
+
+              for c in columns do
+                  Expect.isEmpty (Set.intersect c.Best bounds) c.Title
+
+              Expect.isFalse
+                  ((columns |> List.find (fun c -> c.Title = "BWT of recall@10")).Spreads.ContainsKey "c-flat[host=individual]")
+                  "kept"
+
+              Expect.equal (Measured.competing (StudyResult.measured found)) [ "vanilla"; "dns" ] "competing"
+              let html = Report.build folder |> Check.get
+              Expect.equal (Text.RegularExpressions.Regex.Matches(html, "class=\"reference\"").Count) 3 "references of the page"
+
+              // As it was before roles were written.
+              let path = Path.Combine(folder, "config.json")
+              let without = Text.RegularExpressions.Regex.Replace(File.ReadAllText path, "\"role\": \"[a-z]+\",", "")
+              File.WriteAllText(path, without.Replace("c-flat[host=joint]", "joint"))
+              let old = StudyResult.read folder |> Check.get
+
+              Expect.equal
+                  [ for m in old.Info.Methods -> Role.name m.Role ]
+                  [ "competitor"; "baseline"; "subject"; "ceiling"; "competitor" ]
+                  "by name") ]
+
 let private live =
     testCase "beside a live run, resume and a forced run are refused; killed, it is resumed, and nothing hidden is left"
     <| onLinux (fun folder ->
@@ -356,4 +470,4 @@ let private live =
         Expect.isEmpty (hidden out) "nothing hidden"
         Expect.equal (methods (Results.read out |> Check.get)) [ "zero-shot", 0; "vanilla", 0 ] "all of it")
 
-let tests = testList "folders" [ cells; locks; records; live ]
+let tests = testList "folders" [ cells; locks; records; roles; live ]

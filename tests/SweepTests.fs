@@ -291,7 +291,7 @@ let private cells =
 
               Expect.equal
                   comparison.Methods
-                  [ "zero-shot", false; "vanilla", true; "dns[tau=1;protect=soft]", true ]
+                  [ "zero-shot", Role.Floor; "vanilla", Role.Baseline; "dns[tau=1;protect=soft]", Role.Subject ]
                   "as asked for"
 
               Expect.all comparison.Cells (fun (_, state) -> state = CellState.Missing) "nothing is there"

@@ -58,7 +58,11 @@ let private rule =
                           Expect.isLessThanOrEqual deviation.Value d.Value "none moves less")
 
           testCase "a trial is judged over all its seeds, or not at all" (fun () ->
-              let tried seeds : Tried = { Trial = trial 1; Seeds = seeds; Seconds = Map.empty }
+              let tried seeds : Tried =
+                  { Trial = trial 1
+                    Role = Role.Competitor
+                    Seeds = seeds
+                    Seconds = Map.empty }
 
               let figures r d = Ok(Map [ "r10", r; "deviation_rel", d; "learned_r10", 0.9 ])
               let recall, deviation = Tuning.judge (tried [ 0, figures 0.4 0.1; 1, figures 0.6 0.3 ]) |> Option.get
@@ -68,9 +72,7 @@ let private rule =
               Expect.isNone (Tuning.judge (tried [ 0, Ok Map.empty ])) "no recall"
               Expect.equal (Tuning.judge (tried [ 0, Ok(Map [ "r10", 0.5 ]) ])) (Some(0.5, None)) "no deviation"
 
-              let alone =
-                  { tried [ 0, figures 0.4 0.1 ] with
-                      Trial = { trial 1 with Method = "individual" } }
+              let alone = { tried [ 0, figures 0.4 0.1 ] with Role = Role.Restart }
 
               Expect.equal (Tuning.judge alone) (Some(0.9, None)) "by what it learned") ]
 
@@ -142,6 +144,7 @@ let private files =
               try
                   let tried i result : Tried =
                       { Trial = { trial i with Method = "dns[sides=input]" }
+                        Role = Role.Subject
                         Seeds = [ 0, result; 1, result ]
                         Seconds = Map [ 0, 1.5 ] }
 

@@ -126,7 +126,7 @@ module SavedHeads =
     /// Faults: `Missing` for a run without weights, `Unknown` for a method, a seed or a step that it does not have, with those that
     /// it has; and the faults of `read`.
     let ofRun (results: string) (label: string) (seed: int) (step: int option) : Result<SavedHeads, Fault list> =
-        let seeds = ResultsFolder.weightsOf results label seed
+        let seeds = ResultsFolder.weightsFound results label seed
         let within = Path.GetDirectoryName seeds |> Option.ofObj |> Option.defaultValue results
         let steps = numbered "step-" seeds
 

@@ -44,8 +44,8 @@ type CompareTable =
 module CompareTable =
     /// The metric that stands for another in the row of a method that starts again at every step: each task by the heads that
     /// learned it.
-    let private standIn (label: string) (metric: Metric) : Metric option =
-        if Label.startsAgain label && not (metric.Name.Contains '_') then
+    let private standIn (role: Role) (metric: Metric) : Metric option =
+        if role = Role.Restart && not (metric.Name.Contains '_') then
             Metric.all |> List.tryFind (fun m -> m.Name = "learned_" + metric.Name)
         else
             None
@@ -82,7 +82,7 @@ module CompareTable =
               $"(n/{c.Seeds.Length}): a mean over n of {c.Seeds.Length} seeds, since others failed or are not finished. It is no candidate for the best where another method has more."
 
           if cells |> List.exists _.Learned then
-              "†: individual starts again at every step, so each task is measured right after its own step." ]
+              "†: it starts again at every step, so each task is measured right after its own step." ]
 
     /// The table of a stream with these columns.
     let make (metrics: Metric list) (stream: string) (m: Measured) : CompareTable =
@@ -101,7 +101,7 @@ module CompareTable =
               Done = Measured.finished stream 0 label m
               Cells =
                 [ for metric, winners in List.zip metrics winners ->
-                      let other = standIn label metric
+                      let other = standIn (Roles.find (Measured.roles m) label) metric
                       let spread = Measured.spread stream label (Option.defaultValue metric other) m
 
                       { Spread = spread

@@ -23,8 +23,8 @@ type CellState =
 /// Methods × seeds × orders × streams, as far as they are finished.
 type Comparison =
     {
-        /// Labels in the order in which they were asked for, and whether the method trains step by step: others are bounds.
-        Methods: (string * bool) list
+        /// Labels in the order in which they were asked for, with what their figures are to be read as.
+        Methods: (string * Role) list
         Streams: string list
         Seeds: int list
         /// How many orders of the steps: 0 .. n − 1.

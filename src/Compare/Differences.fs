@@ -36,16 +36,19 @@ module Differences =
             let half = quantile s.Count * sd / sqrt (float s.Count)
             s.Mean - half, s.Mean + half)
 
-    /// What the others are held against: the method named; without a name `dns`, or the first that trains step by step, or the
-    /// first. Fault: `Unknown`.
+    /// What the others are held against: the method named; without a name the first of this toolkit's own, `dns` if it is there, or the first
+    /// that trains step by step, or the first. Fault: `Unknown`.
     let against (wanted: string option) (m: Measured) : Result<string option, Fault list> =
         let methods = Measured.methods m
 
         match wanted with
         | Some name when List.contains name methods -> Ok(Some name)
         | Some name -> Error [ Fault.Unknown("method in this comparison", name, methods) ]
-        | None when List.contains "dns" methods -> Ok(Some "dns")
-        | None -> Ok(Measured.competing m @ methods |> List.tryHead)
+        | None ->
+            Ok(
+                Roles.first (Measured.roles m) Role.Subject methods
+                |> Option.orElse (Measured.competing m @ methods |> List.tryHead)
+            )
 
     /// Every method but `against` itself, less it, on every metric that both have for some seed.
     let all (metrics: Metric list) (against: string) (m: Measured) : Difference list =

@@ -11,17 +11,21 @@ type Measured =
 [<RequireQualifiedAccess>]
 module Measured =
     /// Of a method that starts again at every step the end tells nothing: what it learned and what that cost.
-    let private counts (label: string) (metric: Metric) =
-        not (Label.startsAgain label)
+    let private counts (role: Role) (metric: Metric) =
+        role <> Role.Restart
         || metric.Name.StartsWith("learned_", System.StringComparison.Ordinal)
         || List.contains metric.Name [ "seconds"; "bytes_state"; "replayed"; "gap" ]
 
     /// Every metric of the registry for each finished cell.
     let ofComparison (c: Comparison) : Measured =
+        let roles = Map c.Methods
+
         let figures (label: string) (rows: Row list) =
+            let role = Roles.find roles label
+
             Map
                 [ for metric in Metric.all do
-                      if counts label metric then
+                      if counts role metric then
                           match metric.Of rows with
                           | Some value -> metric.Name, value
                           | None -> () ]
@@ -37,9 +41,10 @@ module Measured =
     /// The labels in the order asked for.
     let methods (m: Measured) : string list = m.Source.Methods |> List.map fst
 
-    /// Is it a bound that the others are read against: one that does not train step by step, or starts again at every step?
-    let isBound (label: string) (m: Measured) : bool =
-        Label.isReference label || m.Source.Methods |> List.exists (fun (name, steps) -> name = label && not steps)
+    let roles (m: Measured) : Roles = Map m.Source.Methods
+
+    /// Is it a bound that the others are read against?
+    let isBound (label: string) (m: Measured) : bool = Roles.isBound (roles m) label
 
     /// The labels that compete, in the order asked for.
     let competing (m: Measured) : string list = methods m |> List.filter (fun label -> not (isBound label m))

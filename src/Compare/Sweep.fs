@@ -40,8 +40,8 @@ type Sweep =
 type SweepCell =
     {
         Cell: Cell
-        /// Does its method train step by step? Others are bounds.
-        StepByStep: bool
+        /// What its method's figures are to be read as (`Role.name`).
+        Role: string
         Identity: string
         Errand: Errand
         /// Updates of training, all steps together.
@@ -93,7 +93,7 @@ module Sweep =
               Method = plan.Label
               Order = order
               Seed = seed }
-          StepByStep = plan.Method.Curriculum = Curriculum.StepByStep
+          Role = Role.name plan.Method.Role
           Identity = identity
           Errand =
             { Source = s.Source
@@ -277,7 +277,7 @@ module Sweep =
         let methods =
             [ for written in sweep.Methods do
                   let c = cells |> List.find (fun c -> c.Errand.Method = written)
-                  c.Cell.Method, c.StepByStep ]
+                  c.Cell.Method, Role.parse c.Role |> Option.defaultWith (fun () -> Roles.find Map.empty c.Cell.Method) ]
 
         let place (c: Cell) =
             List.findIndex (fun s -> s.Stream.Name = c.Stream) sweep.Streams,

@@ -28,6 +28,7 @@ type Trial =
 type Tried =
     {
         Trial: Trial
+        Role: Role
         Seeds: (int * Result<Map<string, float>, string>) list
         /// By seed, of those that ended with a file.
         Seconds: Map<int, float>
@@ -51,12 +52,12 @@ module Tuning =
 
     /// Where recall is read that a method is judged by. One that starts again at every step ends with the heads of its last step
     /// alone, so that what it learned counts, and no deviation.
-    let private judged (method: string) : string * string option =
-        if name method = "individual" then "learned_r10", None else "r10", Some "deviation_rel"
+    let private judged (role: Role) : string * string option =
+        if role = Role.Restart then "learned_r10", None else "r10", Some "deviation_rel"
 
     /// Mean over seeds of recall@10 and of the deviation of old scores, where there is one. None for a trial of which a seed failed.
     let judge (tried: Tried) : (float * float option) option =
-        let recall, deviation = judged tried.Trial.Method
+        let recall, deviation = judged tried.Role
 
         let figures =
             tried.Seeds
@@ -98,7 +99,7 @@ module Tuning =
     let rule (within: float) : string =
         let points = within.ToString("R", CultureInfo.InvariantCulture)
 
-        $"of the trials whose mean recall@10 on validation rows is within {points} points of the method's best, the one that moves old scores least (individual: the best learned recall@10)"
+        $"of the trials whose mean recall@10 on validation rows is within {points} points of the method's best, the one that moves old scores least (of one that starts again at every step: the best learned recall@10)"
 
     let private metrics = [ "r10"; "bwt_r10"; "acc"; "bwt_acc"; "deviation_rel"; "learned_r10" ]
 

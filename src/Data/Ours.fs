@@ -34,7 +34,7 @@ module Ours =
     /// Files below `weights` and `checkpoints`, by their paths from there.
     let private below =
         Map
-            [ "weights", Regex @"^[^/\\]+[/\\]seed-\d+[/\\]step-\d+[/\\][A-Za-z0-9_-]+\.npy$"
+            [ "weights", Regex @"^[^/\\]+[/\\](label\.txt|seed-\d+[/\\]step-\d+[/\\][A-Za-z0-9_-]+\.npy)$"
               "checkpoints", Regex @"^[0-9a-f]+[/\\](\d+\.json|[0-9a-f]{64}\.safetensors)$" ]
 
     /// Half-written files have the name of the whole one, a dot before it and 32 digits behind.

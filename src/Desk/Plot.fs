@@ -9,10 +9,11 @@ open Plotly.NET
 [<RequireQualifiedAccess>]
 module Plot =
     let private linear = StyleParam.AxisType.Linear
-    let private styles (r: StudyResult) = Theme.styles r.Methods
+    let private styles (r: StudyResult) = Theme.stylesOf r.Info.Roles r.Methods
 
     /// The rows of the methods that go on from step to step.
-    let private kept (r: StudyResult) : Row list = r.Rows |> List.filter (fun row -> not (Label.startsAgain row.Method))
+    let private kept (r: StudyResult) : Row list =
+        r.Rows |> List.filter (fun row -> not (Roles.startsAgain r.Info.Roles row.Method))
 
     /// Are different positive values further apart than a factor of five, as those of a sweep over orders of size are?
     let private geometric (values: float list) : bool =
@@ -370,7 +371,7 @@ module Plot =
         let measured = StudyResult.measured r
 
         CompareCharts.frontier
-            (CompareCharts.styles r.Methods)
+            (CompareCharts.styles r.Info.Roles r.Methods)
             (760.0, 460.0)
             (CompareCharts.levels r.Stream measured)
             (Frontier.points r.Stream measured)

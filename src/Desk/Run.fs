@@ -128,7 +128,7 @@ module Run =
         let metric name = Metric.find name |> Check.get
 
         let recall (label: string) =
-            let name = if Label.startsAgain label then "learned_r10" else "r10"
+            let name = if Roles.startsAgain found.Info.Roles label then "learned_r10" else "r10"
 
             Measured.spread found.Stream label (metric name) measured
             |> Option.filter (fun s -> s.Count = study.Seeds.Length)

@@ -301,12 +301,52 @@ type Curriculum =
     /// On the data of all steps together, once.
     | AllAtOnce
 
+/// What a method's figures are to be read as.
+[<RequireQualifiedAccess>]
+type Role =
+    /// Fine-tuning without protection: what others are to improve on.
+    | Baseline
+    /// It learns step after step, and is compared with the others.
+    | Competitor
+    /// A competitor that this toolkit is about.
+    | Subject
+    /// A bound: it does not train.
+    | Floor
+    /// A bound: it trains on all steps' data at once.
+    | Ceiling
+    /// A bound: it starts again at every step, so that what it learned counts, and not what it kept.
+    | Restart
+
+[<RequireQualifiedAccess>]
+module Role =
+    let private names =
+        [ Role.Baseline, "baseline"
+          Role.Competitor, "competitor"
+          Role.Subject, "subject"
+          Role.Floor, "floor"
+          Role.Ceiling, "ceiling"
+          Role.Restart, "restart" ]
+
+    /// As files write it.
+    let name (role: Role) : string = List.find (fst >> (=) role) names |> snd
+
+    /// None for a text that names none.
+    let parse (text: string) : Role option = names |> List.tryFind (snd >> (=) text) |> Option.map fst
+
+    /// Is it shown for comparison only?
+    let isBound (role: Role) : bool = List.contains role [ Role.Floor; Role.Ceiling; Role.Restart ]
+
+    /// That of a method which changes how another trains: a bound stays one, any other competes.
+    let around (host: Role) : Role = if isBound host then host else Role.Competitor
+
 /// A method is a value: how it begins a step and what it keeps at its end. Neither changes a tensor that it is given.
 type Method =
     {
         Name: string
         Summary: string
         Curriculum: Curriculum
+        /// What its figures are to be read as.
+        Role: Role
         /// The hyperparameters that it takes.
         Fields: Field list
         /// Those that it sets itself, over a stream's common ones.
@@ -376,6 +416,7 @@ module Training =
         { Name = name
           Summary = summary
           Curriculum = Curriculum.StepByStep
+          Role = Role.Competitor
           Fields = Field.training
           Presets = []
           Refuses = fun _ -> []

@@ -290,8 +290,9 @@ module NullSpace =
                   $"""use {set "moments" "uncentred"}, or {set "protect" "block"}"""
               ) ]
 
-    let private make name summary presets fixedNames : Method =
+    let private make role name summary presets fixedNames : Method =
         { Training.method name summary with
+            Role = role
             Fields = Field.training @ Field.dns |> List.filter (fun f -> not (List.contains f.Name fixedNames))
             Presets = presets
             Refuses = contradictions
@@ -301,13 +302,14 @@ module NullSpace =
                     History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
 
     /// DNS with all its options.
-    let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
+    let dns: Method = make Role.Subject "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
 
     let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
 
     /// DNS with soft protection (theory.md, section 7a).
     let soft: Method =
         make
+            Role.Subject
             "dns-soft"
             "DNS that damps each entry by what it does to old scores (tau)"
             [ "place", "eigenbasis"; "protect", "soft" ]
@@ -316,6 +318,7 @@ module NullSpace =
     /// DNS with a stability budget (theory.md, section 7a).
     let trust: Method =
         make
+            Role.Subject
             "dns-trust"
             "DNS that keeps the change of old scores within a budget a step, or a total-budget over all"
             [ "place", "eigenbasis"; "protect", "trust" ]
@@ -324,6 +327,7 @@ module NullSpace =
     /// The frames without a mask: what the basis alone does.
     let eigenbasisOnly: Method =
         make
+            Role.Competitor
             "eigenbasis-only"
             "Adam in DNS's frames with nothing protected: tells the basis from the mask"
             [ "place", "eigenbasis"; "protect", "nothing" ]
@@ -334,6 +338,7 @@ module NullSpace =
     /// is none of `Threshold`'s kinds; the default is DNS's.
     let nsp: Method =
         make
+            Role.Competitor
             "nsp"
             "one-sided null space: the update is kept out of the span of old inputs (Adam-NSCL)"
             [ "place", "update"; "sides", "input"; "protect", "block" ]

@@ -3,16 +3,17 @@ namespace Cmcl
 /// Methods without protection: the bounds that others are read against.
 [<RequireQualifiedAccess>]
 module Plain =
-    let private plain name summary curriculum fields start : Method =
+    let private plain name summary curriculum role fields start : Method =
         { Training.method name summary with
             Curriculum = curriculum
+            Role = role
             Fields = fields
             Begin = fun context memory heads tasks -> Training.plainSession context memory (start context heads) tasks }
 
     let private asTheyAre _ heads = heads
 
     /// The encoders as they came: no training.
-    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never [] asTheyAre
+    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never Role.Floor [] asTheyAre
 
     /// Fine-tuning step after step.
     let vanilla: Method =
@@ -20,6 +21,7 @@ module Plain =
             "vanilla"
             "fine-tuning, step after step, with nothing against forgetting"
             Curriculum.StepByStep
+            Role.Baseline
             Field.training
             asTheyAre
 
@@ -29,8 +31,10 @@ module Plain =
             "individual"
             "starts again at every step: what each step alone can learn (read its 'learned' figures)"
             Curriculum.StepByStep
+            Role.Restart
             Field.training
             (fun context _ -> context.Initial)
 
     /// All steps' data at once: the bound for the others.
-    let joint: Method = plain "joint" "all steps' data at once: the upper bound" Curriculum.AllAtOnce Field.training asTheyAre
+    let joint: Method =
+        plain "joint" "all steps' data at once: the upper bound" Curriculum.AllAtOnce Role.Ceiling Field.training asTheyAre

@@ -10,15 +10,11 @@ open Plotly.NET.TraceObjects
 module CompareCharts =
     let private linear = StyleParam.AxisType.Linear
 
-    /// As in `Theme.styles`, but diamonds are for dual-sided null-space projection alone.
-    let styles (labels: string list) : Map<string, MethodStyle> =
-        let isDns (label: string) =
-            let family = Label.family label
-            family = "dns" || family.StartsWith("dns-", StringComparison.Ordinal)
-
-        Theme.styles labels
+    /// As in `Theme.stylesOf`, but diamonds are for this toolkit's own methods alone.
+    let styles (roles: Roles) (labels: string list) : Map<string, MethodStyle> =
+        Theme.stylesOf roles labels
         |> Map.map (fun label style ->
-            if isDns label then
+            if Roles.find roles label = Role.Subject then
                 { style with Symbol = StyleParam.MarkerSymbol.Diamond }
             elif style.Symbol = StyleParam.MarkerSymbol.Diamond then
                 { style with Symbol = StyleParam.MarkerSymbol.TriangleDown }

@@ -113,9 +113,13 @@ module ComparePage =
         match CompareCharts.courses stream m with
         | courses when courses |> List.forall (fun (_, points) -> points.Length < 3) -> ReportText.nothing
         | courses ->
+            let levels = CompareCharts.levels stream m
+
             let ceiling =
-                CompareCharts.levels stream m
-                |> List.tryFind (fun (name, _) -> Label.family name = "joint")
+                levels
+                |> List.map fst
+                |> Roles.first (Measured.roles m) Role.Ceiling
+                |> Option.bind (fun name -> List.tryFind (fst >> (=) name) levels)
                 |> Option.map (fun (_, s) -> s.Mean)
 
             let values =
@@ -126,7 +130,9 @@ module ComparePage =
             let room = 0.08 * (List.max values - List.min values) + 0.5
             let range = List.min values - room, List.max values + room
 
-            let grey = [ "vanilla"; against ] |> List.distinct |> List.filter (fun name -> List.exists (fst >> (=) name) courses)
+            let drawn = List.map fst courses
+            let baseline = Roles.first (Measured.roles m) Role.Baseline drawn |> Option.toList
+            let grey = baseline @ [ against ] |> List.distinct |> List.filter (fun name -> List.contains name drawn)
 
             let figures =
                 [ for i, (label, points) in List.indexed courses ->
@@ -274,7 +280,7 @@ module ComparePage =
 
     let internal render (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : Rendered =
         let labels = Measured.methods m
-        let styles = CompareCharts.styles labels
+        let styles = CompareCharts.styles (Measured.roles m) labels
 
         let ofStream i stream =
             let several = m.Comparison.Streams.Length > 1
@@ -316,7 +322,7 @@ module ComparePage =
     /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
     let frontierAlone (stream: string) (c: Comparison) : string option =
         let m = Measured.ofComparison c
-        let styles = CompareCharts.styles (Measured.methods m)
+        let styles = CompareCharts.styles (Measured.roles m) (Measured.methods m)
 
         drawFrontier styles stream m "frontier"
         |> Option.map (fun (_, node, figures) ->

@@ -37,7 +37,7 @@ module Report =
               Spectra = result.Spectra
               Monitor = result.Monitor
               Methods = methods
-              Styles = Theme.styles methods }
+              Styles = Theme.stylesOf result.Info.Roles methods }
 
     /// The report of a result as HTML text: one page that needs no network. The same result gives the same text. What cannot be drawn
     /// is said in its place.

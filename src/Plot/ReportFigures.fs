@@ -7,9 +7,10 @@ open Giraffe.ViewEngine
 [<RequireQualifiedAccess>]
 module internal ReportFigures =
     /// The method to show first and the one to show beside it.
-    let private contrast (methods: string list) : string list =
-        let trained = methods |> List.filter (fun m -> not (Label.isReference m))
-        let preferred = [ "vanilla"; "dns" ] |> List.filter (fun m -> List.contains m trained)
+    let private contrast (run: ReportedRun) (methods: string list) : string list =
+        let roles = run.Info.Roles
+        let trained = methods |> List.filter (fun m -> not (Roles.isBound roles m))
+        let preferred = [ Role.Baseline; Role.Subject ] |> List.choose (fun role -> Roles.first roles role trained)
         preferred @ trained @ methods |> List.distinct |> List.truncate 2
 
     let private rates = [ "r10", "recall@10"; "r1", "recall@1"; "acc", "accuracy" ]
@@ -34,7 +35,7 @@ module internal ReportFigures =
         match groups with
         | [] -> ReportText.nothing
         | (_, shown) :: _ ->
-            let starts = contrast (List.map fst shown)
+            let starts = contrast run (List.map fst shown)
 
             let labelled =
                 [ for name, figures in groups -> name, [ for method, figure in figures -> $"{name} · {method}", figure ] ]
@@ -56,7 +57,8 @@ module internal ReportFigures =
         | _ -> string step
 
     /// The rows of the methods that go on from step to step.
-    let private kept (run: ReportedRun) : Row list = run.Rows |> List.filter (fun r -> not (Label.startsAgain r.Method))
+    let private kept (run: ReportedRun) : Row list =
+        run.Rows |> List.filter (fun r -> not (Roles.startsAgain run.Info.Roles r.Method))
 
     let forgetting (run: ReportedRun) : Section =
         let recall = kept run |> List.filter (fun r -> r.Metric = "r10")
@@ -142,7 +144,7 @@ module internal ReportFigures =
                       "Of an old task its second moments and the scores at its end are kept, and no row. They tell how far all its scores have moved, which lies on what is measured on the rows, and give a bound: the drift before the step plus the certificate of the step, the first and second order of its change."
               div
                   [ _class "figures" ]
-                  [ for i, method in figures |> List.map fst |> contrast |> List.indexed do
+                  [ for i, method in figures |> List.map fst |> contrast run |> List.indexed do
                         let first = figures |> List.find (fun (m, _) -> m = method) |> snd
                         Page.chooser true $"certificate-panel-{i}" "Method" first groups ]
               match Summary.certified rows with
@@ -187,7 +189,7 @@ module internal ReportFigures =
                 |> List.map (fun (method, own) ->
                     method, own |> List.map (fun ((_, step, modality), chart) -> $"{method} · step {step} · {modality}", chart))
 
-            let firstMethod = groups |> List.map fst |> contrast |> List.head
+            let firstMethod = groups |> List.map fst |> contrast run |> List.head
             let own = figures |> List.filter (fun ((method, _, _), _) -> method = firstMethod)
             let lastStep = own |> List.map (fun ((_, step, _), _) -> step) |> List.max
             let shown = own |> List.filter (fun ((_, step, _), _) -> step = lastStep) |> List.truncate 2

@@ -86,7 +86,7 @@ module internal ReportText =
                              steps at once, individual starts again at every step, so that of it only the learned figures count." ] ]
 
     let summary (run: ReportedRun) : Section =
-        let columns = Summary.columns run.Rows
+        let columns = Summary.columns run.Info.Roles run.Rows
         let seeds = Summary.seeds run.Rows
 
         let cell (column: SummaryColumn) method =
@@ -102,13 +102,13 @@ module internal ReportText =
             | Better.Neither -> ""
 
         let row method =
-            (if Label.isReference method then "reference" else ""),
+            (if Roles.isBound run.Info.Roles method then "reference" else ""),
             [ chip run.Styles method :: label method
               for column in columns do
                   cell column method
               [ str (string seeds[method]) ] ]
 
-        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition Label.isReference
+        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition (Roles.isBound run.Info.Roles)
 
         [ yield!
               heading
@@ -121,7 +121,7 @@ module internal ReportText =
                     [ str column.Title; span [ _class "unit" ] [ str $"{column.Unit} {arrow column}" ] ]
                 [ str "seeds" ] ]
               (List.map row (competing @ references))
-          match Summary.forgotten run.Rows with
+          match Summary.forgotten run.Info.Roles run.Rows with
           | Some sentence -> p [ _class "finding" ] [ str sentence ]
           | None -> ()
           for method, seed, why in run.Info.Failures do

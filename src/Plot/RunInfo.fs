@@ -20,6 +20,7 @@ type StepInfo =
 type MethodInfo =
     { Label: string
       Method: string
+      Role: Role
       Settings: (string * string) list }
 
     /// A setting by its name, if the method takes it.
@@ -46,6 +47,8 @@ type RunInfo =
         /// What ended early: the method, the seed, why.
         Failures: (string * string * string) list
     }
+
+    member info.Roles: Roles = Map [ for m in info.Methods -> m.Label, m.Role ]
 
 [<RequireQualifiedAccess>]
 module RunInfo =
@@ -106,8 +109,11 @@ module RunInfo =
           Methods =
             json
             |> listOf "methods" (fun m ->
-                { Label = textOf "label" m
+                let label = textOf "label" m
+
+                { Label = label
                   Method = textOf "method" m
+                  Role = Role.parse (textOf "role" m) |> Option.defaultWith (fun () -> Roles.find Map.empty label)
                   Settings = pairsOf "settings" m })
           Failures = json |> listOf "failures" (fun f -> textOf "method" f, textOf "seed" f, textOf "message" f) }
 
@@ -166,7 +172,12 @@ module RunInfo =
                   "seeds", list text info.Seeds
                   "methods",
                   info.Methods
-                  |> list (fun m -> node [ "label", text m.Label; "method", text m.Method; "settings", texts m.Settings ])
+                  |> list (fun m ->
+                      node
+                          [ "label", text m.Label
+                            "method", text m.Method
+                            "role", text (Role.name m.Role)
+                            "settings", texts m.Settings ])
                   "failures",
                   info.Failures |> list (fun (label, seed, why) -> texts [ "method", label; "seed", seed; "message", why ]) ]
         with

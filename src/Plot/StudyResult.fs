@@ -108,7 +108,7 @@ module StudyResult =
                         Seed = seed },
                       CellState.Done own ]
 
-        { Methods = [ for label in result.Methods -> label, not (Label.isReference label) ]
+        { Methods = [ for label in result.Methods -> label, Roles.find result.Info.Roles label ]
           Streams = [ result.Stream ]
           Seeds = result.Seeds
           Orders = orders.Count

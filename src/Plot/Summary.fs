@@ -75,8 +75,8 @@ module Summary =
     let private some (rows: Row list) (figure: Row list -> float) = if rows.IsEmpty then None else Some(figure rows)
 
     /// A figure at the end of the stream. Of a method that starts again at every step, only what it learned counts.
-    let private final (metric: string) (rows: Row list) : float option =
-        let counts (r: Row) = metric.StartsWith("learned_", StringComparison.Ordinal) || not (Label.startsAgain r.Method)
+    let private final (roles: Roles) (metric: string) (rows: Row list) : float option =
+        let counts (r: Row) = metric.StartsWith("learned_", StringComparison.Ordinal) || not (Roles.startsAgain roles r.Method)
 
         rows |> List.tryFind (fun r -> r.Metric = metric && r.Step = "final" && counts r) |> Option.map _.Value
 
@@ -86,8 +86,8 @@ module Summary =
     let private state (rows: Row list) : float option =
         some (rows |> List.filter (fun r -> r.Metric = "bytes_state")) (fun own -> (List.maxBy _.Value own).Value)
 
-    let private best (better: Better) (show: Spread -> string) (spreads: Map<string, Spread>) : Set<string> =
-        let competing = spreads |> Map.filter (fun method _ -> not (Label.isReference method))
+    let private best (roles: Roles) (better: Better) (show: Spread -> string) (spreads: Map<string, Spread>) : Set<string> =
+        let competing = spreads |> Map.filter (fun method _ -> not (Roles.isBound roles method))
 
         if competing.Count < 2 then
             Set.empty
@@ -104,7 +104,7 @@ module Summary =
             competing |> Map.filter (fun _ spread -> Some(meanOnly spread) = winner) |> Map.toList |> List.map fst |> Set.ofList
 
     /// The columns that have any value, in the order of the table.
-    let columns (rows: Row list) : SummaryColumn list =
+    let columns (roles: Roles) (rows: Row list) : SummaryColumn list =
         let column title unit better show figure =
             let spreads = gather figure rows
 
@@ -113,9 +113,9 @@ module Summary =
               Better = better
               Show = show
               Spreads = spreads
-              Best = best better show spreads }
+              Best = best roles better show spreads }
 
-        let rate title metric = column title "%" Better.Higher percent (final metric)
+        let rate title metric = column title "%" Better.Higher percent (final roles metric)
 
         [ rate "accuracy" "acc"
           rate "BWT of accuracy" "bwt_acc"
@@ -123,7 +123,7 @@ module Summary =
           rate "recall@5" "r5"
           rate "recall@10" "r10"
           rate "BWT of recall@10" "bwt_r10"
-          column "relative deviation" "" Better.Lower plain (final "deviation_rel")
+          column "relative deviation" "" Better.Lower plain (final roles "deviation_rel")
           rate "learned recall@10" "learned_r10"
           column "time" "s" Better.Lower seconds time
           column "state kept" "" Better.Lower bytes state ]
@@ -137,16 +137,11 @@ module Summary =
         |> Map.ofList
 
     /// What was forgotten without and with DNS, in words; None unless both were run on two steps or more.
-    let forgotten (rows: Row list) : string option =
-        let transfer = gather (final "bwt_r10") rows
-        let deviation = gather (final "deviation_rel") rows
+    let forgotten (roles: Roles) (rows: Row list) : string option =
+        let transfer = gather (final roles "bwt_r10") rows
+        let deviation = gather (final roles "deviation_rel") rows
 
-        let pick family =
-            Charts.methods rows
-            |> List.filter (fun m ->
-                (Label.family m = family || m.StartsWith(family + "-", StringComparison.Ordinal)) && transfer.ContainsKey m)
-            |> List.sortBy (fun m -> if m = family then 0 else 1)
-            |> List.tryHead
+        let pick role = Charts.methods rows |> List.filter transfer.ContainsKey |> Roles.first roles role
 
         let fate method =
             let spread = transfer[method]
@@ -163,8 +158,8 @@ module Summary =
         Option.map2
             (fun vanilla dns ->
                 $"Without protection ({vanilla}), {fate vanilla}. With dual-sided null-space projection ({dns}), {fate dns}.")
-            (pick "vanilla")
-            (pick "dns")
+            (pick Role.Baseline)
+            (pick Role.Subject)
 
     /// How far the bounds from certificates are above what was measured, in words; None where no old scores have moved.
     let certified (rows: Row list) : string option =

@@ -35,32 +35,35 @@ module Theme =
           StyleParam.DrawingStyle.Dot
           StyleParam.DrawingStyle.DashDot ]
 
-    /// A style for each of a run's methods, given in the run's order. `dns` and `vanilla` always look the same; references
-    /// are grey.
-    let styles (labels: string list) : Map<string, MethodStyle> =
+    /// A style for each of a run's methods, given in the run's order. The baseline and the first of this toolkit's own always look the same;
+    /// references are grey.
+    let stylesOf (roles: Roles) (labels: string list) : Map<string, MethodStyle> =
         let style colour round =
             { Colour = colour
               Symbol = symbols[round % symbols.Length]
               Dash = dashes[round % dashes.Length] }
 
-        let fixedStyle label =
-            match label with
-            | "dns" -> Some(style blue 0)
-            | "vanilla" -> Some(style vermilion 0)
-            | _ -> None
+        let references, rest = labels |> List.distinct |> List.partition (Roles.isBound roles)
 
-        let references, rest = labels |> List.distinct |> List.partition Label.isReference
-        let pinned, free = rest |> List.partition (fixedStyle >> Option.isSome)
+        let pinned =
+            [ for role, colour in [ Role.Subject, blue; Role.Baseline, vermilion ] do
+                  match Roles.first roles role rest with
+                  | Some label -> label, style colour 0
+                  | None -> () ]
+
+        let free = rest |> List.except (List.map fst pinned)
 
         Map.ofList
-            [ for label in pinned do
-                  label, (fixedStyle label).Value
+            [ yield! pinned
 
               for i, label in List.indexed free do
                   label, style others[i % others.Length] (i / others.Length)
 
               for i, label in List.indexed references do
                   label, style greys[i % greys.Length] (i + 1) ]
+
+    /// `stylesOf` of methods whose roles only their names tell.
+    let styles (labels: string list) : Map<string, MethodStyle> = stylesOf Map.empty labels
 
     /// Readable on white and on near-black.
     let private ink, grid = "#6b7280", "rgba(128,128,128,0.25)"

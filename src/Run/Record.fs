@@ -99,6 +99,7 @@ module Record =
         node
             [ "label", text p.Label
               "method", text p.Method.Name
+              "role", text (Role.name p.Method.Role)
               "settings", node [ for name, value in Plan.effective p -> name, text value ] ]
 
     /// The text of `config.json`. `left` says how many cells, a method with a seed each, are still to be run; `failures` are cells that ended

@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.IO
+open System.Text
 
 /// The files of a results folder, and whose it is.
 [<RequireQualifiedAccess>]
@@ -52,10 +53,25 @@ module ResultsFolder =
     let weightsOf (results: string) (label: string) (seed: int) : string =
         Path.Combine(Names.within (weights results) label, $"seed-{seed}")
 
-    /// Writes the heads after a step below `weightsOf`. Raises a `CmclException` where they cannot be written.
+    /// Where weights of a method and a seed are: `weightsOf`, or in results of an older version as that named it.
+    let weightsFound (results: string) (label: string) (seed: int) : string =
+        let own = weightsOf results label seed
+
+        let older =
+            let name = label |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_')
+            Path.Combine(weights results, name, $"seed-{seed}")
+
+        if not (Directory.Exists own) && Directory.Exists older then older else own
+
+    /// Writes the heads after a step below `weightsOf`, with the method's label beside it. Raises a `CmclException` where they cannot be written.
     let saveWeights (results: string) (label: string) (seed: int) (step: Step) (heads: Heads) : unit =
         let folder = Path.Combine(weightsOf results label seed, $"step-{step.Index:D2}")
         Files.makeFolderOf (Path.Combine(folder, "head")) |> Check.get
+        let method = Names.within (weights results) label
+
+        if Path.GetFileName method <> label then
+            let text = Encoding.UTF8.GetBytes label
+            Files.writeWhole (Path.Combine(method, "label.txt")) (fun file -> file.Write(text, 0, text.Length)) |> Check.get
 
         for KeyValue(m, w) in heads do
             use cpu = w.cpu ()

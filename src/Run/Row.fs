@@ -25,11 +25,35 @@ module Label =
     /// The name of the method behind a label: `vanilla` of `vanilla[lr=1e-3]`.
     let family (label: string) : string = label.Split('[')[0]
 
-    /// Is it shown for comparison only? `zero-shot` never trains, `joint` and `individual` are not continual.
-    let isReference (label: string) : bool = List.contains (family label) [ "zero-shot"; "joint"; "individual" ]
+/// The roles of a result's methods, by label.
+type Roles = Map<string, Role>
 
-    /// Does it start again at every step, so that only what it learned is to be read, and not what it kept?
-    let startsAgain (label: string) : bool = family label = "individual"
+[<RequireQualifiedAccess>]
+module Roles =
+    /// In results that were written before roles were: what the methods of that time are. The one place that asks for a name.
+    let private before (label: string) : Role =
+        match Label.family label with
+        | "zero-shot" -> Role.Floor
+        | "joint" -> Role.Ceiling
+        | "individual" -> Role.Restart
+        | "vanilla" -> Role.Baseline
+        | family when family = "dns" || family.StartsWith("dns-", StringComparison.Ordinal) -> Role.Subject
+        | _ -> Role.Competitor
+
+    let ofPlans (plans: Plan list) : Roles = Map [ for p in plans -> p.Label, p.Method.Role ]
+
+    let find (roles: Roles) (label: string) : Role = Map.tryFind label roles |> Option.defaultWith (fun () -> before label)
+
+    /// Is it shown for comparison only?
+    let isBound (roles: Roles) (label: string) : bool = Role.isBound (find roles label)
+
+    /// Is only what it learned to be read, and not what it kept?
+    let startsAgain (roles: Roles) (label: string) : bool = find roles label = Role.Restart
+
+    /// Of labels with a role the first without options, or else the first.
+    let first (roles: Roles) (role: Role) (labels: string list) : string option =
+        let own = labels |> List.filter (fun label -> find roles label = role)
+        own |> List.tryFind (fun label -> label = Label.family label) |> Option.orElse (List.tryHead own)
 
 [<RequireQualifiedAccess>]
 module Row =
