@@ -60,13 +60,17 @@ let private explain (argv: string[]) (message: string) : string =
             (Fault.Unknown("command", given, commands)).Message
     | _ -> first
 
-[<EntryPoint>]
-let main argv =
-    Native.init ()
-    Console.OutputEncoding <- Text.Encoding.UTF8
+let private about =
+    "Continual multimodal contrastive learning. Exit codes: 0 done; 1 a part failed, the rest is there; 2 a mistake in what was asked, or a place that cannot be read or written; 70 a mistake of cmcl's own; 75 left on request, to be resumed; 130 stopped by Ctrl-C."
 
-    let parser =
-        ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = "Continual multimodal contrastive learning.")
+/// Arguments that are no text: with a NUL, or with halves of characters.
+let private garbled (argv: string[]) : Fault list =
+    [ for argument in argv do
+          if argument.Contains '\000' || not (Names.isClean (String.filter (Char.IsControl >> not) argument)) then
+              Fault.BadValue("the command line", "text without NUL, of whole characters", Names.visible argument) ]
+
+let private dispatch (argv: string[]) : int =
+    let parser = ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = about)
 
     // What stands after "--" is not ours to read.
     let argv, beyond =
@@ -88,9 +92,7 @@ let main argv =
         | Some(Resume arguments), _ -> Commands.resume arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
-        | Some Metrics, _ ->
-            printfn "%s" (Metric.describe ())
-            0
+        | Some Metrics, _ -> Commands.metrics ()
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
         | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
@@ -118,4 +120,19 @@ let main argv =
         let help = $"""cmcl {Option.defaultValue "run" command} --help"""
         eprintfn "cmcl: %s (cmcl --help, %s)" (explain argv e.Message) help
         2
-    | CmclException fault -> Commands.refuse [ fault ]
+
+/// The command as a function of its arguments; what it raises is told here.
+let main (argv: string[]) : int =
+    try
+        Native.init ()
+
+        match garbled argv with
+        | [] -> dispatch argv
+        | faults -> Commands.refuse faults
+    with e ->
+        Top.ended e
+
+[<EntryPoint>]
+let entry argv =
+    Top.own ()
+    main argv

@@ -56,9 +56,20 @@ module Bank =
             | json -> Some(string json["key"], int64 (string json["columns"]))
         with
         | :? IOException
+        | :? UnauthorizedAccessException
         | :? JsonException
         | :? FormatException
+        | :? OverflowException
+        | :? ArgumentException
         | :? InvalidOperationException -> None
+
+    /// Deletes what an unfinished bank consists of, and its folder if nothing else is in it.
+    let private clear (folder: string) : unit =
+        for name in [ "rows.npy"; "done.tsv"; "about.json" ] do
+            File.Delete(Path.Combine(folder, name))
+
+        if Seq.isEmpty (Directory.EnumerateFileSystemEntries folder) then
+            Directory.Delete folder
 
     /// The whole lines of the list of ids, and the bytes that they take.
     let private wholeLines (bytes: byte[]) : (string * string) list * int64 =
@@ -101,7 +112,7 @@ module Bank =
 
         guarded out (fun () ->
             if restart && Directory.Exists folder then
-                Directory.Delete(folder, true)
+                clear folder
 
             let before = found folder
 
@@ -190,5 +201,5 @@ module Bank =
                 b.Rows.Write(ReadOnlySpan(Npy.preamble b.Type shape))
                 (b :> IDisposable).Dispose()
                 File.Move(Path.Combine(b.Folder, "rows.npy"), b.Out, true)
-                Directory.Delete(b.Folder, true)
+                clear b.Folder
                 shape))

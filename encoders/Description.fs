@@ -314,20 +314,13 @@ module Description =
     let read (file: string) : Result<Description, Fault list> =
         let full = Path.GetFullPath file
 
-        if not (File.Exists full) then
-            Error [ Fault.Missing(file, "describing the encoder") ]
-        else
+        InputFile.readingText "describing the encoder" file (fun () ->
             try
                 use document = JsonDocument.Parse(File.ReadAllText full)
                 let read = description full document.RootElement
-
-                match read.Files |> List.filter (File.Exists >> not) with
-                | [] -> Ok read
-                | missing -> Error [ for path in missing -> Fault.Missing(path, $"the encoder '{file}'") ]
+                read.Files |> List.map (InputFile.check $"the encoder '{file}'") |> Check.all |> Result.map (fun _ -> read)
             with
             | CmclException fault -> Error [ fault ]
-            | :? JsonException
             | :? FormatException
             | :? InvalidOperationException
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(file, e.Message) ]
+            | :? ArgumentException as e -> Error [ Fault.Unreadable(file, e.Message) ])

@@ -20,7 +20,7 @@ module Images =
     let read (path: string) : Result<Pixels, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
-        try
+        InputFile.reading "the extraction" path (fun () ->
             use stream = File.OpenRead path
             use codec = SKCodec.Create stream
 
@@ -46,10 +46,7 @@ module Images =
 
                         Ok { Height = info.Height; Width = info.Width; Bytes = bytes }
                     | SKCodecResult.IncompleteInput -> fault "the image breaks off"
-                    | other -> fault $"the image is damaged ({other})"
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> fault e.Message
+                    | other -> fault $"the image is damaged ({other})")
 
     /// Height and width after resizing: the shorter side to `resize`, the other in proportion and rounded down.
     let resized (input: ImageInput) (height: int) (width: int) : int64 * int64 =

@@ -95,6 +95,9 @@ module Manifest =
         match field "id", field wanted with
         | "", _ -> Error "there is no id"
         | id, _ when id.IndexOfAny [| '\n'; '\r' |] >= 0 -> Error "its id has more than one line"
+        | id, _ when not (Names.isClean id && Names.isClean (field "label")) ->
+            Error "its id or its label has a control character"
+        | id, source when wanted = "path" && source.Contains '\000' -> Error $"the path of '{id}' has a NUL"
         | id, "" -> Error $"'{id}' has no {wanted}, which this encoder takes"
         | id, source ->
             Ok
@@ -114,7 +117,7 @@ module Manifest =
         let folder = string (Path.GetDirectoryName(Path.GetFullPath file))
         let wrong (line: int64) reason = Fault.Unreadable(file, $"line {line}: {reason}")
 
-        try
+        let read () =
             let read = if (string (Path.GetExtension file)).ToLowerInvariant() = ".csv" then ofCsv file else ofJson file
 
             let items = [ for line, fields in read -> line, fields |> Result.bind (item wanted folder line) ]
@@ -143,15 +146,15 @@ module Manifest =
                     @ [ Fault.Unreadable(file, $"{faults.Length - mostFaults} more lines are wrong") ]
                 )
             | faults -> Error faults
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException -> Error [ Fault.Missing(file, "encoding what it names") ]
-        | :? CsvFormatException as e -> Error [ wrong e.LineNumber "its quotes do not match" ]
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(file, e.Message) ]
 
-    /// Items whose file is not there, as faults with the line.
+        InputFile.readingText "encoding what it names" file (fun () ->
+            try
+                read ()
+            with :? CsvFormatException as e ->
+                Error [ wrong e.LineNumber "its quotes do not match" ])
+
+    /// Items whose file is not there, as faults with the line. What is there and is no file is told when it is read.
     let missing (file: string) (items: Item list) : (Item * Fault) list =
         [ for item in items do
-              if not (File.Exists item.Source) then
+              if not (Path.Exists item.Source) then
                   item, Fault.Missing(item.Source, $"line {item.Line} of '{file}'") ]

@@ -21,8 +21,8 @@ module Sound =
         let band = rolloff * float (min from into)
         let reach = int64 (ceil (crossings * float from / band))
 
-        let phases = torch.arange (into, dtype = torch.float64)
-        let places = torch.arange (-reach, reach + int64 from, dtype = torch.float64)
+        let phases = (Tensors.range torch.CPU 0L into).``to`` torch.float64
+        let places = (Tensors.range torch.CPU -reach (reach + int64 from)).``to`` torch.float64
         use c = band.AsScalar()
         use last = crossings.AsScalar()
         use first = (-crossings).AsScalar()
@@ -30,7 +30,7 @@ module Sound =
         use perFrom = (float from).AsScalar()
         use perInto = (float into).AsScalar()
         let u = (((places / perFrom).unsqueeze 0L - (phases / perInto).unsqueeze 1L) * c).clamp(first, last)
-        let window = (u * quarter).cos().square()
+        let window = (u * quarter).cos().squared()
         use gain = (band / float from).AsScalar()
         (torch.special.sinc u) * window * gain, reach
 
@@ -128,7 +128,7 @@ module Sound =
                     samples
 
             let frames = signal.unfold (0L, int64 m.Fft, int64 m.Hop)
-            let spectrum = torch.fft.rfft(frames * window m).abs().square()
+            let spectrum = torch.fft.rfft(frames * window m).abs().squared()
             let bank = torch.tensor(triangles rate m).``to`` torch.float32
             use floor' = m.Floor.AsScalar()
             let power = (Tensors.product bank (spectrum.t ())).clamp_min floor'

@@ -79,10 +79,19 @@ module Texts =
 
     /// The tokenizer of a description. Fault: `Unreadable` for files that are none.
     let tokenizer (input: TextInput) : Result<string -> Tokens, Fault list> =
-        try
+        let files =
             match input.Tokenizer with
-            | TokenizerKind.Clip -> Ok(clip input)
-            | TokenizerKind.WordPiece -> Ok(wordPiece input)
+            | TokenizerKind.Clip -> [ input.Vocab; input.Merges ]
+            | TokenizerKind.WordPiece -> [ input.Vocab ]
+
+        try
+            files
+            |> List.map (fun file -> InputFile.readingText "the tokenizer" file Ok)
+            |> Check.all
+            |> Result.map (fun _ ->
+                match input.Tokenizer with
+                | TokenizerKind.Clip -> clip input
+                | TokenizerKind.WordPiece -> wordPiece input)
         with
         | CmclException fault -> Error [ fault ]
         | :? JsonException

@@ -121,15 +121,14 @@ module Wave =
     let read (seconds: float) (path: string) : Result<Recording, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
-        try
-            use stream = File.OpenRead path
-            let rate, samples = chunks seconds stream
+        InputFile.reading "the extraction" path (fun () ->
+            try
+                use stream = File.OpenRead path
+                let rate, samples = chunks seconds stream
 
-            match samples |> Array.tryFindIndex (Single.IsFinite >> not) with
-            | Some at -> fault $"sample {at} is not a finite number"
-            | None when samples.Length = 0 -> fault "it has no samples"
-            | None -> Ok { Rate = rate; Samples = samples }
-        with
-        | Refused reason -> fault reason
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> fault e.Message
+                match samples |> Array.tryFindIndex (Single.IsFinite >> not) with
+                | Some at -> fault $"sample {at} is not a finite number"
+                | None when samples.Length = 0 -> fault "it has no samples"
+                | None -> Ok { Rate = rate; Samples = samples }
+            with Refused reason ->
+                fault reason)

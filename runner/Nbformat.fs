@@ -136,18 +136,21 @@ let private complaint (root: JsonNode | null) : string option =
 let read (file: string) : Result<JsonObject, Fault list> =
     let unreadable reason = Error [ Fault.Unreadable(file, reason) ]
 
-    try
-        let root = JsonNode.Parse(File.ReadAllText file)
+    InputFile.text "cmcl notebook" file
+    |> Result.bind (fun text ->
+        try
+            // A name that stands twice would be found out only when it is asked for.
+            let root = JsonNode.Parse(text, documentOptions = JsonDocumentOptions(AllowDuplicateProperties = false))
 
-        match complaint root, root with
-        | None, (:? JsonObject as notebook) -> Ok notebook
-        | complaint, _ -> unreadable (Option.defaultValue "it is not a notebook" complaint)
-    with
-    | :? FileNotFoundException
-    | :? DirectoryNotFoundException -> Error [ Fault.Missing(file, "cmcl notebook") ]
-    | :? JsonException as e -> unreadable $"it is not a notebook, which is JSON: {e.Message}"
-    | :? IOException
-    | :? UnauthorizedAccessException as e -> unreadable e.Message
+            match complaint root, root with
+            | None, (:? JsonObject as notebook) ->
+                // Halves of characters would be found out only when they are written.
+                notebook.ToJsonString() |> ignore
+                Ok notebook
+            | complaint, _ -> unreadable (Option.defaultValue "it is not a notebook" complaint)
+        with
+        | :? JsonException as e -> unreadable $"it is not a notebook, which is JSON: {e.Message}"
+        | :? InvalidOperationException -> unreadable "it holds text that is not valid Unicode")
 
 /// The language of a notebook, and of each of its code cells that says one, must be F#. Fault: `Unreadable` with what it is.
 let inFSharp (file: string) (notebook: JsonObject) : Result<unit, Fault list> =

@@ -12,7 +12,7 @@ open TorchSharp
 let pull (strength: float) : Method =
     let begin' context memory heads tasks =
         let plain = Training.plainSession context memory heads tasks
-        let back (weights: Heads) m (g: torch.Tensor) = g + (weights[m] - plain.Start[m]) * strength.AsScalar()
+        let back (weights: Heads) m (g: torch.Tensor) = g .+ (weights[m] - plain.Start[m]) * strength.AsScalar()
 
         let pulled weights batch =
             let pass = Direction.pass plain.Direction plain.Kept weights batch

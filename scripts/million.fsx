@@ -46,7 +46,7 @@ for modality in modalities do
                     torch.randn ([| min block (rows - first); width |], dtype = Nullable torch.float32, generator = g)
 
                 Tensors.scoped (fun () ->
-                    let x = (draw "latents" shared).mm basis + 4.0.AsScalar() * draw modality columns
+                    let x = (draw "latents" shared).mm basis .+ 4.0.AsScalar() * draw modality columns
                     x / x.norm (1, true))
         }
 

@@ -35,7 +35,7 @@ let private projecting =
           property "a head with one column more than the features adds its last column" (fun c ->
               let w, x = normal c "w" c.D (c.Da + 1L), normal c "x" c.N c.Da
               let plain = x.mm (w.narrow(1L, 0L, c.Da).t())
-              same "outputs" tight (joined (Projected.blocks Scoring.Raw "x" w x)) (plain + w.narrow(1L, c.Da, 1L).t()))
+              same "outputs" tight (joined (Projected.blocks Scoring.Raw "x" w x)) (plain .+ w.narrow(1L, c.Da, 1L).t()))
           property "features and head stay as they are" (fun c ->
               let w, x = (heads c "w")[pair.A], normal c "x" c.N c.Da
               untouched "blocks" [ w; x ] (fun () -> joined (Projected.blocks Scoring.Raw "x" w x)))

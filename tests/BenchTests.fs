@@ -28,7 +28,7 @@ let private bases (w: Workload) (m: Modality) = leading (w.Old.Rows m), leading 
 let private batch (w: Workload) : Batch =
     { Task = 0
       Pair = w.New.Pair
-      Rows = torch.arange 6L
+      Rows = Tensors.range torch.CPU 0L 6L
       Epoch = 1
       Seed = Seed.ofInt 0
       A = w.New.A.narrow (0L, 0L, 6L)
@@ -195,7 +195,7 @@ let private sessions =
 
               match shape "trust", trained Loop.train "trust" w with
               | Shape.Ellipsoid(importance, budget), (session, weights) ->
-                  let size = item ((importance * (weights[a] - session.Start[a]).square()).sum())
+                  let size = item ((importance * (weights[a] - session.Start[a]).squared()).sum())
                   near "the budget binds" 1e-6 (size / budget) 1.0
               | other -> failtest $"%A{other}")
 

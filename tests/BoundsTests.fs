@@ -13,7 +13,7 @@ let private always name (body: Case -> unit) =
         use scope = torch.NewDisposeScope()
         body case)
 
-let private moved (o: Old) (da: torch.Tensor, db: torch.Tensor) : Heads = Map [ pair.A, o.Wa + da; pair.B, o.Wb + db ]
+let private moved (o: Old) (da: torch.Tensor, db: torch.Tensor) : Heads = Map [ pair.A, o.Wa .+ da; pair.B, o.Wb .+ db ]
 
 /// What rounding is relative to, where scores are made of heads and rows.
 let private scale (o: Old) (da: torch.Tensor) (db: torch.Tensor) =

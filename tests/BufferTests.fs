@@ -9,7 +9,7 @@ let private other = Pair.named audio text
 
 /// Items with their number in every part: `a` has it, `b` its double, `za` its half.
 let private numbered (step: int) (of': Pair) (first: int64) (count: int64) : Group =
-    let numbers = torch.arange(first, first + count, dtype = torch.float64).unsqueeze 1L
+    let numbers = ((Tensors.range torch.CPU first (first + count)).``to`` torch.float64).unsqueeze 1L
     Buffer.group step of' numbers (numbers * number 2.0) [ "za", numbers * number 0.5 ]
 
 let private numbers (g: Group) : int list = [ for x in g.Parts["a"].data<float>().ToArray() -> int x ]

@@ -8,7 +8,7 @@ open TorchSharp
 let private batch (c: Case) : Batch =
     { Task = 0
       Pair = pair
-      Rows = torch.arange c.N
+      Rows = Tensors.range torch.CPU 0L c.N
       Epoch = 1
       Seed = Seed.ofInt 0
       A = normal c "xa" c.N c.Da
@@ -25,13 +25,13 @@ let private unflat (like: Heads) (column: torch.Tensor) : Heads =
 
     Map.fold folder (0L, Map.empty) like |> snd
 
-let private unit (v: torch.Tensor) = v / (v.norm () + number 1e-12)
+let private unit (v: torch.Tensor) = v / v.norm().plus(1e-12)
 
 /// ½ θᵀHθ − bᵀθ with a symmetric H, over both heads.
 let private quadratic (c: Case) : torch.Tensor * (Heads -> torch.Tensor) * Direction =
     let size = c.D * (c.Da + c.Db)
     let root = normal c "H" size size
-    let h, b = root + root.t (), normal c "b" size 1L
+    let h, b = root .+ root.t (), normal c "b" size 1L
     let gradient (w: Heads) = h.mm (flat w) - b
 
     let pass (w: Heads) (_: Batch) =
@@ -73,16 +73,16 @@ let tests =
               let rho, lambda = radii c
               let w = heads c "w"
               let g0 = gradient w
-              let g1 = g0 + h.mm (unit g0) * number rho
+              let g1 = g0 .+ h.mm (unit g0) * number rho
               same "λ = 0" close (flat (pass (CFlat.direction rho 0.0 direction) w (batch c)).Gradients) g1
-              let g2 = g0 + h.mm (unit (g1 - g0)) * number rho
-              let expected = g1 + h.mm (unit g2) * number (rho * lambda)
+              let g2 = g0 .+ h.mm (unit (g1 - g0)) * number rho
+              let expected = g1 .+ h.mm (unit g2) * number (rho * lambda)
               same "λ > 0" close (flat (pass (CFlat.direction rho lambda direction) w (batch c)).Gradients) expected)
 
           property "λ = 0 is SAM, written again with autograd" (fun c ->
               let k, (rho, _), b, w = settings c, radii c, batch c, heads c "w"
               let gradient = byAutograd (Settings.contrast k) b w
-              let expected = gradient (flat w + unit (gradient (flat w)) * number rho)
+              let expected = gradient (flat w .+ unit (gradient (flat w)) * number rho)
               use _ = torch.no_grad ()
               same "SAM" 1e-8 (flat (pass (CFlat.direction rho 0.0 (Training.plain k)) w b).Gradients) expected)
 
@@ -91,15 +91,15 @@ let tests =
               let gradient = byAutograd (Settings.contrast k) b w
               let theta = flat w
               let g0 = gradient theta
-              let g1 = gradient (theta + unit g0 * number rho)
-              let probe = theta + unit (g1 - g0) * number rho
+              let g1 = gradient (theta .+ unit g0 * number rho)
+              let probe = theta .+ unit (g1 - g0) * number rho
               let g2 = gradient probe
-              let g3 = gradient (probe + unit g2 * number rho)
+              let g3 = gradient (probe .+ unit g2 * number rho)
               use _ = torch.no_grad ()
 
               untouched "a pass" (b.A :: b.B :: Heads.tensors w) (fun () ->
                   let pass = pass (CFlat.direction rho lambda (Training.plain k)) w b
-                  same "C-Flat" 1e-7 (flat pass.Gradients) (g1 + (g3 - g2) * number lambda)
+                  same "C-Flat" 1e-7 (flat pass.Gradients) (g1 .+ (g3 - g2) * number lambda)
                   identical "the loss is that at the weights" pass.Loss (Direction.pass (Training.plain k) Map.empty w b).Loss))
 
           mustFail "SAM alone is not C-Flat" (fun c ->
@@ -194,7 +194,7 @@ let tests =
 
               Expect.stringContains (refusal "c-flat[tau=1]") "'tau' is not an option of c-flat" "no option of the host"
               Expect.stringContains (refusal "c-flat[host=ewc;place=update]") "'place' is not an option of c-flat" "of another"
-              Expect.stringContains (refusal "c-flat[rho=-1]") "--rho takes a number ≥ 0" "a negative radius"
+              Expect.stringContains (refusal "c-flat[rho=-1]") "rho takes a number ≥ 0" "a negative radius"
               Expect.stringContains (refusal "c-flat[host=dns;place=gradient;exact=on]") "cannot hold" "what the host refuses"
 
               for host in [ "zero-shot"; "c-flat"; "dsn" ] do

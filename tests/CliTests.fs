@@ -79,7 +79,7 @@ let private good =
 let private save (folder: string) (name: string) (t: torch.Tensor) = Npy.write (Path.Combine(folder, name)) t |> Check.get
 
 /// A stream folder with its description changed by `change` and its files by `spoil`.
-let private makeStream (change: string -> string) (spoil: string -> unit) (folder: string) =
+let makeStream (change: string -> string) (spoil: string -> unit) (folder: string) =
     use scope = torch.NewDisposeScope()
 
     for name, rows in [ "vision", 20L; "text", 20L; "prototypes", 2L ] do
@@ -162,7 +162,18 @@ let private contradictions =
       [ "-m"; "dns"; "--protect"; "soft"; "--place"; "update" ], [ "--protect soft needs the eigenbasis"; "--place update" ]
       [ "-m"; "vanilla"; "--tau"; "1" ], [ "--tau 1 changes nothing for vanilla" ]
       [ "-m"; "dns"; "--tau"; "1" ], [ "--tau 1 changes nothing for dns" ]
-      [ "-m"; "dns[tau=1]" ], [ "'tau' changes nothing in dns[tau=1]" ]
+      [ "-m"; "dns[tau=1]" ], [ "'tau' changes nothing in dns[tau=1]"; "set protect=product, or protect=soft" ]
+      [ "-m"; "ewc[gamma=0.9]" ], [ "'gamma' changes nothing"; "set accumulate=online." ]
+      [ "-m"; "ewc"; "--set"; "gamma=0.9" ], [ "--set gamma=0.9 changes nothing for ewc"; "set --set accumulate=online." ]
+      [ "-m"; "vanilla"; "--set"; "margin=0.2" ], [ "--set margin=0.2 changes nothing"; "a method that takes it: gem" ]
+      [ "-m"; "gem"; "--set"; "margin=x" ], [ "cmcl: --set margin takes a number ≥ 0, not 'x'" ]
+      [ "-m"; "gem[margin=x]" ], [ "cmcl: margin takes a number ≥ 0, not 'x'" ]
+      [ "-m"; "dns[exact=on]"; "--place"; "gradient" ], [ "exact=on cannot hold with --place gradient" ]
+      [ "-m"; "dns"; "--place"; "gradiant" ], [ "--place takes gradient, update or eigenbasis"; "did you mean 'gradient'?" ]
+      [ "-m"; "dns"; "--threshold"; "trase:1e-3" ], [ "the kind of --threshold takes absolute"; "did you mean 'trace'?" ]
+      [ "-m"; "dns[exct=on]" ], [ "'exct' is not an option of dns; did you mean 'exact'?" ]
+      [ "--split"; "tets" ], [ "did you mean 'test'?" ]
+      [ "--device"; "cud" ], [ "did you mean 'cuda'?" ]
       [ "-m"; "vanilla[tau=1]" ], [ "'tau' is not an option of vanilla" ]
       [ "-m"; "zero-shot"; "--lr"; "1" ], [ "--lr 1 changes nothing" ]
       [ "-m"; "vanilla,vanilla" ], [ "'vanilla' is named twice" ]

@@ -45,7 +45,7 @@ let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: 
         let w = heads[m]
         let d = x.shape[1]
         let y = x.mm (w.narrow(1L, 0L, d).t())
-        if w.shape[1] > d then y + w.narrow(1L, d, 1L).t() else y
+        if w.shape[1] > d then y .+ w.narrow(1L, d, 1L).t() else y
 
     let unit (y: torch.Tensor) = torch.nn.functional.normalize (y, 2.0, 1L)
     let prepare = if s.Scoring = Scoring.Cosine then unit else id
@@ -61,10 +61,10 @@ let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: 
         let all = side now batch partner :: (beside |> List.map (side now replayed))
         let anchors = prepare (side now batch anchor)
         let scores = anchors.mm ((prepare (torch.cat (Array.ofList all, 0L))).t()) / number s.Temperature
-        torch.nn.functional.cross_entropy (scores, torch.arange (anchors.shape[0], dtype = torch.int64))
+        torch.nn.functional.cross_entropy (scores, Tensors.range torch.CPU 0L anchors.shape[0])
 
     let forth = oneWay batch.Pair.A batch.Pair.B
-    let contrast = if s.Symmetric then (forth + oneWay batch.Pair.B batch.Pair.A) / number 2.0 else forth
+    let contrast = if s.Symmetric then (forth .+ oneWay batch.Pair.B batch.Pair.A) / number 2.0 else forth
 
     let relations heads kappa (g: Group) = (unit (side heads g g.Pair.A)).mm((unit (side heads g g.Pair.B)).t()) / number kappa
 
@@ -72,9 +72,9 @@ let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: 
     let sum (g: Group) =
         let past, present = (relations before s.KappaPast g).detach(), relations now s.Kappa g
         let oneWay (dim: int64) = -(past.softmax dim * present.softmax(dim).log()).sum()
-        (oneWay 0L + oneWay 1L) / number 2.0
+        (oneWay 0L .+ oneWay 1L) / number 2.0
 
-    contrast + (sum batch + sum replayed) * number (lambda / float (batch.Count + replayed.Count))
+    contrast .+ (sum batch .+ sum replayed) * number (lambda / float (batch.Count + replayed.Count))
 
 /// A run's step as its method begins it, with the memory and the heads of the steps before it.
 let private sceneOf (stream: Stream) (at: int) (plan: Plan) (see: Scene -> unit) : unit =

@@ -114,11 +114,11 @@ let tests =
 
           mustFail "any symmetric matrix is idempotent" (fun c ->
               let p = normal c "p" c.D c.D
-              below "idempotence" 1e-3 (Conditions.idempotence (p + p.t ())))
+              below "idempotence" 1e-3 (Conditions.idempotence (p .+ p.t ())))
 
           property "stability by hand is what blocks of rows give" (fun c ->
               let o, (da, db) = old c, free c
-              let after: Heads = Map [ pair.A, o.Wa + da; pair.B, o.Wb + db ]
+              let after: Heads = Map [ pair.A, o.Wa .+ da; pair.B, o.Wb .+ db ]
               let scores heads = Alignment.between pair heads o.Xa o.Xb
 
               let d, blocks =
@@ -160,7 +160,7 @@ let tests =
 
           mustFail "Theorem 4 with stale outputs, after the partner moved" (fun c ->
               let o, (ga, gb) = old c, free c
-              let moved = Heads.outputs (o.Wb + gb) o.Xb
+              let moved = Heads.outputs (o.Wb .+ gb) o.Xb
               below "residual" 1e-3 (Conditions.localResidual (projector o.Yb) (projector o.Xa) ga o.Xa moved))
 
           mustFail "the one-sided condition of a two-sided projection" (fun c ->

@@ -45,7 +45,7 @@ let private batch (c: Case) : Batch =
 
     { Task = 0
       Pair = pair
-      Rows = torch.arange c.N
+      Rows = Tensors.range torch.CPU 0L c.N
       Epoch = 1
       Seed = draw c "batch"
       A = t.A
@@ -94,8 +94,8 @@ let private distance
             scores ya yb - scores oldA oldB
 
     match s.Reduction with
-    | Reduction.Mean -> change.square().mean()
-    | Reduction.Sum -> change.square().sum(1L).mean()
+    | Reduction.Mean -> change.squared().mean()
+    | Reduction.Sum -> change.squared().sum(1L).mean()
 
 /// Loss and gradients of the moving heads by autograd: InfoNCE, α D and β InfoNCE of the replayed group.
 let private autograd (c: Case) (s: Settings) (alpha: float) (beta: float) (g: Group) : float * Heads =
@@ -109,8 +109,8 @@ let private autograd (c: Case) (s: Settings) (alpha: float) (beta: float) (g: Gr
 
     let loss =
         (outputs pair b.A b.B ||> Contrastive.loss contrast)
-        + distance s (fst old) (snd old) g.Parts["za"] g.Parts["zb"] * number alpha
-        + (old ||> Contrastive.loss contrast) * number beta
+        .+ distance s (fst old) (snd old) g.Parts["za"] g.Parts["zb"] * number alpha
+        .+ (old ||> Contrastive.loss contrast) * number beta
 
     let found = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves.Values)
     item loss, Map(Seq.zip leaves.Keys found)

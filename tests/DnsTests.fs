@@ -19,7 +19,7 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
             torch.zeros (columns, columns, dtype = torch.float64)
         else
             let struct (_, s, vt) = torch.linalg.svd (torch.cat (Array.ofList blocks, 0L), fullMatrices = false)
-            let energies = s.square ()
+            let energies = s.squared ()
             let inside = energies.gt(energies.max () * number cut).``to`` torch.float64
             let kept = (torch.diag inside).mm vt
             kept.t().mm kept
@@ -51,21 +51,21 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
         for i in 1..epochs do
             let leaves = p |> Array.map (fun t -> t.clone().requires_grad_ true)
             let scores = xa.mm(leaves.[0].t()).mm(leaves.[1].mm(xb.t ()))
-            let loss = torch.nn.functional.cross_entropy (scores, torch.arange (xa.shape[0], dtype = torch.int64))
+            let loss = torch.nn.functional.cross_entropy (scores, Tensors.range torch.CPU 0L xa.shape[0])
             let raw = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves) |> Array.ofSeq
-            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum())) |> sqrt
+            let norm = raw |> Array.sumBy (fun g -> item (g.squared().sum())) |> sqrt
             let clipped = raw |> Array.map (fun g -> g * number (min 1.0 (limit / (norm + 1e-6))))
             let project = [| projectA; projectB |]
             let g = if onUpdate then clipped else Array.map2 (fun f g -> f g) project clipped
-            m1 <- Array.map2 (fun (m: torch.Tensor) g -> m * number 0.9 + g * number 0.1) m1 g
-            m2 <- Array.map2 (fun (v: torch.Tensor) (g: torch.Tensor) -> v * number 0.999 + g * g * number 0.001) m2 g
+            m1 <- Array.map2 (fun (m: torch.Tensor) g -> m * number 0.9 .+ g * number 0.1) m1 g
+            m2 <- Array.map2 (fun (v: torch.Tensor) (g: torch.Tensor) -> v * number 0.999 .+ g * g * number 0.001) m2 g
             let rate = lr * float (epochs - i + 1) / float epochs
 
             p <-
                 Array.init 2 (fun j ->
                     let mean = m1.[j] / number (1.0 - 0.9 ** float i)
                     let root = (m2.[j] / number (1.0 - 0.999 ** float i)).sqrt()
-                    let update = (mean / (root + number 1e-8) + p.[j] * number wd) * number rate
+                    let update = (mean / (root.plus (1e-8)) .+ p.[j] * number wd) * number rate
                     p.[j] - (if onUpdate then project.[j]update else update))
 
         heads <- heads.Add(a, p.[0]).Add(b, p.[1])
@@ -106,7 +106,7 @@ let private withMean (size: float) =
         let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 8 |> Seed.split purpose)
         let spread = (draw purpose n 2L).mm(draw (purpose + " basis") 2L columns)
         let direction = draw (purpose + " mean") 1L columns
-        spread - spread.mean ([| 0L |], true) + direction * number (size / item (direction.norm ()))
+        spread - spread.mean ([| 0L |], true) .+ direction * number (size / item (direction.norm ()))
 
     streamOf [ vision, text, rows "1a" 24L d, rows "1b" 24L 6L; vision, audio, rows "2a" 17L d, rows "2b" 17L 5L ]
 
@@ -342,7 +342,7 @@ let tests =
                   untouched text given (fun () ->
                       let session = p.Method.Begin context memory heads [ tasks.[3] ]
                       let task = session.Data[0]
-                      let rows = torch.arange (10L, dtype = torch.int64)
+                      let rows = Tensors.range torch.CPU 0L 10L
 
                       let batch =
                           { Task = 0

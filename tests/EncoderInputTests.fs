@@ -99,7 +99,7 @@ let private images =
                       | Error [ Fault.Unreadable(named, _) ] -> Expect.equal named path "path"
                       | other -> failtest $"%A{other}"
 
-                  refused ()
+                  Expect.equal (Images.read path) (Error [ Fault.Missing(path, "the extraction") ]) "none"
                   File.WriteAllText(path, "no image")
                   refused ()
                   encode SKEncodedImageFormat.Png path (noise 1 40 40)
@@ -262,7 +262,7 @@ let private waves =
               let read = readWave 0.5 (wave 1 16 100 1 (sixteen (Seq.replicate 200 0.25))) |> Check.get
               Expect.equal (read.Rate, read.Samples.Length) (100, 50) "half a second")
           refused "no RIFF" "not a RIFF WAVE" (Array.append "FORM"B (Array.skip 4 good))
-          refused "nothing" "breaks off" [||]
+          refused "nothing" "it is empty" [||]
           refused "no samples" "no samples" (Array.take (good.Length - 12) good)
           refused "a chunk that promises more" "promises 4 bytes, but only 2" (Array.take (good.Length - 2) good)
           refused "a coding" "format 85" (wave 0x55 16 8000 1 [| 0uy; 0uy |])

@@ -44,8 +44,8 @@ let private naive (settings: Settings) (steps: (Task * Heads) list) (weights: He
     [ for step in steps do
           let f = fisherOf settings step
 
-          for KeyValue(m, w) in weights -> (f[m] * (w - (snd step)[m]).square()).sum() * number 0.5 ]
-    |> List.reduce (+)
+          for KeyValue(m, w) in weights -> (f[m] * (w - (snd step)[m]).squared()).sum() * number 0.5 ]
+    |> List.reduce (.+)
 
 let private value (memory: Memory) (weights: Heads) : float =
     weights |> Map.toList |> List.sumBy (fun (m, w) -> Ewc.pull m memory |> Option.get |> Pull.value w |> item)
@@ -83,14 +83,14 @@ let tests =
               let w = (matrix "w").requires_grad_ true
 
               let sum =
-                  List.map (fun (p: Pull) -> (p.Importance * (w - p.Anchor).square()).sum() * number 0.5) [ one; two; third ]
+                  List.map (fun (p: Pull) -> (p.Importance * (w - p.Anchor).squared()).sum() * number 0.5) [ one; two; third ]
 
-              let expected = List.reduce (+) sum
+              let expected = List.reduce (.+) sum
               let gradient = torch.autograd.grad (ResizeArray [ expected ], ResizeArray [ w ]) |> Seq.head
               use _ = torch.no_grad ()
               near "value" tight (item (Pull.value w all)) (item expected)
               let g = matrix "g"
-              same "gradient" tight (Pull.add 3.0 w all g) (g + gradient * number 3.0))
+              same "gradient" tight (Pull.add 3.0 w all g) (g .+ gradient * number 3.0))
 
           property "at its anchor a pull is nothing, and elsewhere not" (fun c ->
               let w = normal c "w" c.D c.Da
@@ -98,15 +98,15 @@ let tests =
               Expect.equal (item (Pull.value w pull)) 0.0 "value"
               let g = normal c "g" c.D c.Da
               identical "gradient" (Pull.add 7.0 w pull g) g
-              Expect.isGreaterThan (item (Pull.value (w + number 0.1) pull)) 0.0 "elsewhere")
+              Expect.isGreaterThan (item (Pull.value (w.plus (0.1)) pull)) 0.0 "elsewhere")
 
           property "close to the anchors single precision loses nothing of it" (fun c ->
               let single (t: torch.Tensor) = t.``to`` torch.float32
               let w = normal c "w" c.D c.Da
-              let near' purpose = w + normal c purpose c.D c.Da * number 1e-3
+              let near' purpose = w .+ normal c purpose c.D c.Da * number 1e-3
 
               let at cast =
-                  Pull.join (Pull.at (cast (near' "1")) (cast (w.abs ()))) (Pull.at (cast (near' "2")) (cast (w.square ())))
+                  Pull.join (Pull.at (cast (near' "1")) (cast (w.abs ()))) (Pull.at (cast (near' "2")) (cast (w.squared ())))
 
               let expected = item (Pull.value (near' "3") (at id))
               let actual = item (Pull.value (single (near' "3")) (at single))
@@ -137,7 +137,7 @@ let tests =
                       $"F of {m}"
                       tight
                       pull.Importance
-                      (steps |> List.map (fun step -> (fisherOf s step).[m]) |> List.reduce (+))
+                      (steps |> List.map (fun step -> (fisherOf s step).[m]) |> List.reduce (.+))
 
                   same $"and separate, {m}" tight pull.Importance (Ewc.pull m separate).Value.Importance
                   identical "anchor" pull.Anchor (snd steps.[2]).[m]
@@ -155,7 +155,12 @@ let tests =
 
               for m in Pair.members pair do
                   let f = [ for step in steps -> (fisherOf s step).[m] ]
-                  same $"F of {m}" tight (Ewc.pull m memory).Value.Importance (f[2] + f[1] * number 0.25 + f[0] * number 0.0625))
+
+                  same
+                      $"F of {m}"
+                      tight
+                      (Ewc.pull m memory).Value.Importance
+                      (f[2] .+ f[1] * number 0.25 .+ f[0] * number 0.0625))
 
           property "the Fisher information of a step is the mean over anchors in batches, a last single pair left out" (fun c ->
               let s = { settings c with Shuffle = false }
@@ -166,7 +171,7 @@ let tests =
 
               let mean f =
                   let one, two = part f 0L 4L, part f 4L 4L
-                  Map.map (fun m (x: torch.Tensor) -> (x + two[m]) * number 0.5) one
+                  Map.map (fun m (x: torch.Tensor) -> (x .+ two[m]) * number 0.5) one
 
               let uneven =
                   { t with
@@ -184,7 +189,7 @@ let tests =
                       "each anchor counts once"
                       close
                       (Ewc.fisher s (draw c "fisher") w uneven).[m]
-                      (full[m] * number (4.0 / 6.0) + rest[m] * number (2.0 / 6.0)))
+                      (full[m] * number (4.0 / 6.0) .+ rest[m] * number (2.0 / 6.0)))
 
           property "the direction is autograd's of the whole loss, and its loss too" (fun c ->
               let s = settings c
@@ -195,7 +200,7 @@ let tests =
               let batch =
                   { Task = 0
                     Pair = pair
-                    Rows = torch.arange c.N
+                    Rows = Tensors.range torch.CPU 0L c.N
                     Epoch = 1
                     Seed = Seed.ofInt 0
                     A = t.A
@@ -206,7 +211,7 @@ let tests =
 
               let loss =
                   Contrastive.loss contrast (Heads.outputs leaves[pair.A] t.A) (Heads.outputs leaves[pair.B] t.B)
-                  + naive s steps leaves * number s.Lambda
+                  .+ naive s steps leaves * number s.Lambda
 
               let expected = torch.autograd.grad (ResizeArray [ loss ], ResizeArray [ leaves[pair.A]; leaves[pair.B] ])
               use _ = torch.no_grad ()

@@ -54,7 +54,8 @@ let tests =
               Expect.isOk (ResultsFolder.prepare false folder) "a folder with other things in it"
 
               for name in [ "results.csv"; "losses.csv"; "spectra.csv"; "monitor.csv"; "config.json"; "report.html" ] do
-                  touch folder name
+                  // Begun, and nothing in it yet.
+                  File.WriteAllText(Path.Combine(folder, name), "")
                   Expect.equal (ResultsFolder.prepare false folder) (Error [ Fault.Occupied folder ]) name
                   Expect.isTrue (has folder name) "refused, and nothing gone"
                   Expect.isOk (ResultsFolder.prepare true folder) "forced"

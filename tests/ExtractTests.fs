@@ -70,7 +70,7 @@ let private expected (folder: string) : torch.Tensor =
         [| for i in 0..19 -> (Images.read (place folder $"images/{i}.png") |> Check.get |> Images.prepare input).reshape(1L, 48L) |]
 
     let product = (torch.cat rows).mm(torch.tensor(Array.ofList w).reshape(48L, 2L))
-    product + torch.tensor (Array.ofList b)
+    product .+ torch.tensor (Array.ofList b)
 
 let private folderTest name (body: string -> unit) = test name (fun () -> inFolder body)
 
@@ -328,7 +328,7 @@ let private mistakes =
               (fun () -> Models.linear [ -1L; 3L; 4L; 4L ] 2 w [ nanf; 0f ])
               [ "'item-0' (line 2"; "NaN" ]
           images "no manifest" (fun f -> File.Delete(place f "items.csv")) [ "items.csv"; "does not exist" ]
-          listed "an empty manifest" "" [ "line 1"; "no header" ]
+          listed "an empty manifest" "" [ "it is empty" ]
           listed "nothing named" "id,path\n" [ "nothing to encode" ]
           listed "an unknown column" "id,file\na,b\n" [ "the header has 'file'"; "id, path, text, label" ]
           listed "no path" "id,text\na,b\n" [ "line 2"; "'a' has no path" ]

@@ -35,7 +35,7 @@ let private squared (k: Contrast) (heads: Heads) xa xb (terms: (float * (torch.T
               let g = torch.autograd.grad (ResizeArray [ term (scores k wa wb xa xb) ], ResizeArray [ wa; wb ]) |> List.ofSeq
               share, g ]
 
-    let sum i = gradients |> List.map (fun (share, g) -> g[i].square() * number share) |> List.reduce (+)
+    let sum i = gradients |> List.map (fun (share, g) -> g[i].squared() * number share) |> List.reduce (.+)
     Map [ pair.A, sum 0; pair.B, sum 1 ]
 
 let private logRow (i: int64) (j: int64) (s: torch.Tensor) = (s.log_softmax 1L)[i, j]
@@ -44,7 +44,7 @@ let private logColumn (i: int64) (j: int64) (s: torch.Tensor) = (s.log_softmax 0
 let private bruteForce (k: Contrast) (heads: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : Heads =
     let n = xa.shape[0]
 
-    let term i s = if k.Symmetric then (logRow i i s + logColumn i i s) * number 0.5 else logRow i i s
+    let term i s = if k.Symmetric then (logRow i i s .+ logColumn i i s) * number 0.5 else logRow i i s
 
     squared k heads xa xb [ for i in 0L .. n - 1L -> 1.0 / float n, term i ]
 
@@ -80,7 +80,7 @@ let tests =
 
               let loss (s: torch.Tensor) =
                   let rows, columns = (s.log_softmax 1L).diagonal().mean(), (s.log_softmax 0L).diagonal().mean()
-                  if k.Symmetric then (rows + columns) * number 0.5 else rows
+                  if k.Symmetric then (rows .+ columns) * number 0.5 else rows
 
               let batch = FisherInformation.perBatch k pair w xa xb
               agree "F" close batch (squared k w xa xb [ 1.0, loss ])
@@ -127,7 +127,7 @@ let tests =
                                     if k.Symmetric then
                                         for l in 0L .. n - 1L do
                                             row * exp (item (logColumn i l s)) / float n,
-                                            fun s -> (logRow i j s + logColumn i l s) * number 0.5
+                                            fun s -> (logRow i j s .+ logColumn i l s) * number 0.5
                                     else
                                         row / float n, logRow i j ]
 
@@ -138,7 +138,7 @@ let tests =
                       use scope = torch.NewDisposeScope()
 
                       for KeyValue(m, f) in FisherInformation.sampled (Seed.ofInt i) k pair w xa xb do
-                          sums[m].add_ f |> ignore
+                          sums[m].plus_ f |> ignore
 
                   let mean = sums |> Heads.map (fun t -> t / number (float draws))
                   let apart (f: Heads) = f.Keys |> Seq.map (fun m -> Tensors.relativeDifference f[m] expected[m]) |> Seq.max

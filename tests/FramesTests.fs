@@ -75,7 +75,7 @@ let tests =
               let w' = Frame.enter s.Frame s.W
               identical "nothing changed" (Frame.leave s.Frame s.W w' w') s.W
               let d = normal c "d" c.D c.Da
-              same "a change" tight (Frame.enter s.Frame (Frame.leave s.Frame s.W w' (w' + d))) (w' + d))
+              same "a change" tight (Frame.enter s.Frame (Frame.leave s.Frame s.W w' (w' .+ d))) (w' .+ d))
 
           property "a free frame is the standard basis and protects nothing" (fun c ->
               let f, w = Frame.free torch.CPU c.D c.Da, normal c "w" c.D c.Da
@@ -178,7 +178,7 @@ let tests =
 
               for i in 1..10 do
                   for length in [ 1e-3; 0.1; 1.0 ] do
-                      let other = best + normal c $"perturbation {i}" c.D c.Da * number length
+                      let other = best .+ normal c $"perturbation {i}" c.D c.Da * number length
                       Expect.isTrue (objective best < objective other) "no better one")
 
           property "soft goes to the mask as τ goes to zero" (fun c ->

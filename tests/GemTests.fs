@@ -113,7 +113,7 @@ let private gradients (c: Case) : Heads list * Heads =
 
     old,
     g
-    |> Map.map (fun m t -> Map.tryFind m old.Head |> Option.map (fun o -> t + o * number against) |> Option.defaultValue t)
+    |> Map.map (fun m t -> Map.tryFind m old.Head |> Option.map (fun o -> t .+ o * number against) |> Option.defaultValue t)
 
 // ---- sessions ----------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ let private task (c: Case) (i: int) (p: Pair) : Task =
 let private batch (c: Case) (t: Task) : Batch =
     { Task = 0
       Pair = t.Pair
-      Rows = torch.arange t.Count
+      Rows = Tensors.range torch.CPU 0L t.Count
       Epoch = 1
       Seed = draw c "batch"
       A = t.A
@@ -170,7 +170,7 @@ let private slopes (s: Settings) (wanted: Modality list) (heads: Heads) (p: Pair
     let leaves = heads |> Heads.map (fun w -> w.detach().clone().requires_grad_ true)
     let loss = Contrastive.loss (Settings.contrast s) (a.mm (leaves[p.A].t())) (b.mm (leaves[p.B].t()))
     // So that every head is in it.
-    let all = Heads.tensors leaves |> List.fold (fun sum w -> sum + w.sum () * number 0.0) loss
+    let all = Heads.tensors leaves |> List.fold (fun sum w -> sum .+ w.sum () * number 0.0) loss
     Seq.zip wanted (torch.autograd.grad (ResizeArray [ all ], ResizeArray [ for m in wanted -> leaves[m] ])) |> Map
 
 let private autograd (s: Settings) (heads: Heads) = slopes s (Pair.members pair) heads
@@ -288,7 +288,7 @@ let tests =
 
                   let expected =
                       g
-                      |> Map.map (fun m t -> Map.tryFind m k |> Option.map (fun x -> t + x * number v) |> Option.defaultValue t)
+                      |> Map.map (fun m t -> Map.tryFind m k |> Option.map (fun x -> t .+ x * number v) |> Option.defaultValue t)
 
                   agree $"margin {margin}" close (Gem.project 1e-3 margin [ k ] g |> Option.get) expected)
 
@@ -335,7 +335,7 @@ let tests =
                       let h = Array2D.init old.Length old.Length (fun i j -> dot old[i] old[j] * (if i = j then 1.001 else 1.0))
 
                       (g, List.zip old (List.ofArray (bruteForce h along s.Margin)))
-                      ||> List.fold (fun sum (k, v) -> sum |> Map.map (fun m t -> t + k[m] * number v))
+                      ||> List.fold (fun sum (k, v) -> sum |> Map.map (fun m t -> t .+ k[m] * number v))
 
               // A pair that is all but learnt leaves 1 − p, rounding at the size of one: a short ‖g_k‖ is right to ε/‖g_k‖ at best.
               let shortest = old |> List.map (fun k -> sqrt (dot k k)) |> List.min

@@ -29,7 +29,7 @@ let tests =
           property "one column more than the features is a bias" (fun c ->
               let w, b, x = normal c "w" c.D c.Da, normal c "b" c.D 1L, normal c "x" c.N c.Da
               let y = Heads.outputs (torch.cat ([| w; b |], 1L)) x
-              same "outputs" tight y (Heads.outputs w x + b.t ()))
+              same "outputs" tight y (Heads.outputs w x .+ b.t ()))
 
           property "the global parameter gives the scores" (fun c ->
               let h, xa, xb = heads c, normal c "xa" c.N c.Da, normal c "xb" c.N c.Db

@@ -214,7 +214,7 @@ let private named =
           run "npy" source out |> Check.get |> ignore
 
           let stray (path: string) =
-              Path.GetFileName path |> string |> Seq.exists (fun c -> not (Char.IsAsciiLetterOrDigit c || "-_.".Contains c))
+              Path.GetFileName path |> string |> Seq.exists (fun c -> not (Char.IsAsciiLetterOrDigit c || "-_.~".Contains c))
 
           Expect.isEmpty (Directory.GetFiles(out, "*", SearchOption.AllDirectories) |> Array.filter stray) "plain names"
           Expect.equal (Directory.GetFileSystemEntries(Path.GetDirectoryName out |> string)).Length 2 "nothing beside")

@@ -174,7 +174,8 @@ let private published =
                   | Error [ Fault.Unreadable(_, reason) ] -> Expect.stringContains reason word "reason"
                   | other -> failtest $"%A{other}"
 
-              told [||] "not an HDF5 file"
+              told [||] "it is empty"
+              told [| 0uy |] "not an HDF5 file"
               told (Array.append [| 0x80uy; 2uy |] good) "pickle"
               told good[.. good.Length - 2] "only"
               told good[..200] "only"

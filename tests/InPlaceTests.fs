@@ -63,7 +63,7 @@ let private purely (r: Recipe) (c: Case) (start: Heads) : Heads =
 
     let folder (weights: Heads, state) i =
         let struct (updates, state) = transform.Update state (gradients c i start) weights
-        Heads.replace (updates |> Map.map (fun m u -> weights[m] + u)) weights, state
+        Heads.replace (updates |> Map.map (fun m u -> weights[m] .+ u)) weights, state
 
     List.fold folder (start, transform.Init start) [ 1..12 ] |> fst
 
@@ -188,7 +188,7 @@ let tests =
               agree "left out" Dtype.Float64 (once outside (Tensors.norm inside ** 2.0)) (once whole 0.0)
               let transform = Rule.transform start (Rule.Recipe r)
               let struct (updates, _) = transform.Update (transform.Init start) (Map [ a, whole ]) start
-              agree "the chain" Dtype.Float64 (once whole 0.0) (Map.add a (start[a] + updates[a]) start))
+              agree "the chain" Dtype.Float64 (once whole 0.0) (Map.add a (start[a] .+ updates[a]) start))
 
           test "whole steps of every method that follows a recipe, float64" (fun () ->
               for written in

@@ -21,8 +21,8 @@ let private task index (rows: int64) : Task =
     { Index = index
       Name = $"task {index}"
       Pair = pair
-      A = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
-      B = (torch.arange (rows, dtype = torch.float64)).unsqueeze 1L
+      A = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
+      B = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
       Source = None }
 
 let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
@@ -125,7 +125,7 @@ let tests =
           test "weights that are not finite after the last update end it too" (fun () ->
               let session =
                   { recording (ResizeArray()) (fun _ -> 1.0) [ task 0 6L ] with
-                      Rule = Rule.Chain(Transform.stateless (fun _ u _ -> u + number infinity)) }
+                      Rule = Rule.Chain(Transform.stateless (fun _ u _ -> u.plus (infinity))) }
 
               let result = Loop.train (settings BatchSize.All 1 false) (Seed.ofInt 0) Watch.silent session
               Expect.equal (Result.map ignore result) (Error(Unfinished.Diverged 1)) "epoch 1")

@@ -10,7 +10,7 @@ let private sameMoment what (a: Moment) (b: Moment) =
     same what tight a.Matrix b.Matrix
 
 /// Rows with a mean that is large beside their spread.
-let private offCentre c purpose n = normal c purpose n c.Da + normal c "mean" 1L c.Da * number 10.0
+let private offCentre c purpose n = normal c purpose n c.Da .+ normal c "mean" 1L c.Da * number 10.0
 
 /// (X − 1μᵀ)ᵀ(X − 1μᵀ)/n from the rows.
 let private covariance (x: torch.Tensor) =

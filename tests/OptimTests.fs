@@ -16,7 +16,7 @@ let private gradient (c: Case) (i: int) (m: Modality) (w: torch.Tensor) = normal
 let private ours (transform: Transform) (c: Case) (steps: int) : Heads =
     let folder (weights: Heads, state) i =
         let struct (updates, state) = transform.Update state (weights |> Map.map (gradient c i)) weights
-        updates |> Map.map (fun m u -> weights.[m] + u), state
+        updates |> Map.map (fun m u -> weights.[m] .+ u), state
 
     List.fold folder (start c, transform.Init(start c)) [ 1..steps ] |> fst
 
@@ -86,10 +86,10 @@ let tests =
               let u, w = start c, start { c with Seed = c.Seed + 1 }
               let decayed = apply (Optim.decay 0.5 1L) u w
               let columns = c.Da - 1L
-              same "weights" tight (decayed.[a].narrow(1L, 0L, columns)) ((u.[a] + w.[a] * number 0.5).narrow(1L, 0L, columns))
+              same "weights" tight (decayed.[a].narrow(1L, 0L, columns)) ((u.[a] .+ w.[a] * number 0.5).narrow(1L, 0L, columns))
               identical "bias" (decayed.[a].narrow(1L, columns, 1L)) (u.[a].narrow(1L, columns, 1L))
               identical "no decay" (apply (Optim.decay 0.0 0L) u w).[a] u.[a]
-              same "all" tight (apply (Optim.decay 0.5 0L) u w).[a] (u.[a] + w.[a] * number 0.5))
+              same "all" tight (apply (Optim.decay 0.5 0L) u w).[a] (u.[a] .+ w.[a] * number 0.5))
 
           test "schedules by their values" (fun () ->
               for i in 0L .. 9L do
@@ -119,7 +119,7 @@ let tests =
 
               let folder (w: Heads, state) i =
                   let struct (u, state) = t.Update state (w |> Map.map (gradient c i)) w
-                  let w = w |> Map.map (fun m w -> w + u.[m])
+                  let w = w |> Map.map (fun m w -> w .+ u.[m])
                   let change = w.[a] - w0.[a]
                   Expect.isTrue (item ((p * change * change).sum()) <= budget * (1.0 + 1e-9)) "inside"
                   w, state

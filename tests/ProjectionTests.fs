@@ -31,7 +31,8 @@ let private projector (x: torch.Tensor) = let u = span x in u.mm (u.t ())
 let private scale (o: Old) (g: torch.Tensor) = 1.0 + Tensors.norm o.Xa * Tensors.norm g * (Tensors.norm o.Yb + Tensors.norm o.Xb)
 
 /// Old scores' first-order change under changes of both weights.
-let private firstOrder (o: Old) (da: torch.Tensor) (db: torch.Tensor) = o.Xa.mm(da.t ()).mm(o.Yb.t ()) + o.Ya.mm(db).mm(o.Xb.t ())
+let private firstOrder (o: Old) (da: torch.Tensor) (db: torch.Tensor) =
+    o.Xa.mm(da.t ()).mm(o.Yb.t ()) .+ o.Ya.mm(db).mm(o.Xb.t ())
 
 let private dual (o: Old) (ga: torch.Tensor) (gb: torch.Tensor) =
     Projection.localUpdate (projector o.Yb) (projector o.Xa) ga, Projection.localUpdate (projector o.Ya) (projector o.Xb) gb
@@ -63,7 +64,7 @@ let tests =
               let da, db = dual o ga gb
               let pair = Pair.named vision text
               let scores wa wb = Alignment.between pair (Map [ pair.A, wa; pair.B, wb ]) o.Xa o.Xb
-              let change = scores (o.Wa + da) (o.Wb + db) - scores o.Wa o.Wb
+              let change = scores (o.Wa .+ da) (o.Wb .+ db) - scores o.Wa o.Wb
               let left, right = o.Xa.mm (da.t ()), db.mm (o.Xb.t ())
               vanishes "the rest" close (Tensors.norm (change - left.mm right)) (scale o ga * scale o gb)
               Expect.isTrue (Tensors.norm change <= Tensors.norm left * Tensors.norm right + 1e-8) "the bound")
@@ -93,10 +94,10 @@ let tests =
 
               let change =
                   (loss (o.Wa - da * number eta) (o.Wb - db * number eta)
-                   - loss (o.Wa + da * number eta) (o.Wb + db * number eta))
+                   - loss (o.Wa .+ da * number eta) (o.Wb .+ db * number eta))
                   / (2.0 * eta)
 
-              near "−(‖Δ_a‖² + ‖Δ_b‖²)" 1e-6 change (-(Tensors.norm da ** 2.0) - Tensors.norm db ** 2.0))
+              near "−(‖Δ_a‖² .+ ‖Δ_b‖²)" 1e-6 change (-(Tensors.norm da ** 2.0) - Tensors.norm db ** 2.0))
 
           property "bases of the spans do what the projectors do" (fun c ->
               let o, g = old c, normal c "g" c.D c.Da

@@ -37,16 +37,16 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
 
         for i in 1..epochs do
             let leaves = p |> Array.map (fun t -> t.clone().requires_grad_ true)
-            let ya, yb = xa.mm (leaves.[0].t()) + leaves.[1], xb.mm (leaves.[2].t()) + leaves.[3]
-            let target = torch.arange (xa.shape[0], dtype = torch.int64)
+            let ya, yb = xa.mm (leaves.[0].t()) .+ leaves.[1], xb.mm (leaves.[2].t()) .+ leaves.[3]
+            let target = Tensors.range torch.CPU 0L xa.shape[0]
             let loss = torch.nn.functional.cross_entropy (ya.mm (yb.t ()), target)
             let raw = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves) |> Array.ofSeq
-            let norm = raw |> Array.sumBy (fun g -> item (g.square().sum())) |> sqrt
+            let norm = raw |> Array.sumBy (fun g -> item (g.squared().sum())) |> sqrt
             let g = raw |> Array.map (fun g -> g * number (min 1.0 (limit / (norm + 1e-6))))
             g.[0] <- g.[0] - g.[0].mm pa
             g.[2] <- g.[2] - g.[2].mm pb
-            m1 <- Array.map2 (fun (m: torch.Tensor) g -> m * number 0.9 + g * number 0.1) m1 g
-            m2 <- Array.map2 (fun (v: torch.Tensor) (g: torch.Tensor) -> v * number 0.999 + g * g * number 0.001) m2 g
+            m1 <- Array.map2 (fun (m: torch.Tensor) g -> m * number 0.9 .+ g * number 0.1) m1 g
+            m2 <- Array.map2 (fun (v: torch.Tensor) (g: torch.Tensor) -> v * number 0.999 .+ g * g * number 0.001) m2 g
             let rate = lr * float (epochs - i + 1) / float epochs
 
             p <-
@@ -54,7 +54,7 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
                     let mean = m1.[j] / number (1.0 - 0.9 ** float i)
                     let square = m2.[j] / number (1.0 - 0.999 ** float i)
                     let decayed = if j % 2 = 0 then p.[j] * number (1.0 - rate * wd) else p.[j]
-                    decayed - mean / (square.sqrt () + number 1e-8) * number rate)
+                    decayed - mean / (square.sqrt().plus 1e-8) * number rate)
 
         weights <- weights.Add(a, p.[0]).Add(b, p.[2])
         biases <- biases.Add(a, p.[1]).Add(b, p.[3])
@@ -66,7 +66,7 @@ let private naive (stream: Stream) (d: int64) (lr: float) (epochs: int) (wd: flo
                 Map.add
                     m
                     (match Map.tryFind m moments with
-                     | Some old -> old * number (seen / (seen + n)) + fresh
+                     | Some old -> old * number (seen / (seen + n)) .+ fresh
                      | None -> fresh)
                     moments
 
@@ -79,7 +79,7 @@ let private d = 7L
 let private stream () : Stream =
     let rows purpose n =
         let draw purpose rows columns = Seed.normal [ rows; columns ] (Seed.ofInt 11 |> Seed.split purpose)
-        let x = (draw purpose n 3L).mm(draw (purpose + " basis") 3L d) + draw (purpose + " noise") n d * number 0.05
+        let x = (draw purpose n 3L).mm(draw (purpose + " basis") 3L d) .+ draw (purpose + " noise") n d * number 0.05
         x / x.norm (1, true)
 
     streamOf

@@ -30,16 +30,16 @@ let private reference (k: Contrast) (ya: torch.Tensor) (yb: torch.Tensor) (besid
 
     let oneWay (anchors: torch.Tensor) (all: torch.Tensor list) =
         let scores = (unit anchors).mm((unit (torch.cat (Array.ofList all, 0L))).t()) / number k.Temperature
-        torch.nn.functional.cross_entropy (scores, torch.arange (anchors.shape[0], dtype = torch.int64))
+        torch.nn.functional.cross_entropy (scores, Tensors.range torch.CPU 0L anchors.shape[0])
 
     let forth = oneWay ya (yb :: beside.ForA)
-    if k.Symmetric then (forth + oneWay yb (ya :: beside.ForB)) / number 2.0 else forth
+    if k.Symmetric then (forth .+ oneWay yb (ya :: beside.ForB)) / number 2.0 else forth
 
 let private leaf (t: torch.Tensor) = t.detach().clone().requires_grad_ true
 
 /// Gradients of everything given; zero where the loss does not depend on it.
 let private autograd (loss: torch.Tensor) (wrt: torch.Tensor list) : torch.Tensor list =
-    let reached = wrt |> List.fold (fun (sum: torch.Tensor) t -> sum + t.sum () * number 0.0) loss
+    let reached = wrt |> List.fold (fun (sum: torch.Tensor) t -> sum .+ t.sum () * number 0.0) loss
     torch.autograd.grad (ResizeArray [ reached ], ResizeArray wrt) |> List.ofSeq
 
 let private agree (k: Contrast) (ya: torch.Tensor) (yb: torch.Tensor) (beside: Beside) : unit =
@@ -65,7 +65,7 @@ let private distilled kappa kappaPast (pa: torch.Tensor) (pb: torch.Tensor) (ya:
     let oneWay (past: torch.Tensor) (now: torch.Tensor) = -(past.softmax(1L).detach() * now.softmax(1L).log()).sum(1L).mean()
 
     let past, now = scores pa pb kappaPast, scores ya yb kappa
-    (oneWay past now + oneWay (past.t ()) (now.t ())) / number 2.0
+    (oneWay past now .+ oneWay (past.t ()) (now.t ())) / number 2.0
 
 /// ½ (mean entropy of the rows' distributions + the same of the columns').
 let private entropy (r: Relations) : float =

@@ -168,7 +168,7 @@ let tests =
                         Expect.stringContains (lineOf (Results.read folder)) "line 1: expected the header" "reason"))
                 testCase "an empty file" (fun () ->
                     withText "results.csv" "" (fun folder ->
-                        Expect.stringContains (lineOf (Results.read folder)) "line 1" "reason"))
+                        Expect.stringContains (lineOf (Results.read folder)) "it is empty" "reason"))
                 testCase "a number that is none" (fun () ->
                     withText "results.csv" (header + "t,m,0,1,1,r10,0.5\nt,m,0,1,1,r10,much\n") (fun folder ->
                         Expect.equal (lineOf (Results.read folder)) "line 3: value takes a number, not 'much'" "reason"))

@@ -132,7 +132,7 @@ let private two =
          + String(' ', 3))
         [| 0uy; 0uy; 128uy; 63uy; 0uy; 0uy; 0uy; 64uy; 0uy; 60uy; 0uy; 64uy |]
 
-let private sixNumbers () = torch.arange(6, dtype = Nullable torch.float32).reshape(1L, 2L, 3L)
+let private sixNumbers () = ((Tensors.range torch.CPU 0L 6L).``to`` torch.float32).reshape(1L, 2L, 3L)
 
 let private reading =
     testList
@@ -182,7 +182,7 @@ let private refusals =
 
     testList
         "refused"
-        [ refused "an empty file" "in the middle of its header" [||]
+        [ refused "an empty file" "it is empty" [||]
           refused
               "a header of 4 GB"
               "4294967296 bytes; 100000000 are the most"
@@ -318,7 +318,7 @@ let private sampleOf (sample: Sample) : NamedTensors =
     { Tensors =
         Map
             [ for i, (dtype, shape, seed) in List.indexed sample.Tensors do
-                  $"tensor \"{i}\"", (20.0 * Seed.normal shape (Seed.ofInt seed)).``to``(types[dtype]).clone() ]
+                  $"tensor \"{i}\"", (Seed.normal shape (Seed.ofInt seed) * 20.0.AsScalar()).``to``(types[dtype]).clone() ]
       Metadata = sample.Texts }
 
 let private config =
@@ -413,7 +413,7 @@ let private withPython =
                   |> ignore
 
                   let read = Safetensors.read path |> Check.get
-                  identical "b" read.Tensors["b"] (torch.arange(6).reshape(2L, 3L).``to`` torch.float16)
+                  identical "b" read.Tensors["b"] ((Tensors.range torch.CPU 0L 6L).reshape(2L, 3L).``to`` torch.float16)
                   identical "a" read.Tensors["a"] (torch.ones (2L, dtype = torch.int64))
                   Expect.equal read.Metadata (Map [ "k", "v" ]) "texts")) ]
 

@@ -111,7 +111,14 @@ let private ofFiles =
                   entry[2L] <- torch.tensor nan
 
                   let paths =
-                      shards folder [ good; spoilt; rows "y" 3L (d + 1L); torch.arange 7L; torch.zeros (0L, d); rows "z" 3L d ]
+                      shards
+                          folder
+                          [ good
+                            spoilt
+                            rows "y" 3L (d + 1L)
+                            Tensors.range torch.CPU 0L 7L
+                            torch.zeros (0L, d)
+                            rows "z" 3L d ]
 
                   File.WriteAllBytes(paths[5], Array.truncate 200 (File.ReadAllBytes paths[5]))
                   let told given = faultsOf (Shards.moments given) |> List.map _.Message
@@ -226,7 +233,7 @@ let private momentFiles =
               "a matrix that is not symmetric"
               (fun m ->
                   let t = m.Matrix.clone ()
-                  t.narrow(0L, 0L, 1L).narrow(1L, 3L, 1L).add_(number 1e-3) |> ignore
+                  t.narrow(0L, 0L, 1L).narrow(1L, 3L, 1L).plus_(1e-3) |> ignore
                   content t "40")
               [ "not symmetric" ]
           refuses

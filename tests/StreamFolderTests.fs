@@ -32,9 +32,9 @@ let private writeExample (folder: string) =
     features "features/text-en.npy" 40L 64L folder
     features "features/audio-song.npy" 40L 32L folder
     features "prototypes/text-family.npy" 2L 64L folder
-    use test = torch.arange (32L, 40L)
+    use test = Tensors.range torch.CPU 32L 40L
     write folder "rows/test.npy" test
-    use family = torch.arange(40L).remainder(torch.tensor 2L)
+    use family = (Tensors.range torch.CPU 0L 40L).remainder(torch.tensor 2L)
     write folder "labels/family.npy" family
 
 /// Makes the example's folder, lets `change` spoil its description and `spoil` its files, and gives the path to `act`.
@@ -254,7 +254,7 @@ let private files =
               (fun folder ->
                   use t = torch.ones (40L, 64L, dtype = Nullable torch.float16)
                   use row = t[31L]
-                  row.fill_ (Scalar.op_Implicit nan) |> ignore
+                  row.fill_ (nan.AsScalar()) |> ignore
                   write folder text t)
               [ "bank 'text:en'"; "row 31" ]
           badFiles "a NaN in a prototype" (spoilt "prototypes/text-family.npy" 1L nan) [ "prototype set 'text:family'"; "row 1" ] ]
@@ -408,7 +408,7 @@ let private content =
                   (fun folder ->
                       use t = torch.zeros (40L, dtype = Nullable torch.int32)
                       use place = t[9L]
-                      place.fill_ (Scalar.op_Implicit 2) |> ignore
+                      place.fill_ ((2).AsScalar()) |> ignore
                       write folder "labels/family.npy" t)
                   (told [ "row 9"; "class set 'family'"; "-1 (no class) to 1"; "2" ]))
           testCase "a split in which nothing has a class" (fun () ->
@@ -417,7 +417,7 @@ let private content =
                   (fun folder ->
                       use t = torch.zeros (40L, dtype = Nullable torch.int32)
                       use part = t.narrow (0L, 32L, 8L)
-                      part.fill_ (Scalar.op_Implicit -1) |> ignore
+                      part.fill_ ((-1).AsScalar()) |> ignore
                       write folder "labels/family.npy" t)
                   (told [ "test rows"; "step 'photo–caption'"; "'family'" ]))
           testCase "all that is wrong is told at once, and each once" (fun () ->

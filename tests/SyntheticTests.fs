@@ -50,7 +50,7 @@ let private infoNce (xa: torch.Tensor) (xb: torch.Tensor) (wa: torch.Tensor) (wb
     let scores = ya.mm yb.mT
     let loss = (scores.logsumexp (1L) - scores.diagonal ()).mean() |> Tensors.toFloat
     let n = xa.shape[0]
-    let g = (scores.softmax 1L - torch.eye (n, dtype = Nullable torch.float64)) / float n
+    let g = (scores.softmax 1L - torch.eye (n, dtype = Nullable torch.float64)) * (1.0 / float n).AsScalar()
     loss, (g.mm yb).mT.mm xa, (g.mT.mm ya).mT.mm xb
 
 let private learnable (step: Step) () =
@@ -63,7 +63,7 @@ let private learnable (step: Step) () =
         List.fold
             (fun (wa: torch.Tensor, wb: torch.Tensor) _ ->
                 let _, ga, gb = infoNce xa xb wa wb
-                wa - 2.0 * ga, wb - 2.0 * gb)
+                wa - ga * 2.0.AsScalar(), wb - gb * 2.0.AsScalar())
             (start, start)
             [ 1..20 ]
 
@@ -115,7 +115,7 @@ let tests =
               for bank in Map.values stream.Banks do
                   Expect.equal (rank bank.Features) (min options.Rank options.Samples) bank.Name
                   let norms = bank.Features.norm 1
-                  Expect.isLessThan (Tensors.toFloat ((norms - 1.0).abs().max())) 1e-12 "norm")
+                  Expect.isLessThan (Tensors.toFloat ((norms.plus -1.0).abs().max())) 1e-12 "norm")
           testCase "rank 20 in training, validation and test rows alike" (fun () ->
               use scope = torch.NewDisposeScope()
 

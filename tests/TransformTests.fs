@@ -13,13 +13,13 @@ let private heads (c: Case) (purpose: string) : Heads =
 /// Gradients that depend on the weights and on nothing hidden: some pull towards a fixed point.
 let private pull (c: Case) (weights: Heads) : Heads =
     let aim = heads c "aim"
-    weights |> Map.map (fun m w -> (w - aim.[m]) * number 0.3 + w.square () * number 0.05)
+    weights |> Map.map (fun m w -> (w - aim.[m]) * number 0.3 .+ w.squared () * number 0.05)
 
 /// Weights after some updates.
 let private descend (steps: int) (transform: Transform) (gradients: Heads -> Heads) (start: Heads) : Heads =
     let folder (weights: Heads, state) _ =
         let struct (updates, state) = transform.Update state (gradients weights) weights
-        Heads.replace (updates |> Map.map (fun m u -> weights.[m] + u)) weights, state
+        Heads.replace (updates |> Map.map (fun m u -> weights.[m] .+ u)) weights, state
 
     List.fold folder (start, transform.Init start) [ 1..steps ] |> fst
 
@@ -46,7 +46,7 @@ let tests =
                       let struct (u, s1) = (Optim.clip 0.5).Update s1 (pull c w) w
                       let struct (u, s2) = Optim.adam.Update s2 u w
                       let struct (u, s3) = rate.Update s3 u w
-                      u |> Map.map (fun m u -> w.[m] + u), (s1, s2, s3)
+                      u |> Map.map (fun m u -> w.[m] .+ u), (s1, s2, s3)
 
                   List.fold folder (start, ((Optim.clip 0.5).Init start, Optim.adam.Init start, rate.Init start)) [ 1..5 ] |> fst
 
@@ -75,7 +75,7 @@ let tests =
               // b alone for three updates, then both: as if a had begun only then.
               let folder (w: Heads, state) (gradients: Heads -> Heads) =
                   let struct (u, state) = chain.Update state (gradients w) w
-                  Heads.replace (u |> Map.map (fun m u -> w.[m] + u)) w, state
+                  Heads.replace (u |> Map.map (fun m u -> w.[m] .+ u)) w, state
 
               let quiet, state = List.fold folder (start, chain.Init start) (List.replicate 3 (only b))
               identical "weights" quiet.[a] start.[a]

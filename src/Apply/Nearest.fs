@@ -43,7 +43,7 @@ module Nearest =
             use scope = torch.NewDisposeScope()
             let scores = rows.mm ((prepared "rows to be found" b (first, count)).t())
             let newValues, places = best count scores
-            let all, rowsOf = torch.cat ([| values; newValues |], 1L), torch.cat ([| found; places + first |], 1L)
+            let all, rowsOf = torch.cat ([| values; newValues |], 1L), torch.cat ([| found; places.plus first |], 1L)
             let kept, places = best all.shape[1] all
             scope.MoveToOuter kept, scope.MoveToOuter(rowsOf.gather (1L, places))
 

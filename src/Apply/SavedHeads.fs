@@ -22,7 +22,7 @@ module SavedHeads =
     let private check (path: string) (about: Map<string, string>) (tensors: (string * torch.Tensor) list) =
         let head (name: string, w: torch.Tensor) =
             match Modality.create name with
-            | Error _ -> Error [ Fault.Unreadable(path, $"'{name}' is not a modality's name (letters, digits, '-' and '_')") ]
+            | Error _ -> Error [ Fault.Unreadable(path, $"'{name}' is not a modality's name ({Modality.rule})") ]
             | Ok _ when w.dim () <> 2L || w.NumberOfElements = 0L ->
                 Error [ Fault.Shape($"head '{name}' in '{path}'", "a matrix, d × d_m", Tensors.shapeText w) ]
             | Ok _ when not (torch.is_floating_point w) ->

@@ -142,7 +142,7 @@ module CellFile =
         let path = path out identity
         let damaged = Error [ Fault.Unreadable(path, "its checksum does not hold, so it was changed or broken off") ]
 
-        match Files.readText "the cell" path with
+        match InputFile.text "the cell" path with
         | Error [ Fault.Missing _ ] -> Ok None
         | Error faults -> Error faults
         | Ok content when not (isWhole content) -> damaged

@@ -52,9 +52,14 @@ module Slurm =
     let private tasks (folder: string) (number: string) : string[][] =
         File.ReadAllLines(Path.Combine(slurm folder, $"{number}.tasks")) |> Array.map _.Split(' ')
 
+    /// The numbers of all submissions; files of other names are not ours.
     let private submissions (folder: string) : string list =
         if isUsed folder then
-            [ for path in Directory.GetFiles(slurm folder, "*.tasks") -> string (Path.GetFileNameWithoutExtension path) ]
+            [ for path in Directory.GetFiles(slurm folder, "*.tasks") do
+                  let name = string (Path.GetFileNameWithoutExtension path)
+
+                  if name.Length = 3 && Seq.forall Char.IsAsciiDigit name then
+                      name ]
         else
             []
 
@@ -77,12 +82,39 @@ module Slurm =
                       | _ -> () ])
 
     /// A word for the shell.
-    let private quoted (text: string) : string = "'" + text.Replace("'", "'\\''") + "'"
+    let quoted (text: string) : string = "'" + text.Replace("'", "'\\''") + "'"
 
-    /// A path on a `#SBATCH` line, where `%` has a meaning.
-    let private pattern (path: string) : string = "\"" + path.Replace("%", "%%") + "\""
+    /// A value of an option on a `#SBATCH` line, where it needs quotes to stay in one piece.
+    let private piece (value: string) : string =
+        if value |> Seq.exists (fun c -> Char.IsWhiteSpace c || c = '#' || c = '\'') then
+            "\"" + value + "\""
+        else
+            value
 
-    let private head (options: string list) : string = String.Join("\n", [ for o in options -> $"#SBATCH {o}" ])
+    /// A path in which `%` has no meaning.
+    let private pattern (path: string) : string = path.Replace("%", "%%")
+
+    /// The lines of a script that sbatch reads. A value that is quoted already stays as it is.
+    let private head (options: string list) : string =
+        let line (option: string) =
+            match option.IndexOf '=' with
+            | at when at > 0 && option.StartsWith '-' && not (option.Contains '"') ->
+                option.Substring(0, at + 1) + piece (option.Substring(at + 1))
+            | _ -> option
+
+        String.Join("\n", [ for o in options -> $"#SBATCH {line o}" ])
+
+    /// What cannot stand in a script or on a line of a list of jobs, however it is quoted: a line break ends a `#SBATCH` line, and sbatch
+    /// gives `"` and `\\` a meaning that differs between its versions.
+    let private unfit (folder: string) (wishes: SlurmWishes) : Fault list =
+        let isClean (text: string) = Names.isClean text
+
+        [ for what, path in [ "the sweep's folder", Path.GetFullPath folder; "this folder", Directory.GetCurrentDirectory() ] do
+              if not (isClean path) || path.IndexOfAny [| '"'; '\\' |] >= 0 then
+                  Fault.BadValue(what, "a path without line breaks, control characters, \" and \\ where Slurm is to use it", path)
+          for option in wishes.Options do
+              if not (isClean option) then
+                  Fault.BadValue("an option of sbatch", "one line without control characters", option) ]
 
     /// The command line that runs a cell.
     let command (program: string list) (arguments: string list) : string = String.Join(" ", List.map quoted (program @ arguments))
@@ -96,7 +128,7 @@ module Slurm =
             @ [ $"--job-name={jobName folder number}"
                 $"--array=0-{count - 1}{limit}"
                 $"--chdir={Directory.GetCurrentDirectory()}"
-                $"--output=" + (pattern log).TrimEnd('"') + "-%a.log\""
+                $"--output={pattern log}-%%a.log"
                 "--open-mode=append"
                 "--requeue"
                 "--signal=B:USR1@60" ]
@@ -181,8 +213,9 @@ exec {command wishes.Program [ "sweep"; "collect"; Path.GetFullPath folder ]}
         let path name = Path.Combine(slurm folder, name)
         let file (name: string) (text: string) = Results.writeWhole (path name) (fun w -> w.Write text)
 
-        match mostTasks () with
-        | Some most when tasks.Length > most ->
+        match unfit folder wishes, mostTasks () with
+        | _ :: _ as faults, _ -> Error faults
+        | [], Some most when tasks.Length > most ->
             let fitting = (hashes.Length + most - 1) / most
 
             Error

@@ -196,8 +196,9 @@ module SweepFile =
         try
             use document = JsonDocument.Parse json
             readAll { Where = ""; Json = document.RootElement }
-        with :? JsonException as e ->
-            Error [ Fault.Unreadable(name, $"it is no JSON: {e.Message}") ]
+        with
+        | :? JsonException as e -> Error [ Fault.Unreadable(name, $"it is no JSON: {e.Message}") ]
+        | :? InvalidOperationException -> Error [ Fault.Unreadable(name, "it holds text that is not valid Unicode") ]
 
     /// A stream's path in a file is meant from the file's folder; names that are no path stay.
     let private rooted (folder: string) (source: string) : string =
@@ -209,16 +210,11 @@ module SweepFile =
     let read (path: string) : Result<SweepFile, Fault list> =
         let folder = Path.GetDirectoryName(Path.GetFullPath path) |> Option.ofObj |> Option.defaultValue "."
 
-        try
-            parse path (File.ReadAllText path)
-            |> Result.map (fun file ->
-                { file with
-                    Blocks = [ for b in file.Blocks -> { b with Streams = b.Streams |> List.map (rooted folder) } ] })
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException -> Error [ Fault.Missing(path, "the sweep") ]
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(path, e.Message) ]
+        InputFile.text "the sweep" path
+        |> Result.bind (parse path)
+        |> Result.map (fun file ->
+            { file with
+                Blocks = [ for b in file.Blocks -> { b with Streams = b.Streams |> List.map (rooted folder) } ] })
 
     // ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -361,7 +357,8 @@ module SweepFile =
             match file.Device.Split ':' with
             | [| "cpu" |] -> Ok torch.CPU
             | [| "cuda" |] -> Ok(torch.device "cuda:0")
-            | [| "cuda"; n |] when fst (UInt16.TryParse n) -> Ok(torch.device file.Device)
+            // The index of a device is a signed byte.
+            | [| "cuda"; n |] when fst (SByte.TryParse(n, Globalization.NumberStyles.None, null)) -> Ok(torch.device file.Device)
             | _ -> Error [ Fault.At("device", Fault.BadValue("it", "cpu, cuda or cuda:N", file.Device)) ]
 
         device

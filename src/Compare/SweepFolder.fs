@@ -27,26 +27,6 @@ module SweepFolder =
     /// Is this the folder of a sweep?
     let is (folder: string) : bool = File.Exists(sweepFile folder) && File.Exists(cellsFile folder)
 
-    /// The cells of a folder, which may have been moved since. Faults: `Missing`, `Unreadable`.
-    let cells (folder: string) : Result<SweepCell list, Fault list> =
-        let path = cellsFile folder
-        let out = Path.GetFullPath folder
-
-        let cell (line: string) =
-            match JsonSerializer.Deserialize<SweepCell> line with
-            | null -> raise (JsonException "a line is empty")
-            | c -> { c with Errand = { c.Errand with Out = out } }
-
-        try
-            Ok [ for line in File.ReadAllLines path -> cell line ]
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException ->
-            Error [ Fault.Contradiction($"'{folder}' is no folder of a sweep", "cmcl sweep run FILE --out FOLDER makes one") ]
-        | :? JsonException as e -> Error [ Fault.Unreadable(path, e.Message) ]
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(path, e.Message) ]
-
     /// What an identity says by name, the settings one by one.
     let facts (identity: string) : (string * string) list =
         use document = JsonDocument.Parse identity
@@ -60,6 +40,37 @@ module SweepFolder =
             | _ -> [ prefix.TrimStart '.', json.GetRawText() ]
 
         facts "" document.RootElement
+
+    /// JSON of which no value is missing or null.
+    let private whole = JsonSerializerOptions(RespectRequiredConstructorParameters = true, RespectNullableAnnotations = true)
+
+    /// The cells of a folder, which may have been moved since. Faults: `Missing`, `Unreadable`.
+    let cells (folder: string) : Result<SweepCell list, Fault list> =
+        let path = cellsFile folder
+        let out = Path.GetFullPath folder
+
+        let cell (line: string) =
+            match JsonSerializer.Deserialize<SweepCell>(line, whole) with
+            | null -> raise (JsonException "a line is empty")
+            | c when c.Errand.Hash <> CellFile.hash c.Identity || c.Errand.Given |> List.exists (fun pair -> pair.Length <> 2) ->
+                raise (JsonException $"its hash is not '{CellFile.hash c.Identity}', or its options are no pairs")
+            | c ->
+                // Read for what it says by name, so that it is known to be readable.
+                facts c.Identity |> ignore
+                { c with Errand = { c.Errand with Out = out } }
+
+        if not (Path.Exists path) then
+            Error [ Fault.Contradiction($"'{folder}' is no folder of a sweep", "cmcl sweep run FILE --out FOLDER makes one") ]
+        else
+            InputFile.readingText "the sweep" path (fun () ->
+                try
+                    Ok [ for line in File.ReadAllLines path -> cell line ]
+                with
+                | :? JsonException
+                | :? ArgumentException
+                | :? NotSupportedException as e ->
+                    let reason = e.Message.Split('\n')[0]
+                    Error [ Fault.Unreadable(path, $"a line of it is no cell of a sweep ({reason.TrimEnd '.'})") ])
 
     /// The options that a cell uses.
     let options (cell: SweepCell) : (string * string) list =

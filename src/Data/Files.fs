@@ -3,7 +3,6 @@ namespace Cmcl
 open System
 open System.IO
 open System.Security.Cryptography
-open System.Text.Json
 open System.Text.RegularExpressions
 
 /// Files that appear whole or not at all.
@@ -30,33 +29,6 @@ module Files =
         writing path (fun () ->
             if Directory.Exists path then
                 Directory.Delete(path, true))
-
-    /// The text of a file. Faults: `Missing`, `Unreadable` also for a folder in its place.
-    let readText (neededBy: string) (path: string) : Result<string, Fault list> =
-        if Directory.Exists path then
-            Error [ Fault.Unreadable(path, "it is a folder") ]
-        else
-            reading path (fun () -> if File.Exists path then Some(File.ReadAllText path) else None)
-            |> Result.bind (fun text ->
-                match text with
-                | Some text -> Ok text
-                | None -> Error [ Fault.Missing(path, neededBy) ])
-
-    /// What `read` makes of a file's JSON. Faults as `readText`; `Unreadable`, too, for text that is no JSON, and for JSON that `read` can make
-    /// nothing of: another shape, a null, a number out of range. `kind` says what the file should be, such as `the record of a run`.
-    let readJson (neededBy: string) (kind: string) (read: JsonElement -> 'a) (path: string) : Result<'a, Fault list> =
-        readText neededBy path
-        |> Result.bind (fun text ->
-            try
-                use document = JsonDocument.Parse text
-                Ok(read document.RootElement)
-            with
-            | :? JsonException as e -> Error [ Fault.Unreadable(path, $"it is not valid JSON ({e.Message.TrimEnd '.'})") ]
-            | :? InvalidOperationException
-            | :? System.Collections.Generic.KeyNotFoundException
-            | :? FormatException
-            | :? OverflowException
-            | :? ArgumentException -> Error [ Fault.Unreadable(path, $"it is not {kind}") ])
 
     let private folderOf (full: string) : string = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
 

@@ -11,17 +11,11 @@ module Ids =
 
     /// Reads the ids of that many rows. Faults: `Missing`; `Unreadable`; `Shape` for another number of lines.
     let read (path: string) (rows: int64) : Result<string[], Fault list> =
-        try
+        InputFile.readingText "naming rows by their ids" path (fun () ->
             // Strict, so that bytes that are no text are told rather than replaced.
             let ids = File.ReadAllLines(path, UTF8Encoding(false, true))
 
             if ids.LongLength = rows then
                 Ok ids
             else
-                Error [ Fault.Shape($"ids in '{path}'", $"{rows}, one a line for each row of the array", string ids.LongLength) ]
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException -> Error [ Fault.Missing(path, "naming rows by their ids") ]
-        | :? DecoderFallbackException -> Error [ Fault.Unreadable(path, "it is not UTF-8 text") ]
-        | :? IOException
-        | :? System.UnauthorizedAccessException as e -> Error [ Fault.Unreadable(path, e.Message) ]
+                Error [ Fault.Shape($"ids in '{path}'", $"{rows}, one a line for each row of the array", string ids.LongLength) ])

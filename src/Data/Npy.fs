@@ -191,27 +191,20 @@ module Npy =
     let private opened (body: Stream -> Header -> torch.Tensor) (path: string) : Result<torch.Tensor, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
-        if not (File.Exists path) then
-            Error [ Fault.Missing(path, "reading an array") ]
-        else
-            try
-                use stream = File.OpenRead path
+        InputFile.reading "reading an array" path (fun () ->
+            use stream = File.OpenRead path
 
-                match readHeader stream with
-                | Error reason -> fault reason
-                | Ok header ->
-                    let held = stream.Length - header.Offset
+            match readHeader stream with
+            | Error reason -> fault reason
+            | Ok header ->
+                let held = stream.Length - header.Offset
 
-                    if held < header.Size then
-                        fault $"its header promises {header.Size} bytes of numbers, but only {held} follow"
-                    elif held > header.Size then
-                        fault $"its header promises {header.Size} bytes of numbers, but {held} follow"
-                    else
-                        Ok(body stream header)
-            with
-            | :? IOException as e -> fault (e.Message.TrimEnd '.')
-            | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
-            | :? ExternalException -> fault "there is not enough memory for it"
+                if held < header.Size then
+                    fault $"its header promises {header.Size} bytes of numbers, but only {held} follow"
+                elif held > header.Size then
+                    fault $"its header promises {header.Size} bytes of numbers, but {held} follow"
+                else
+                    Ok(body stream header))
 
     /// Reads a vector or a matrix into a new tensor on the CPU, of the type that the file has. Both orders are read right.
     /// Faults: `Missing`; `Unreadable` for anything that is not a whole, little-endian array of a type named above. The

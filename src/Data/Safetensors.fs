@@ -53,6 +53,9 @@ module Safetensors =
 
     // ---- reading -------------------------------------------------------------------------------------------------
 
+    /// More than any model has, so that a header cannot keep the reader busy for hours.
+    let private mostNames = 100_000
+
     /// Why a header is refused, as an exception within this file.
     exception private Refused of string
 
@@ -62,6 +65,9 @@ module Safetensors =
     let private entries (what: string) (json: JsonElement) : (string * JsonElement) list =
         if json.ValueKind <> JsonValueKind.Object then
             refuse $"{what} is not a JSON object"
+
+        if json.GetPropertyCount() > mostNames then
+            refuse $"{what} has {json.GetPropertyCount()} names; {mostNames} are the most"
 
         let all = [ for e in json.EnumerateObject() -> e.Name, e.Value ]
 
@@ -199,19 +205,12 @@ module Safetensors =
     /// Reads every tensor of a file onto the CPU, of the types that the file has. Faults: `Missing`; `Unreadable` for anything
     /// that is not a whole file of the format. Lengths are checked against the file's before any memory is asked for.
     let read (path: string) : Result<NamedTensors, Fault list> =
-        let fault reason = Error [ Fault.Unreadable(path, reason) ]
-
-        if not (File.Exists path) then
-            Error [ Fault.Missing(path, "reading tensors") ]
-        else
+        InputFile.reading "reading tensors" path (fun () ->
             try
                 use stream = File.OpenRead path
                 Ok(readAll stream)
-            with
-            | Refused reason -> fault reason
-            | :? IOException
-            | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
-            | :? ExternalException -> fault "there is not enough memory for it"
+            with Refused reason ->
+                Error [ Fault.Unreadable(path, reason) ])
 
     // ---- writing -------------------------------------------------------------------------------------------------
 

@@ -80,10 +80,19 @@ module StreamFile =
 
         Error [ Fault.BadValue(node.Where, expected, given) ]
 
-    let private text (node: Node) =
+    let private prose (node: Node) =
         match node.Json.ValueKind with
         | JsonValueKind.String when node.Json.GetString() <> "" -> Ok(string (node.Json.GetString()))
         | _ -> bad node "a text that is not empty"
+
+    /// A name or a path, which is printed, written into tables and looked for.
+    let private text (node: Node) =
+        prose node
+        |> Result.bind (fun text ->
+            if Names.isClean text then
+                Ok text
+            else
+                bad node "a text without line breaks and other control characters")
 
     let private integer (node: Node) =
         match node.Json.ValueKind, node.Json with
@@ -96,8 +105,7 @@ module StreamFile =
     let private modality (node: Node) =
         text node
         |> Result.bind (fun name ->
-            Modality.create name
-            |> Result.mapError (fun _ -> [ Fault.BadValue(node.Where, "letters, digits, '-' and '_'", name) ]))
+            Modality.create name |> Result.mapError (fun _ -> [ Fault.BadValue(node.Where, Modality.rule, name) ]))
 
     let private list (item: Read<'a>) (node: Node) =
         if node.Json.ValueKind = JsonValueKind.Array then
@@ -115,7 +123,17 @@ module StreamFile =
         if node.Json.ValueKind = JsonValueKind.Object then
             node.Json.EnumerateObject()
             |> Seq.map (fun entry ->
-                item { Where = $"{kind} '{entry.Name}'"; Json = entry.Value } |> Result.map (fun value -> entry.Name, value))
+                let node = { Where = $"{kind} '{entry.Name}'"; Json = entry.Value }
+
+                if entry.Name <> "" && Names.isClean entry.Name then
+                    item node |> Result.map (fun value -> entry.Name, value)
+                else
+                    Error
+                        [ Fault.BadValue(
+                              $"the name of a {kind}",
+                              "a text that is not empty, without control characters",
+                              entry.Name
+                          ) ])
             |> List.ofSeq
             |> Check.all
             |> Result.map Map.ofList
@@ -264,7 +282,7 @@ module StreamFile =
             validated {
                 let! _ = field "format" format node
                 and! name = field "name" text node
-                and! description = fieldOr "" "description" text node
+                and! description = fieldOr "" "description" prose node
                 and! banks = field "banks" (named "bank" (fields "bank" arraySource)) node
                 and! rows = field "rows" (named "row set" rowSource) node
                 and! classes = fieldOr Map.empty "classes" (named "class set" classSource) node
@@ -287,18 +305,14 @@ module StreamFile =
 
     /// Reads a stream file. Every unknown, missing, repeated or mistyped key is a fault that says where it stands.
     let read (path: string) : Result<Description, Fault list> =
-        let fault reason = Error [ Fault.Unreadable(path, reason) ]
+        InputFile.readingText "the stream" path (fun () ->
+            try
+                let options = JsonDocumentOptions(AllowDuplicateProperties = false)
+                use file = File.OpenRead path
+                use document = JsonDocument.Parse(file, options)
 
-        try
-            let options = JsonDocumentOptions(AllowDuplicateProperties = false)
-            use file = File.OpenRead path
-            use document = JsonDocument.Parse(file, options)
-
-            stream
-                { Where = $"'{Path.GetFileName path}'"
-                  Json = document.RootElement }
-        with
-        | :? JsonException as e -> fault $"it is not valid JSON: {e.Message.TrimEnd '.'}"
-        | :? InvalidOperationException -> fault "it holds text that is not valid Unicode"
-        | :? IOException as e -> fault (e.Message.TrimEnd '.')
-        | :? UnauthorizedAccessException as e -> fault (e.Message.TrimEnd '.')
+                stream
+                    { Where = $"'{Path.GetFileName path}'"
+                      Json = document.RootElement }
+            with :? InvalidOperationException ->
+                Error [ Fault.Unreadable(path, "it holds text that is not valid Unicode") ])

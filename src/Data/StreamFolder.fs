@@ -210,7 +210,7 @@ module StreamFolder =
     // ---- the whole -----------------------------------------------------------------------------------------------
 
     /// Every file that a stream file names.
-    let private files (source: StreamFile.Description) : string list =
+    let internal files (source: StreamFile.Description) : string list =
         let ofRows =
             function
             | StreamFile.Rows.File file -> [ file ]
@@ -276,7 +276,4 @@ module StreamFolder =
     let load (path: string) : Result<Cmcl.Stream, Fault list> =
         let file = Path.GetFullPath(if Directory.Exists path then Path.Combine(path, DefaultFile) else path)
 
-        if File.Exists file then
-            StreamFile.read file |> Result.bind (fun source -> Tensors.scopedWith tensors (fun () -> build file source))
-        else
-            Error [ Fault.Missing(file, "the stream") ]
+        StreamFile.read file |> Result.bind (fun source -> Tensors.scopedWith tensors (fun () -> build file source))

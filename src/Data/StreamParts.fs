@@ -23,9 +23,10 @@ module internal StreamParts =
         else
             let full = Path.GetFullPath(Path.Combine(folder, file))
 
-            if Path.GetRelativePath(folder, full).Split('/', '\\')[0] = ".." then refused
-            elif File.Exists full then Ok full
-            else Error [ Fault.Missing(full, owner) ]
+            if Path.GetRelativePath(folder, full).Split('/', '\\')[0] = ".." then
+                refused
+            else
+                InputFile.check owner full |> Result.map (fun () -> full)
 
     let private readArray (folder: string) (owner: string) (file: string) : Result<torch.Tensor, Fault list> =
         locate folder owner file

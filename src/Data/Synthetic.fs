@@ -77,11 +77,11 @@ module Synthetic =
 
         let shared =
             centres.index_select (0L, torch.tensor labels)
-            + unitRows (Seed.normal [ options.Samples; options.Rank ] (Seed.split "items" seed))
+            .+ unitRows (Seed.normal [ options.Samples; options.Rank ] (Seed.split "items" seed))
 
         let side name =
             let noise = Seed.normal [ options.Samples; options.Rank ] (Seed.split name seed)
-            unitRows (shared + options.Noise * unitRows noise)
+            unitRows (shared .+ unitRows noise * options.Noise.AsScalar())
 
         side "a", side "b", labels, centres
 

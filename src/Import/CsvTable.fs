@@ -46,7 +46,7 @@ module CsvTable =
         : Result<Columns * int64, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
-        try
+        let read () =
             use file = new StreamReader(path, Text.UTF8Encoding(false, true))
             use csv = CsvReader.Create(file, options)
 
@@ -71,11 +71,12 @@ module CsvTable =
                     | Some reason -> fault reason
                     | None when row = 0L -> fault "it has a header but no rows"
                     | None -> Ok(columns, row)
-        with
-        | :? CsvFormatException as e -> fault $"line {e.LineNumber}: its quotes do not match"
-        | :? Text.DecoderFallbackException -> fault "it is not UTF-8"
-        | :? IOException as e -> fault e.Message
-        | :? UnauthorizedAccessException as e -> fault e.Message
+
+        InputFile.reading "the import" path (fun () ->
+            try
+                read ()
+            with :? CsvFormatException as e ->
+                fault $"line {e.LineNumber}: its quotes do not match")
 
     let private number (text: string) : bool * float32 = Single.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture)
 
@@ -113,9 +114,13 @@ module CsvTable =
         let ids, labels = ResizeArray(), ResizeArray()
 
         rows path (fun columns _ field ->
-            ids.Add(field columns.Id)
-            columns.Label |> Option.iter (fun i -> labels.Add(field i))
-            if field columns.Id = "" then Error "it has no id" else Ok())
+            let own = field columns.Id :: [ for i in Option.toList columns.Label -> field i ]
+            ids.Add own.Head
+            labels.AddRange own.Tail
+
+            if own.Head = "" then Error "it has no id"
+            elif List.forall Names.isClean own then Ok()
+            else Error "its id or its label has a line break or another control character")
         |> Result.map (fun (columns, count) ->
             { File = path
               Type = torch.ScalarType.Float32

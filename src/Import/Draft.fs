@@ -48,12 +48,6 @@ module Draft =
     /// Rows of so many bytes that make a block.
     let blockRows (rowBytes: int64) : int64 = max 1L (blockBytes / max 1L rowBytes)
 
-    /// A part of a file's name from a name of any kind: ASCII letters, digits, `-` and `_`.
-    let slug (name: string) : string =
-        let fits c = System.Char.IsAsciiLetterOrDigit c || c = '-' || c = '_'
-        let text = String.map (fun c -> if fits c then System.Char.ToLowerInvariant c else '-') name
-        text.Substring(0, min 40 text.Length)
-
     /// A file's name without its last ending, and that ending in small letters.
     let nameOf (path: string) : string * string =
         let name = System.IO.Path.GetFileName path |> string

@@ -452,11 +452,7 @@ module Hdf5 =
     /// Opens a file and hands over its arrays, in the order of their keys, and a function that writes the numbers of one into a
     /// buffer, from a place on. Faults: `Missing`, and `Unreadable` with what is wrong where.
     let using (path: string) (act: Entry list -> (Entry -> byte[] -> int -> unit) -> 'a) : Result<'a, Fault list> =
-        let fault reason = Error [ Fault.Unreadable(path, reason) ]
-
-        if not (File.Exists path) then
-            Error [ Fault.Missing(path, "reading an HDF5 file") ]
-        else
+        InputFile.reading "reading an HDF5 file" path (fun () ->
             try
                 use handle = File.OpenHandle path
                 let length = RandomAccess.GetLength handle
@@ -472,10 +468,8 @@ module Hdf5 =
 
                 let entries = walk source
                 Ok(act entries read)
-            with
-            | Corrupt reason -> fault reason
-            | :? IOException as e -> fault e.Message
-            | :? UnauthorizedAccessException as e -> fault e.Message
+            with Corrupt reason ->
+                Error [ Fault.Unreadable(path, reason) ])
 
     /// The arrays of a file, in the order of their keys.
     let entries (path: string) : Result<Entry list, Fault list> = using path (fun entries _ -> entries)

@@ -158,7 +158,7 @@ module Importer =
                               Error
                                   [ Fault.BadValue(
                                         $"an array's name in '{path}'",
-                                        "a modality (letters, digits, '-' and '_') or labels",
+                                        $"a modality ({Modality.rule}) or labels",
                                         name
                                     ) ])
                       |> Check.all)
@@ -212,6 +212,13 @@ module Importer =
         (source: string)
         (out: string)
         : Result<string list, Fault list> =
-        StreamWriter.prepare force source out
-        |> Result.bind (fun () -> importer.Read options source)
-        |> Result.bind (StreamWriter.write treatment out)
+        try
+            if File.Exists source then
+                Error [ Fault.Unreadable(source, "it is a file, and a folder of files is imported") ]
+            else
+                StreamWriter.prepare force source out
+                |> Result.bind (fun () -> importer.Read options source)
+                |> Result.bind (StreamWriter.write treatment out)
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(source, e.Message) ]

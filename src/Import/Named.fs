@@ -192,6 +192,15 @@ module Named =
                       if piece.IsNone then
                           Fault.Missing($"{step}.{name}.{part}", $"step '{step}'") ]
 
+    /// The names of classes: the ids of their table, or the lines of a file beside it, or their numbers.
+    let private classNames (path: string) (table: FeatureTable) : Result<string list, Fault list> =
+        match table.Ids with
+        | Some ids -> Ok(List.ofArray ids)
+        | None when Path.Exists path ->
+            InputFile.text "the names of classes" path
+            |> Result.map (fun text -> text.Split '\n' |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray)
+        | None -> Ok [ for i in 0L .. table.Rows - 1L -> string i ]
+
     /// A class file: its table, the names of its classes, the modality of its features.
     let private classesOf
         (step: string)
@@ -201,17 +210,11 @@ module Named =
         match pieces |> List.filter (fun p -> p.Part = "classes") with
         | [] -> Ok None
         | [ piece ] when piece.Name <> Labels ->
+            let names = Path.Combine(folder, $"{step}.classes.txt")
+
             piece.Table()
-            |> Result.bind (fun table ->
-                let names = Path.Combine(folder, $"{step}.classes.txt")
-
-                let given =
-                    match table.Ids with
-                    | Some ids -> List.ofArray ids
-                    | None when File.Exists names ->
-                        File.ReadAllLines names |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray
-                    | None -> [ for i in 0L .. table.Rows - 1L -> string i ]
-
+            |> Result.bind (fun table -> classNames names table |> Result.map (fun given -> table, given))
+            |> Result.bind (fun (table, given) ->
                 match FeatureTable.repeated table, int64 given.Length = table.Rows with
                 | [], true when (List.distinct given).Length = given.Length -> Ok(Some(table, given, piece.Name))
                 | [], true ->
@@ -297,7 +300,7 @@ module Named =
         (step: string)
         (pieces: Piece list)
         : Result<Draft, Fault list> =
-        let prefix = $"{index + 1:``00``}-{Draft.slug step}"
+        let prefix = $"{index + 1:``00``}-{Names.folder step}"
 
         validated {
             let! classes = classesOf step folder pieces

@@ -43,33 +43,26 @@ module NpyTable =
         { File: string
           Open: (Stream -> int64 -> Result<unit, Fault list>) -> Result<unit, Fault list> }
 
-    let private guarded (file: string) (act: unit -> Result<'a, Fault list>) : Result<'a, Fault list> =
-        let fault reason = Error [ Fault.Unreadable(file, reason) ]
-
-        try
-            act ()
-        with
-        | :? InvalidDataException as e -> fault e.Message
-        | :? IOException as e -> fault e.Message
-        | :? UnauthorizedAccessException as e -> fault e.Message
-        | :? NotSupportedException as e -> fault e.Message
-        | :? ExternalException -> fault "there is not enough memory for it"
+    let private neededBy = "the import"
 
     /// A file by its path.
     let ofFile (path: string) : Place =
         { File = path
           Open =
             fun act ->
-                guarded path (fun () ->
+                InputFile.reading neededBy path (fun () ->
                     use stream = File.OpenRead path
                     act stream stream.Length) }
 
     /// Nothing that deflate has made gets larger than this many times its size.
     let private deflate = 1032L
 
+    /// Features do not pack well. What packs better than this is taken up to a gigabyte, so that a small file cannot fill a disk.
+    let private tightest, mostUnpacked = 20L, 1L <<< 30
+
     /// The arrays in a `.npz` file by their names, without `.npy`. Their names are never paths.
     let ofZip (path: string) : Result<(string * Place) list, Fault list> =
-        guarded path (fun () ->
+        InputFile.reading neededBy path (fun () ->
             use zip = ZipFile.OpenRead path
             let length = FileInfo(path).Length
 
@@ -82,6 +75,9 @@ module NpyTable =
                     fault "it is no .npy array; numpy.savez writes those"
                 elif entry.CompressedLength > length || entry.Length / deflate > entry.CompressedLength + 1L then
                     fault $"it is said to unpack from {entry.CompressedLength} to {entry.Length} bytes, which cannot be"
+                elif entry.Length > mostUnpacked && entry.Length / tightest > entry.CompressedLength then
+                    fault
+                        $"it unpacks from {entry.CompressedLength} to {entry.Length} bytes; what is packed more than {tightest} to one may unpack to {mostUnpacked} (numpy.savez does not pack)"
                 else
                     let name, held = entry.FullName, entry.Length
 
@@ -90,7 +86,7 @@ module NpyTable =
                         { File = file
                           Open =
                             fun act ->
-                                guarded file (fun () ->
+                                InputFile.reading neededBy path (fun () ->
                                     use zip = ZipFile.OpenRead path
 
                                     match zip.GetEntry name with

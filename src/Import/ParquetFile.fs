@@ -615,15 +615,13 @@ module internal ParquetFile =
     let using (path: string) (act: File -> Result<'a, Fault list>) : Result<'a, Fault list> =
         let fault reason = Error [ Fault.Unreadable(path, reason) ]
 
-        try
-            use handle = IO.File.OpenHandle path
-            act (open' path handle)
-        with
-        | Corrupt reason -> fault reason
-        | :? InvalidDataException as e -> fault e.Message
-        | :? ZstdSharp.ZstdException as e -> fault e.Message
-        // Snappier's words for bytes that are not what it wrote.
-        | :? InvalidOperationException
-        | :? ArgumentException as e -> fault $"a page cannot be unpacked: {e.Message}"
-        | :? IOException as e -> fault e.Message
-        | :? UnauthorizedAccessException as e -> fault e.Message
+        InputFile.reading "the import" path (fun () ->
+            try
+                use handle = IO.File.OpenHandle path
+                act (open' path handle)
+            with
+            | Corrupt reason -> fault reason
+            | :? ZstdSharp.ZstdException as e -> fault e.Message
+            // Snappier's words for bytes that are not what it wrote.
+            | :? InvalidOperationException
+            | :? ArgumentException as e -> fault $"a page cannot be unpacked: {e.Message}")

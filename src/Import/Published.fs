@@ -243,7 +243,7 @@ module Published =
 
             if missing.IsEmpty then
                 let name, labels, file =
-                    $"{dataSet}:classes", $"labels/{Draft.slug dataSet}.npy", $"prototypes/{Draft.slug dataSet}-text.npy"
+                    $"{dataSet}:classes", $"labels/{Names.folder dataSet}.npy", $"prototypes/{Names.folder dataSet}-text.npy"
 
                 let number = classes |> List.mapi (fun i c -> c, int64 i) |> Map.ofList
                 let used = classes |> List.map (fun c -> texts[c]) |> Array.ofList
@@ -310,8 +310,8 @@ module Published =
         |> Result.bind (fun (train, test) ->
             let n, m = train.Entries.LongLength, test.Entries.LongLength
             let wanted = modalities |> List.indexed |> List.filter (fun (_, modality) -> List.contains modality used)
-            let file modality = $"features/{Draft.slug name}-{modality}.npy"
-            let rows split = $"rows/{Draft.slug name}-{split}.npy"
+            let file modality = $"features/{Names.folder name}-{modality}.npy"
+            let rows split = $"rows/{Names.folder name}-{split}.npy"
             let learned, held = Draft.hold share (Seed.split name seed) n
 
             let feed (s: Samples) (first: int64) : Feed =

@@ -287,12 +287,49 @@ module StreamWriter =
         elif not (File.Exists(Path.Combine(full, StreamFolder.DefaultFile))) then
             Error [ Fault.Unwritable(out, "it holds other things than a stream; choose another folder with --out") ]
         elif force then
-            Ok()
+            StreamFile.read (Path.Combine(full, StreamFolder.DefaultFile)) |> Result.map ignore
         else
             Error [ Fault.Occupied out ]
 
+    /// Full paths of the files that make the stream of a folder, the stream file last.
+    let private filesOf (folder: string) : Result<string list, Fault list> =
+        StreamFile.read (Path.Combine(folder, StreamFolder.DefaultFile))
+        |> Result.map (fun source ->
+            [ for file in StreamFolder.files source @ [ StreamFolder.DefaultFile ] do
+                  let path = Path.GetFullPath(Path.Combine(folder, file))
+
+                  if within path folder && File.Exists path then
+                      path ]
+            |> List.distinct)
+
+    /// Puts a stream in the place of another, whose other files stay. Fault: one of those would be overwritten.
+    let private replace (fresh: string) (full: string) : Result<unit, Fault list> =
+        validated {
+            let! before = filesOf full
+            and! now = filesOf fresh
+            return before, [ for path in now -> path, Path.Combine(full, Path.GetRelativePath(fresh, path)) ]
+        }
+        |> Result.bind (fun (before, moves) ->
+            match moves |> List.map snd |> List.filter Path.Exists |> List.except before with
+            | [] ->
+                List.iter File.Delete before
+
+                for path, into in moves do
+                    Directory.CreateDirectory(Path.GetDirectoryName into |> string) |> ignore
+                    File.Move(path, into)
+
+                Directory.Delete(fresh, true)
+                Ok()
+            | others ->
+                Error
+                    [ for path in others ->
+                          Fault.Contradiction(
+                              $"'{path}' is in the way and no part of the stream there",
+                              "choose another folder with --out, or move the file away"
+                          ) ])
+
     /// Writes the folder of a draft: under another name beside it first, loaded there with every check that a run makes, then
-    /// moved to its place; a stream that was there is gone. Gives the notes of the draft and those of its rows. Faults: those of
+    /// moved to its place; the files of a stream that was there are gone, and others stay. Gives the notes of the draft and those of its rows. Faults: those of
     /// the rows and files read, of the stream, `Unwritable`.
     let write (treatment: Treatment) (out: string) (draft: Draft) : Result<string list, Fault list> =
         let full = Path.GetFullPath(out).TrimEnd('/', '\\')
@@ -308,12 +345,16 @@ module StreamWriter =
                 |> Result.bind (fun notes ->
                     use scope = torch.NewDisposeScope()
                     StreamFolder.load beside |> Result.map (fun _ -> draft.Notes @ notes))
-                |> Result.map (fun notes ->
-                    if Directory.Exists full then
-                        Directory.Delete(full, true)
+                |> Result.bind (fun notes ->
+                    if Directory.Exists full && not (Seq.isEmpty (Directory.EnumerateFileSystemEntries full)) then
+                        replace beside full
+                    else
+                        if Directory.Exists full then
+                            Directory.Delete full
 
-                    Directory.Move(beside, full)
-                    notes)
+                        Directory.Move(beside, full)
+                        Ok()
+                    |> Result.map (fun () -> notes))
             with
             | :? IOException as e -> fault e
             | :? UnauthorizedAccessException as e -> fault e

@@ -59,7 +59,7 @@ module Bounds =
     let expansionResidual (pair: Pair) (before: Heads) (after: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : float =
         let terms da db =
             let ya, yb = moved (Heads.weight pair.A before) xa, moved (Heads.weight pair.B before) xb
-            Conditions.firstOrder da xa yb + (Conditions.firstOrder db xb ya).t() + secondOrder xa da db xb
+            Conditions.firstOrder da xa yb .+ (Conditions.firstOrder db xb ya).t() .+ secondOrder xa da db xb
 
         unexplained terms pair before after xa xb
 

@@ -132,5 +132,5 @@ module Conditions =
 
         let energies (values: float[]) = torch.tensor(values, dtype = torch.float64).reshape(-1L, 1L).``to`` changeInFrame.device
 
-        let weighted = (wide changeInFrame).square() * (energies inputs.Values).t() * energies partners.Values
+        let weighted = (wide changeInFrame).squared() * (energies inputs.Values).t() * energies partners.Values
         float count * float count * Tensors.toFloat (weighted.sum ())

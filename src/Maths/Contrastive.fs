@@ -30,7 +30,7 @@ module Contrastive =
             let s = logits c ya yb
             let matched = s.diagonal().mean()
             let rows = s.logsumexp(1L).mean() - matched
-            if c.Symmetric then (rows + s.logsumexp(0L).mean() - matched) * 0.5.AsScalar() else rows)
+            if c.Symmetric then (rows .+ s.logsumexp(0L).mean() - matched) * 0.5.AsScalar() else rows)
 
     /// Through the normalisation of rows: ∂L/∂Y from ∂L/∂Ŷ, Ŷ = Y/‖Y‖: (g − Ŷ⟨Ŷ, g⟩)/‖Y‖.
     let internal throughNorm (scoring: Scoring) (y: torch.Tensor) (unit: torch.Tensor) (g: torch.Tensor) =
@@ -54,8 +54,8 @@ module Contrastive =
                 match columns with
                 | None -> -rows.diagonal().mean(), rows.exp ()
                 | Some columns ->
-                    (rows.diagonal().mean() + columns.diagonal().mean()) * (-0.5).AsScalar(),
-                    (rows.exp () + columns.exp ()).mul_(0.5.AsScalar())
+                    (rows.diagonal().mean() .+ columns.diagonal().mean()) * (-0.5).AsScalar(),
+                    (rows.exp () .+ columns.exp ()).mul_(0.5.AsScalar())
 
             g.diagonal().sub_(1.0.AsScalar()) |> ignore
             g.div_ ((n * c.Temperature).AsScalar()) |> ignore

@@ -49,10 +49,10 @@ module FisherInformation =
                 let y = (some other.Outputs).unsqueeze(2L) * scaled - (some own.Outputs).unsqueeze(1L) * turned
 
                 match along with
-                | Some p -> y.diagonal(0L, 1L, 2L).add_(some p) |> ignore
+                | Some p -> y.diagonal(0L, 1L, 2L).plus_(some p) |> ignore
                 | None -> ()
 
-                y.reshape(count * n, n).mm(x).square().view(count, n, columns).sum 1L)
+                y.reshape(count * n, n).mm(x).squared().view(count, n, columns).sum 1L)
 
         torch.cat ([| for first in 0L .. size .. d - 1L -> rows first |], 0L)
 
@@ -81,7 +81,7 @@ module FisherInformation =
             match p with
             | None -> squares
             // A sum of squares, but for rounding.
-            | Some p -> (squares + paired p x p x + paired p x o r * 2.0.AsScalar()).clamp_min(0.0.AsScalar())
+            | Some p -> (squares .+ paired p x p x .+ paired p x o r * 2.0.AsScalar()).clamp_min(0.0.AsScalar())
         | None, None, _ -> torch.zeros (u.shape[1], x.shape[1], dtype = x.dtype, device = x.device)
 
     /// One target for each row of probabilities, n × 1, drawn by the inverse of its distribution function.
@@ -124,7 +124,7 @@ module FisherInformation =
     /// information. Raw and one way, with E = P − I: F_a = (1/(nτ²)) (E Y_b)∘²ᵀ X_a∘², F_b = (1/(nτ²)) Y_a∘²ᵀ (E X_b)∘². For cosine scores a
     /// side whose rows are candidates costs n² d d_m. As in `FisherInformation.perAnchor Contrastive.paper pair heads xa xb`.
     let perAnchor (c: Contrast) (pair: Pair) (heads: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : Heads =
-        let own _ (p: torch.Tensor) = torch.arange(p.shape[0].AsScalar(), dtype = torch.int64, device = p.device).unsqueeze 1L
+        let own _ (p: torch.Tensor) = (Tensors.range p.device 0L p.shape[0]).unsqueeze 1L
         ofTargets own c pair heads xa xb
 
     /// The same with a partner j ~ P_i drawn for each anchor in place of its own: a draw of the Fisher information, of which the mean over
@@ -139,5 +139,5 @@ module FisherInformation =
             let g = Contrastive.gradients c (Heads.outputs wa xa) (Heads.outputs wb xb)
 
             Map
-                [ pair.A, (Contrastive.weightGradient g.A (Heads.inputs wa xa)).square()
-                  pair.B, (Contrastive.weightGradient g.B (Heads.inputs wb xb)).square() ])
+                [ pair.A, (Contrastive.weightGradient g.A (Heads.inputs wa xa)).squared()
+                  pair.B, (Contrastive.weightGradient g.B (Heads.inputs wb xb)).squared() ])

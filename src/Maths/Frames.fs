@@ -77,7 +77,7 @@ module Frame =
         Tensors.scoped (fun () ->
             let change = (now - start).``to`` torch.float64
             let back = Tensors.product (Tensors.product frame.Partners.Vectors change) (frame.Inputs.Vectors.t ())
-            (w + back).``to`` w.dtype)
+            (w .+ back).``to`` w.dtype)
 
     /// The same coordinates for inputs, another basis for outputs.
     /// Example: `Frame.turned (Spectrum.flat torch.CPU 8L).Vectors frameA`.
@@ -113,7 +113,7 @@ module Frame =
                     let reached = Tensors.product (beyond.t ()) f.Partners.Vectors
                     let shares = torch.tensor(f.Partners.Shares, dtype = torch.float64).``to`` reached.device
                     Tensors.product (reached * shares) (reached.t ()))
-                |> Seq.reduce (+)
+                |> Seq.reduce (.+)
 
             // What is zero beside all energies has eigenvectors of rounding, which differ from machine to machine.
             let found = Spectrum.decompose energy
@@ -163,13 +163,11 @@ module Frame =
             Shape.Block(int64 kPartner, int64 k)
         | Protection.Product tau -> Shape.Factor(Tensors.scoped (fun () -> likeStart ((importance frame).le(tau.AsScalar()))))
         | Protection.Soft tau ->
-            Shape.Factor(
-                Tensors.scoped (fun () -> likeStart (1.0.AsScalar() / (importance frame / tau.AsScalar() + 1.0.AsScalar())))
-            )
+            Shape.Factor(Tensors.scoped (fun () -> likeStart (1.0.AsScalar() / (importance frame / tau.AsScalar()).plus 1.0)))
         | Protection.Trust epsilon ->
             use scope = torch.NewDisposeScope()
             let importance = importance frame
-            let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).square()).sum())
+            let before = Tensors.toFloat ((importance * (start.``to`` torch.float64).squared()).sum())
             Shape.Ellipsoid(scope.MoveToOuter(likeStart importance), epsilon * epsilon * before)
 
     /// The smallest ν ≥ 0 for which Σ p_ij D_ij²/(1 + νp_ij)² is within the budget, and what entries with p > 0 are to be multiplied by
@@ -197,12 +195,12 @@ module Frame =
     /// section 7a). Example: `Frame.intoEllipsoid (Frame.importance frameA) 1e-3 (Frame.enter frameA ga)`.
     let intoEllipsoid (importance: torch.Tensor) (budget: float) (change: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let at (nu: float) = change / (importance * nu.AsScalar() + 1.0.AsScalar())
+            let at (nu: float) = change / (importance * nu.AsScalar()).plus 1.0
 
             let sums (nu: float) =
                 use scope = torch.NewDisposeScope()
-                let weighted = importance * (at nu).square()
-                let slope = (importance * weighted / (importance * nu.AsScalar() + 1.0.AsScalar())).sum()
+                let weighted = importance * (at nu).squared()
+                let slope = (importance * weighted / (importance * nu.AsScalar()).plus 1.0).sum()
                 // Both at once: each reading waits for the device.
                 let both = torch.stack([| weighted.sum (); slope |]).``to``(torch.float64).cpu().data<float>()
                 struct (both[0L], both[1L])

@@ -34,7 +34,7 @@ module Mean =
         let share part = (float part / float (max 1L rows)).AsScalar()
 
         { Rows = rows
-          Vector = Tensors.scoped (fun () -> a.Vector * share a.Rows + b.Vector * share b.Rows) }
+          Vector = Tensors.scoped (fun () -> a.Vector * share a.Rows .+ b.Vector * share b.Rows) }
 
     /// The mean of the outputs X Wᵀ: W μ. Example: `Mean.through heads[pair.A] (Mean.ofRows xa)`.
     let through (w: torch.Tensor) (m: Mean) : Mean =
@@ -70,7 +70,7 @@ module Moment =
         torch.zeros (d, d, dtype = torch.float64, device = like.device)
 
     /// A sum as a whole: what is below the diagonal is the same numbers.
-    let private whole (sum: torch.Tensor) : torch.Tensor = sum.triu () + sum.triu(1L).t()
+    let private whole (sum: torch.Tensor) : torch.Tensor = sum.triu () .+ sum.triu(1L).t()
 
     /// XᵀX of wide rows.
     let private halfProduct (x: torch.Tensor) : torch.Tensor =
@@ -131,7 +131,7 @@ module Moment =
         let share part = (float part / float (max 1L count)).AsScalar()
 
         { Count = count
-          Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count + b.Matrix * share b.Count) }
+          Matrix = Tensors.scoped (fun () -> a.Matrix * share a.Count .+ b.Matrix * share b.Count) }
 
     /// The moment of the outputs X Wᵀ: W C Wᵀ (d × d), without the rows (theory.md, section 5).
     /// Example: `Moment.through heads[pair.A] ma`.

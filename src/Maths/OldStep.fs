@@ -81,7 +81,7 @@ module OldStep =
         let once = step (torch.ones (r.shape[0], 1L, dtype = torch.float64, device = r.device))
         let twice = step (once / once.norm ())
 
-        let inverse = Tensors.toFloat (twice.norm () * r.norm().square())
+        let inverse = Tensors.toFloat (twice.norm () * r.norm().squared())
         inverse * float r.shape[1] * Tolerance.epsilon Dtype.Float64 < 1.0
 
     /// Rows for each column from which on a moment, in bounded memory, is cheaper than a QR.
@@ -193,7 +193,7 @@ module OldStep =
 
     let private plus (sum: torch.Tensor) (term: torch.Tensor option) : torch.Tensor =
         match term with
-        | Some t -> sum + t
+        | Some t -> sum .+ t
         | None -> sum
 
     /// The standing after a change of the heads, given by what it shifts the outputs of the kept rows by, and its certificate:

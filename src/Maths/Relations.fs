@@ -20,7 +20,7 @@ type Relations = { Rows: torch.Tensor; Columns: torch.Tensor }
 /// Losses of contrastive continual learning (Cha, Lee and Shin 2021, Co2L) between two modalities, with gradients in closed form.
 [<RequireQualifiedAccess>]
 module Relations =
-    let private sum (ts: torch.Tensor list) : torch.Tensor = List.reduce (fun a b -> a + b) ts
+    let private sum (ts: torch.Tensor list) : torch.Tensor = List.reduce (.+) ts
 
     /// One way, of outputs as scores want them: the loss and its gradients with respect to anchors and to each block of candidates. With p the
     /// softmax over rows of U Cᵀ/τ and g = (p − [I 0])/(nτ): ∂L/∂U = g C, ∂L/∂C = gᵀ U.
@@ -69,9 +69,9 @@ module Relations =
                     let half (t: torch.Tensor) = t * 0.5.AsScalar()
 
                     { Matched =
-                        { Loss = half (loss + loss')
-                          A = back ya (half (a + ofA.Head))
-                          B = back yb (half (b + ofB.Head)) }
+                        { Loss = half (loss .+ loss')
+                          A = back ya (half (a .+ ofA.Head))
+                          B = back yb (half (b .+ ofB.Head)) }
                       ForA = List.map2 back beside.ForA (List.map half ofB.Tail)
                       ForB = List.map2 back beside.ForB (List.map half ofA.Tail) }
                 else
@@ -102,7 +102,7 @@ module Relations =
             Tensors.requireMatrix "relations over rows" n n past.Rows
             Tensors.requireMatrix "relations over columns" n n past.Columns
             let struct (rows, columns) = logs kappa ya yb
-            let entropies = (past.Rows * rows).sum() + (past.Columns * columns).sum()
+            let entropies = (past.Rows * rows).sum() .+ (past.Columns * columns).sum()
 
             let g = sum [ rows.exp (); columns.exp (); -past.Rows; -past.Columns ] / (2.0 * float n * kappa).AsScalar()
 

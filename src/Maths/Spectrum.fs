@@ -28,6 +28,8 @@ module Threshold =
         | Threshold.EnergyCut x -> "energy:" + number x
         | Threshold.RankCut k -> "rank:" + string k
 
+    let private kinds = [ "absolute"; "relative"; "trace"; "energy"; "rank" ]
+
     let private expected = "KIND:VALUE with absolute:λ (λ ≥ 0), relative:r, trace:r or energy:r (0 ≤ r < 1), or rank:k (k ≥ 0)"
 
     /// λ_i > `value` (the paper's λ_min). Example: `Threshold.absolute 0.01`.
@@ -77,6 +79,7 @@ module Threshold =
             | "relative", Some x -> relative x
             | "trace", Some x -> trace x
             | "energy", Some x -> energy x
+            | kind, _ when not (List.contains kind kinds) -> Error [ Fault.NotOneOf("the kind of a threshold", kind, kinds) ]
             | _ -> bad
         | _ -> bad
 
@@ -135,7 +138,7 @@ module Spectrum =
 
         Tensors.scopedWith (fun s -> [ s.Vectors ]) (fun () ->
             let c = matrix.``to`` torch.float64
-            let struct (values, vectors) = torch.linalg.eigh ((c + c.t ()) * 0.5.AsScalar())
+            let struct (values, vectors) = torch.linalg.eigh ((c .+ c.t ()) * 0.5.AsScalar())
             let descending = vectors.flip 1L
             let values = values.flip(0L).clamp_min(0.0.AsScalar()).cpu().data<float>().ToArray()
             let spectrum = { Values = values; Vectors = descending }

@@ -62,8 +62,8 @@ module Budget =
                 | Some(importance, _), Some factor when factor > 1.0 ->
                     Tensors.scoped (fun () ->
                         let change = w - start[m]
-                        let size = Tensors.toFloat ((importance * change.square ()).sum())
-                        start[m] + Frame.intoEllipsoid importance (size / (factor * factor)) change)
+                        let size = Tensors.toFloat ((importance * change.squared ()).sum())
+                        start[m] .+ Frame.intoEllipsoid importance (size / (factor * factor)) change)
                 | _ -> w)
 
         let rec within rounds weights =
@@ -85,4 +85,4 @@ module Budget =
         Tensors.scopedWith _.Values (fun () ->
             let struct (weights, found) = within 12 trained
             let theta = found |> List.fold (fun least (_, allowed, c) -> min least (share allowed c)) 1.0
-            weights |> Map.map (fun m w -> start[m] + (w - start[m]) * theta.AsScalar()))
+            weights |> Map.map (fun m w -> start[m] .+ (w - start[m]) * theta.AsScalar()))

@@ -33,7 +33,7 @@ module Buffer =
 
     /// A step's pairs as a group of row numbers in place of features, to keep some of them without reading all.
     let ofTask (task: Task) : Group =
-        let numbers () = torch.arange (task.Count.AsScalar(), device = task.Device)
+        let numbers () = Tensors.range task.Device 0L task.Count
         group task.Index task.Pair (numbers ()) (numbers ()) []
 
     /// The buffer with the features of those numbers of `ofTask` that are in it.

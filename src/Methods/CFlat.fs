@@ -14,8 +14,8 @@ module CFlat =
     /// W + ρĝ: new weights for those that have a gradient.
     let private ascend (rho: float) (g: Heads) (weights: Heads) : Heads =
         let norm = (torch.stack [| for t in g.Values -> t.norm () |]).norm()
-        let scale = (norm + 1e-12.AsScalar()).reciprocal() * rho.AsScalar()
-        Heads.replace (g |> Map.map (fun m t -> Heads.weight m weights + t * scale)) weights
+        let scale = (norm.plus 1e-12).reciprocal() * rho.AsScalar()
+        Heads.replace (g |> Map.map (fun m t -> Heads.weight m weights .+ t * scale)) weights
 
     let private minus (a: Heads) (b: Heads) : Heads = a |> Map.map (fun m t -> t - Heads.weight m b)
 
@@ -36,7 +36,7 @@ module CFlat =
                         let probe = ascend rho (minus g1 first.Gradients) weights
                         let g2 = at probe
                         let bend = minus (at (ascend rho g2 probe)) g2
-                        g1 |> Map.map (fun m g -> g + Heads.weight m bend * flatness.AsScalar()))
+                        g1 |> Map.map (fun m g -> g .+ Heads.weight m bend * flatness.AsScalar()))
 
             struct ({ first with Gradients = gradients }, next)
 
@@ -49,7 +49,7 @@ module CFlat =
         { host with
             Name = "c-flat"
             Role = Role.around host.Role
-            Summary = "leads another method's training (--host) to where its loss is flat, by four gradients an update"
+            Summary = "leads another method's training (host) to where its loss is flat, by four gradients an update"
             Fields = host.Fields @ Field.flat
             Presets = host.Presets @ [ "rho", "0.2"; "flatness", "0.2" ]
             Begin =

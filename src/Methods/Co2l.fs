@@ -85,7 +85,7 @@ module Co2l =
 
             let own, old = distil a b, distil oldA oldB
             let share = float batch.Count / float (batch.Count + replayed.Count)
-            let distillation = own.Loss * share.AsScalar() + old.Loss * (1.0 - share).AsScalar()
+            let distillation = own.Loss * share.AsScalar() .+ old.Loss * (1.0 - share).AsScalar()
 
             let ownPart (g: torch.Tensor) = g * (lambda * share).AsScalar()
             let oldPart (g: torch.Tensor) = g * (lambda * (1.0 - share)).AsScalar()
@@ -94,7 +94,7 @@ module Co2l =
                 [ for c, beside in List.zip forA contrast.ForA @ List.zip forB contrast.ForB do
                       if c.Modality = s.Modality then
                           beside ]
-                |> List.fold (fun sum beside -> sum + beside) (oldPart g)
+                |> List.fold (fun sum beside -> sum .+ beside) (oldPart g)
 
             let gradient (m: Modality, sides: (Side * torch.Tensor) list) =
                 let all ts = torch.cat (Array.ofList ts, 0L)
@@ -104,10 +104,10 @@ module Co2l =
             { Contrast = contrast.Matched.Loss
               Distillation = distillation
               Pass =
-                { Loss = contrast.Matched.Loss + distillation * lambda.AsScalar()
+                { Loss = contrast.Matched.Loss .+ distillation * lambda.AsScalar()
                   Gradients =
-                    [ a, contrast.Matched.A + ownPart own.A
-                      b, contrast.Matched.B + ownPart own.B
+                    [ a, contrast.Matched.A .+ ownPart own.A
+                      b, contrast.Matched.B .+ ownPart own.B
                       oldA, ofOld oldA old.A
                       oldB, ofOld oldB old.B ]
                     |> List.filter (fun (s, _) -> before.ContainsKey s.Modality)

@@ -40,7 +40,7 @@ module Der =
                 let a, b = ya - oldA, yb - oldB
                 let weight = per (2L * dimensions)
 
-                { Loss = (a.square().sum() + b.square().sum()) * weight.AsScalar()
+                { Loss = (a.squared().sum() .+ b.squared().sum()) * weight.AsScalar()
                   A = a * (2.0 * weight).AsScalar()
                   B = b * (2.0 * weight).AsScalar() }
             | Distill.Scores ->
@@ -50,7 +50,7 @@ module Der =
                 let change = (ua.mm (ub.t ()) - (prepare oldA).mm((prepare oldB).t())) / tau.AsScalar()
                 let g = change * (2.0 * weight / tau).AsScalar()
 
-                { Loss = change.square().sum() * weight.AsScalar()
+                { Loss = change.squared().sum() * weight.AsScalar()
                   A = Contrastive.throughNorm settings.Scoring ya ua (g.mm ub)
                   B = Contrastive.throughNorm settings.Scoring yb ub (g.t().mm ua) })
 

@@ -25,21 +25,21 @@ module Pull =
     /// by F₁ and F₂, entry by entry. Unlike ΣF, ΣFW* and ΣFW*∘² this subtracts no large numbers.
     let join (one: Pull) (two: Pull) : Pull =
         Tensors.scopedWith (fun p -> [ p.Importance; p.Anchor; p.Rest ]) (fun () ->
-            let fisher = one.Importance + two.Importance
+            let fisher = one.Importance .+ two.Importance
             let none = torch.zeros_like fisher
             let share = torch.where (fisher.gt none, two.Importance / fisher, none)
             let apart = two.Anchor - one.Anchor
             let cost = (one.Importance * share * apart * apart).sum().``to`` torch.float64
 
             { Importance = fisher
-              Anchor = one.Anchor + share * apart
-              Rest = one.Rest + two.Rest + cost * 0.5.AsScalar() })
+              Anchor = one.Anchor .+ share * apart
+              Rest = one.Rest .+ two.Rest .+ cost * 0.5.AsScalar() })
 
     /// ½ Σ F∘(W − W*)∘² + rest, a 0-d tensor (float64).
     let value (w: torch.Tensor) (p: Pull) : torch.Tensor =
         Tensors.scoped (fun () ->
             let apart = w - p.Anchor
-            p.Rest + (p.Importance * apart * apart).sum().``to`` torch.float64 * 0.5.AsScalar())
+            p.Rest .+ (p.Importance * apart * apart).sum().``to`` torch.float64 * 0.5.AsScalar())
 
     /// A gradient with that of so many times the pull added: G + λ F∘(W − W*).
     let add (lambda: float) (w: torch.Tensor) (p: Pull) (gradient: torch.Tensor) : torch.Tensor =
@@ -103,7 +103,7 @@ module Ewc =
             (if settings.Shuffle then
                  Seed.permutation task.Count (Seed.split "order" seed)
              else
-                 torch.arange (task.Count.AsScalar()))
+                 Tensors.range torch.CPU 0L task.Count)
                 .``to``
                 task.Device
 
@@ -134,10 +134,10 @@ module Ewc =
                     Pair.members batch.Pair
                     |> List.choose (fun m -> pull m kept |> Option.map (Pull.value (Heads.weight m weights)))
                     |> List.fold
-                        (fun (sum: torch.Tensor) value -> sum + value * lambda.AsScalar())
+                        (fun (sum: torch.Tensor) value -> sum .+ value * lambda.AsScalar())
                         (torch.zeros ([||], dtype = torch.float64, device = pass.Loss.device)))
 
-            let loss = pass.Loss + penalty.``to`` pass.Loss.dtype
+            let loss = pass.Loss .+ penalty.``to`` pass.Loss.dtype
 
             struct ({ Loss = loss; Gradients = Map.map pulled pass.Gradients },
                     kept |> Tally.add "penalty" penalty |> Tally.add "loss" loss))

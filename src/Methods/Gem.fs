@@ -48,7 +48,7 @@ module Gem =
                     Some(
                         Map
                             [ for KeyValue(m, w), first in Seq.zip g firsts ->
-                                  m, w + change.narrow(0L, first, w.NumberOfElements).reshape w.shape ]
+                                  m, w .+ change.narrow(0L, first, w.NumberOfElements).reshape w.shape ]
                     ))
 
     /// What is left of a violation: in the gradient as in published code; in the update next to nothing.
@@ -147,8 +147,8 @@ module Gem =
     let private contradictions (settings: Settings) : Fault list =
         [ if settings.Place = Place.Eigenbasis then
               Fault.Contradiction(
-                  "gem projects along old gradients, for which there is no eigenbasis",
-                  "use --place gradient, or update"
+                  $"""gem projects along old gradients, for which there is no {Mention.setting "place" "eigenbasis"}""",
+                  $"""use {Mention.setting "place" "gradient"} or {Mention.setting "place" "update"}"""
               ) ]
 
     /// GEM with all its options. Published: γ 0.5, 256 samples a task. `place=gradient` gives g̃ to the optimizer, which clips and bends it, as

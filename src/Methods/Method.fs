@@ -89,11 +89,7 @@ module Task =
     let blocks (m: Modality) (t: Task) : seq<torch.Tensor> =
         seq {
             for first in 0L .. Moment.blockRows .. t.Count - 1L do
-                Tensors.scoped (fun () ->
-                    t.Take(
-                        m,
-                        torch.arange (first.AsScalar(), (min t.Count (first + Moment.blockRows)).AsScalar(), device = t.Device)
-                    ))
+                Tensors.scoped (fun () -> t.Take(m, Tensors.range t.Device first (min t.Count (first + Moment.blockRows))))
         }
 
     /// The second moment of its rows of one modality.
@@ -250,7 +246,7 @@ module Tally =
         let value = value.detach().``to`` torch.float64
 
         match Map.tryFind (slot name) memory with
-        | Some sum -> Map.add (slot name) (sum + value) memory
+        | Some sum -> Map.add (slot name) (sum .+ value) memory
         | None -> Map.add (slot name) value memory
 
     /// The same of a number that is known.

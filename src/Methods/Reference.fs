@@ -23,7 +23,7 @@ module Reference =
                 let added = (Task.moment m task).Matrix * (float task.Count / float now).AsScalar()
 
                 match Map.tryFind (inputName m) memory with
-                | Some old -> Map.add (inputName m) (old * (float before / float now).AsScalar() + added) memory
+                | Some old -> Map.add (inputName m) (old * (float before / float now).AsScalar() .+ added) memory
                 | None -> Map.add (inputName m) added memory
 
             Pair.members task.Pair |> List.fold addSide memory |> Map.add samples (torch.tensor now)

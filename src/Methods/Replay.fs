@@ -35,7 +35,7 @@ module Replay =
     let add (factor: float) (other: Pass) (own: Pass) : Pass =
         let sum (gradients: Heads) m (g: torch.Tensor) =
             let g = g * factor.AsScalar()
-            Map.add m (Map.tryFind m gradients |> Option.map (fun own -> own + g) |> Option.defaultValue g) gradients
+            Map.add m (Map.tryFind m gradients |> Option.map (fun own -> own .+ g) |> Option.defaultValue g) gradients
 
-        { Loss = own.Loss + other.Loss * factor.AsScalar()
+        { Loss = own.Loss .+ other.Loss * factor.AsScalar()
           Gradients = Map.fold sum own.Gradients other.Gradients }

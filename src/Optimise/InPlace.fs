@@ -125,7 +125,7 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentSt
             | ValueSome(struct (c1, c2)) ->
                 b.First.mul_(number 0.9).add_(g, number (1.0 - 0.9)) |> ignore
                 b.Second.mul_(number 0.999).addcmul_(g, g, number (1.0 - 0.999)) |> ignore
-                b.First / b.Second.sqrt().mul_(number (c1 / sqrt c2)).add_(number (c1 * 1e-8))
+                b.First / b.Second.sqrt().mul_(number (c1 / sqrt c2)).plus_(c1 * 1e-8)
 
         if recipe.WeightDecay <> 0.0 then
             let decayed (t: torch.Tensor) = t.narrow (1L, 0L, t.shape[1] - recipe.Exempt)
@@ -138,10 +138,10 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentSt
         | Shape.Factor f, _ -> step.mul_ f |> ignore
         | Shape.Ellipsoid(importance, budget), Some start ->
             let sofar = b.Weight - start
-            step.copy_ (Frame.intoEllipsoid importance budget (sofar + step) - sofar) |> ignore
+            step.copy_ (Frame.intoEllipsoid importance budget (sofar .+ step) - sofar) |> ignore
         | _ -> ()
 
-        b.Weight.add_ step |> ignore
+        b.Weight.plus_ step |> ignore
 
     /// The weights as they are now: the buffers themselves.
     member _.Weights: Heads = buffers |> Map.map (fun _ b -> b.Weight)
@@ -186,8 +186,8 @@ type internal InPlace(recipe: Recipe, start: Heads, fused: bool, from: DescentSt
                 recipe.Clip
                 |> Option.map (fun limit ->
                     let norms = torch.stack [| for _, g in gradients -> g.norm () |]
-                    let norm = norms.square().sum().add_(rest.AsScalar()).sqrt()
-                    ((norm + (1e-6).AsScalar()).reciprocal() * limit.AsScalar()).clamp_max((1.0).AsScalar()))
+                    let norm = norms.squared().sum().plus_(rest).sqrt()
+                    ((norm.plus 1e-6).reciprocal() * limit.AsScalar()).clamp_max((1.0).AsScalar()))
 
             for b, g in gradients do
                 byTensors b g clip rate

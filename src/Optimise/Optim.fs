@@ -26,7 +26,7 @@ module Optim =
         let zeros (parameters: Heads) = Heads.map torch.zeros_like parameters
 
         let average (beta: float) (old: torch.Tensor) (value: torch.Tensor) =
-            old * beta.AsScalar() + value * (1.0 - beta).AsScalar()
+            old * beta.AsScalar() .+ value * (1.0 - beta).AsScalar()
 
         { Init =
             fun parameters ->
@@ -41,7 +41,7 @@ module Optim =
                 let direction m (average: torch.Tensor) =
                     let n = float (count m)
                     let scale = sqrt (1.0 - beta2 ** n)
-                    let root = (Heads.weight m second).sqrt().div_(scale.AsScalar()).add_(epsilon.AsScalar())
+                    let root = (Heads.weight m second).sqrt().div_(scale.AsScalar()).plus_ epsilon
                     (average / root).div_((1.0 - beta1 ** n).AsScalar())
 
                 struct (Map.map direction first,
@@ -58,7 +58,7 @@ module Optim =
                     Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
           Update =
             fun state updates _ ->
-                let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() + g)
+                let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() .+ g)
 
                 struct (running,
                         { state with
@@ -72,12 +72,12 @@ module Optim =
         else
             Transform.stateless (fun _ u w ->
                 if exempt = 0L then
-                    u + w * rate.AsScalar()
+                    u .+ w * rate.AsScalar()
                 else
                     let columns = w.shape[1] - exempt
 
                     torch.cat (
-                        [| u.narrow (1L, 0L, columns) + w.narrow (1L, 0L, columns) * rate.AsScalar()
+                        [| u.narrow (1L, 0L, columns) .+ w.narrow (1L, 0L, columns) * rate.AsScalar()
                            u.narrow (1L, columns, exempt) |],
                         1L
                     ))
@@ -98,4 +98,4 @@ module Optim =
             | None -> u
             | Some(importance, budget) ->
                 let sofar = w - Heads.weight m start
-                Frame.intoEllipsoid importance budget (sofar + u) - sofar)
+                Frame.intoEllipsoid importance budget (sofar .+ u) - sofar)

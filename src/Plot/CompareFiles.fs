@@ -67,10 +67,6 @@ module CompareFiles =
     let private failures (failed: (Cell * string) list) =
         Csv.write [ "stream"; "order"; "method"; "seed"; "message" ] (fun (cell, message) -> cellFields cell @ [ message ]) failed
 
-    /// A stream's name in a file's.
-    let private fileName (stream: string) =
-        stream |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_')
-
     /// A file that only some comparisons have: an older one goes when this has none.
     let private only (has: bool) (path: string) (write: TextWriter -> unit) =
         if has then
@@ -122,11 +118,11 @@ module CompareFiles =
               only (c.Orders > 1) (path "orders.csv") (fun file -> orders (OrderSpread.all Metric.all m) file)
               only (not failed.IsEmpty) (path "failures.csv") (failures failed)
               for t in tables do
-                  let name = $"table-{fileName t.Stream}"
+                  let name = $"table-{Names.folder t.Stream}"
                   Results.writeWhole (path $"{name}.md") (fun file -> file.Write(CompareText.markdown t))
                   Results.writeWhole (path $"{name}.tex") (fun file -> file.Write(CompareText.latex t))
                   Results.writeWhole (path $"{name}.csv") (CompareText.csv t)
-              Results.writeWhole page (fun file -> file.Write(ComparePage.build columns metrics.IsEmpty against m)) ]
+              Page.write page (ComparePage.render columns metrics.IsEmpty against m) |> Result.map ignore ]
             |> Check.all
             |> Result.map (fun _ -> page)
         | a, b, _ ->

@@ -186,6 +186,6 @@ module RunInfo =
 
     /// Reads `config.json` of a results folder; without one everything is empty. Fault: `Unreadable`.
     let read (folder: string) : Result<RunInfo, Fault list> =
-        match Path.Combine(folder, "config.json") |> Files.readJson "the report" "the record of a run" run with
+        match Path.Combine(folder, "config.json") |> InputFile.json "the report" "the record of a run" run with
         | Error [ Fault.Missing _ ] -> Ok(parse "{}")
         | other -> other

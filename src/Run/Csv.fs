@@ -13,12 +13,31 @@ module internal Csv =
     /// A float as it stands in a table.
     let number (x: float) = x.ToString("R", invariant)
 
-    /// Writes a header and rows, each as its fields.
+    /// How many of a text's first characters are `'`, if what follows would be a formula to a spreadsheet and is no number.
+    let private quotesOfFormula (text: string) : int option =
+        let bare = text.TrimStart '\''
+        let isNumber () = fst (Double.TryParse(bare, NumberStyles.Float, invariant))
+
+        if bare <> "" && "=+-@\t\r\n＝＋－＠".Contains bare[0] && not (bare.Length = text.Length && isNumber ()) then
+            Some(text.Length - bare.Length)
+        else
+            None
+
+    /// A field as it stands in a table: what a spreadsheet would take for a formula has a `'` before it, which makes it text there.
+    let private harmless (field: string) : string = if (quotesOfFormula field).IsSome then "'" + field else field
+
+    /// The field that `harmless` was given.
+    let private plain (field: string) : string =
+        match quotesOfFormula field with
+        | Some n when n > 0 -> field.Substring 1
+        | _ -> field
+
+    /// Writes a header and rows, each as its fields; `harmless` does no number any harm, and `read` takes it back.
     let write (header: string list) (fields: 'row -> string list) (rows: 'row seq) (writer: TextWriter) : unit =
         use csv = CsvWriter.Create(writer, CsvWriterOptions(NewLine = "\n"), leaveOpen = true)
 
         for record in Seq.append [ header ] (Seq.map fields rows) do
-            csv.WriteRecord(Array.ofList record)
+            csv.WriteRecord [| for field in record -> harmless field |]
 
     /// How a line's field is read: its text to a value, or (a `FormatException`) what it should have been.
     let field (name: string) (expected: string) (parse: string -> bool * 'a) (text: string) : 'a =
@@ -49,10 +68,10 @@ module internal Csv =
         let rows, faults = ResizeArray(), ResizeArray()
         let wrong (line: int64) reason = faults.Add(Fault.Unreadable(path, $"line {line}: {reason}"))
 
-        try
+        let file () =
             use file = File.OpenRead path
             use csv = CsvReader.Create(file, strict)
-            let record () = Array.init csv.FieldCount csv.GetString
+            let record () = Array.init csv.FieldCount (csv.GetString >> plain)
 
             if not (csv.Read()) || List.ofArray (record ()) <> header then
                 let wanted = String.Join(",", header)
@@ -66,11 +85,11 @@ module internal Csv =
                             rows.Add(parse (record ()))
                         with :? FormatException as e ->
                             wrong csv.LineNumber e.Message
-        with
-        | :? FileNotFoundException
-        | :? DirectoryNotFoundException -> faults.Add(Fault.Missing(path, "reading the results"))
-        | :? CsvFormatException as e -> wrong e.LineNumber "its quotes do not match"
-        | :? IOException
-        | :? UnauthorizedAccessException as e -> faults.Add(Fault.Unreadable(path, e.Message))
 
-        if faults.Count = 0 then Ok(List.ofSeq rows) else Error(List.ofSeq faults)
+        InputFile.reading "reading the results" path (fun () ->
+            try
+                file ()
+            with :? CsvFormatException as e ->
+                wrong e.LineNumber "its quotes do not match"
+
+            if faults.Count = 0 then Ok(List.ofSeq rows) else Error(List.ofSeq faults))

@@ -90,7 +90,7 @@ module Loop =
                 if settings.Shuffle then
                     Seed.permutation n (Seed.split $"task {i}" seed)
                 else
-                    torch.arange (n.AsScalar())
+                    Tensors.range torch.CPU 0L n
 
             let order = order.``to`` device
 
@@ -188,7 +188,7 @@ module Loop =
 
         let add (loss: torch.Tensor) =
             use loss = loss
-            if looks then sum <- sum + Tensors.toFloat loss else unseen.add_ loss |> ignore
+            if looks then sum <- sum + Tensors.toFloat loss else unseen.plus_ loss |> ignore
 
         /// The batches of an epoch that are left, until one has a loss that is not finite, or a pause is asked for.
         let rec over (number: int) batches : Unfinished option =

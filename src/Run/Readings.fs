@@ -354,7 +354,7 @@ module internal Readings =
                 [ for first in 0L .. some .. full - 1L do
                       use scope = torch.NewDisposeScope()
                       let count = min some (full - first)
-                      let numbers = torch.arange (first.AsScalar(), (first + count).AsScalar(), device = source.Device)
+                      let numbers = Tensors.range source.Device first (first + count)
                       float count * lossOf (fun m -> task.Take(m, numbers)) ]
                 |> List.sum
 

@@ -13,7 +13,7 @@ module ResultsFolder =
     let checkpoints (folder: string) : string = within folder "checkpoints"
 
     /// Makes sure that results can go to a folder that is there: it can be written to, holds none of these files and folders unless they may be
-    /// replaced, and has no folder in a file's place. Nothing of the user's own in it is touched. Faults: `Occupied`, `Unwritable`.
+    /// replaced, and has no folder in a file's place. Nothing of the user's own in it is touched (`Ours.clear`). Faults: `Occupied`, `Unwritable`.
     let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =
         let within = within folder
         let taken = files |> List.exists (within >> File.Exists) || folders |> List.exists (within >> Directory.Exists)
@@ -26,12 +26,8 @@ module ResultsFolder =
                 Directory.CreateDirectory folder |> ignore
                 let probe = within $".{Guid.NewGuid():N}"
                 File.WriteAllText(probe, "")
-                File.Delete probe
-
-                for name in files do
-                    File.Delete(within name))
-            |> Result.bind (fun () -> folders |> List.map (within >> Files.deleteFolder) |> Check.all)
-            |> Result.map ignore
+                File.Delete probe)
+            |> Result.bind (fun () -> Ours.clear (files, folders) folder)
 
     /// `claim` for what a run writes.
     let prepare (force: bool) (folder: string) : Result<unit, Fault list> =

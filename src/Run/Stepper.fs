@@ -70,7 +70,7 @@ module internal Stepper =
             use scope = torch.NewDisposeScope()
             let pass = keeping.Pass weights batch
             let struct (changes, next) = transform.Update state pass.Gradients weights
-            let after = Heads.replace (changes |> Map.map (fun m change -> Heads.weight m weights + change)) weights
+            let after = Heads.replace (changes |> Map.map (fun m change -> Heads.weight m weights .+ change)) weights
 
             for t in Heads.tensors after @ TransformState.tensors next do
                 if

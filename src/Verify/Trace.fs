@@ -158,10 +158,10 @@ module Trace =
         let weights =
             difference update.Before scene.Session.Start
             |> standard settings frames
-            |> Map.map (fun m d -> wide (Heads.weight m scene.Heads) + d)
+            |> Map.map (fun m d -> wide (Heads.weight m scene.Heads) .+ d)
 
         let change = difference update.After update.Before |> standard settings frames
-        let plus (d: Heads) = weights |> Map.map (fun m w -> w + Heads.weight m d)
+        let plus (d: Heads) = weights |> Map.map (fun m w -> w .+ Heads.weight m d)
         let before = pass weights
         let deltas = Cut.project cuts before.Gradients
         let loss heads = Tensors.toFloat (pass heads).Loss

@@ -14,14 +14,17 @@ type Modality =
 
 [<RequireQualifiedAccess>]
 module Modality =
-    /// A modality from its name: letters, digits, `-` and `_` only, so that it can name a file.
+    /// What a modality may be called, in words.
+    let rule: string = "1 to 64 letters, digits, '-' and '_'"
+
+    /// A modality from its name, by the rule, so that it can name a file.
     let create (name: string) : Result<Modality, Fault list> =
         let fits c = Char.IsAsciiLetterOrDigit c || c = '-' || c = '_'
 
-        if name <> "" && Seq.forall fits name then
+        if name <> "" && name.Length <= 64 && Seq.forall fits name then
             Ok(Modality name)
         else
-            Error [ Fault.BadValue("a modality's name", "letters, digits, '-' and '_'", name) ]
+            Error [ Fault.BadValue("a modality's name", rule, name) ]
 
     /// The same for scripts and tests: raises `CmclException` on a bad name. Example: `Modality.named "vision"`.
     let named (name: string) : Modality = create name |> Check.get

@@ -109,7 +109,8 @@ module Native =
 
         Path.Combine(root, "cmcl")
 
-    let private patchedCopy (shim: string) =
+    /// The path of a copy that loads here; none where the file asks for nothing that is missing. Error: there is no folder to write it to.
+    let private patchedCopy (shim: string) : Result<string option, string> =
         let bytes = File.ReadAllBytes shim
 
         let write (folder: string) =
@@ -126,13 +127,24 @@ module Native =
         if weakenVersion "GLIBCXX_3.4.32" bytes then
             let digest = Convert.ToHexString(Security.Cryptography.SHA256.HashData bytes).Substring(0, 16)
 
-            try
-                Some(write (Path.Combine(cacheFolder (), digest)))
-            with
-            | :? IOException
-            | :? UnauthorizedAccessException -> Some(write (Directory.CreateTempSubdirectory "cmcl").FullName)
+            let places =
+                [ fun () -> Path.Combine(cacheFolder (), digest)
+                  fun () -> (Directory.CreateTempSubdirectory "cmcl").FullName ]
+
+            let attempt place =
+                try
+                    Some(write (place ()))
+                with
+                | :? IOException
+                | :? UnauthorizedAccessException -> None
+
+            match List.tryPick attempt places with
+            | Some path -> Ok(Some path)
+            | None ->
+                Error
+                    $"'{shim}' has to be adapted to this system's C++ library, and the copy can be written neither to '{cacheFolder ()}' nor to '{Path.GetTempPath()}'; name a folder that can be written to in XDG_CACHE_HOME or TMPDIR"
         else
-            None
+            Ok None
 
     let private folderOf (t: Type) =
         match Path.GetDirectoryName t.Assembly.Location with
@@ -204,7 +216,11 @@ module Native =
 
                     match tryLoad path with
                     | Ok() -> Ok()
-                    | refused -> patchedCopy path |> Option.map tryLoad |> Option.defaultValue refused
+                    | refused ->
+                        match patchedCopy path with
+                        | Ok(Some copy) -> tryLoad copy
+                        | Ok None -> refused
+                        | Error reason -> Error reason
 
             let asked =
                 match chosen with

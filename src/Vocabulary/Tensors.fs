@@ -73,10 +73,14 @@ module Tensors =
     /// A new tensor from managed rows, float64 on the CPU. Example: `Tensors.ofRows [ [ 1.0; 2.0 ]; [ 3.0; 4.0 ] ]`.
     let ofRows (rows: float list list) : torch.Tensor = torch.tensor (array2D rows)
 
+    /// The whole numbers from `first` up to but without `past`, int64. Example: `Tensors.range torch.CPU 0L 3L`.
+    let range (device: torch.Device) (first: int64) (past: int64) : torch.Tensor =
+        torch.arange (first.AsScalar(), past.AsScalar(), 1L.AsScalar(), dtype = torch.int64, device = device)
+
     /// One number out of a tensor with one element.
     let toFloat (t: torch.Tensor) : float =
-        use cpu = t.``to``(torch.float64).cpu()
-        cpu.item<float>()
+        use scope = torch.NewDisposeScope()
+        t.``to``(torch.float64).cpu().item<float>()
 
     /// Numbers out of tensors with one element each, on one device, fetched at once.
     let toFloats (ts: torch.Tensor list) : float list =
