@@ -98,7 +98,7 @@ let private jobs (given: int option) (memory: int64 option) (t: Target) standing
     let waiting = standings |> List.filter isOpen |> List.map fst
     let most = waiting |> List.map (SweepFolder.memory standings) |> List.fold max 1L
     let threads = t.Cells |> List.map _.Errand.Threads |> List.max
-    let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.device t.File.Device) threads)
+    let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.Device t.File.Device) threads)
 
     match memory with
     | Some size when size < most ->
@@ -122,7 +122,10 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
     missing.Length
 
 let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (t: Target) : int =
-    let ready = adopt t |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
+    let ready =
+        parseDevice t.File.Device
+        |> Result.bind (fun _ -> adopt t)
+        |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
 
     match ready with
     | Error faults -> refuse faults

@@ -329,12 +329,22 @@ let private spoilt =
           <| posix (fun folder ->
               let path = Path.Combine(folder, "s.json")
 
-              for device in [ "cuda:300"; "cuda:-1"; "cuda:x"; "tpu"; "cuda:99999" ] do
-                  let json =
+              let forDevice (device: string) =
+                  File.WriteAllText(
+                      path,
                       $$"""{"format":"{{SweepFile.Format}}","device":"{{device}}","blocks":[{"streams":["synthetic"],"methods":["vanilla"]}]}"""
+                  )
 
-                  File.WriteAllText(path, json)
-                  cmcl [ "sweep"; "plan"; path ] |> expectRefused [ "device"; "cpu, cuda or cuda:N"; device ]) ]
+              for device in [ "cuda:300"; "cuda:-1"; "cuda:x"; "tpu"; "cuda:99999" ] do
+                  forDevice device
+                  cmcl [ "sweep"; "plan"; path ] |> expectRefused [ "device"; "cpu, cuda or cuda:N"; device ]
+
+              // There can be one, but there is none here.
+              for device in [ "cuda"; "cuda:127" ] do
+                  forDevice device
+                  Expect.equal (cmcl [ "sweep"; "plan"; path ]).Code 0 "planned for another machine"
+
+              cmcl [ "sweep"; "run"; path; "--out"; Path.Combine(folder, "out") ] |> expectRefused [ "cuda:127" ]) ]
 
 // ---- what --force may delete -------------------------------------------------------------------------------------
 

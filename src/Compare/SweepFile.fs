@@ -356,9 +356,10 @@ module SweepFile =
         let device =
             match file.Device.Split ':' with
             | [| "cpu" |] -> Ok torch.CPU
-            | [| "cuda" |] -> Ok(torch.device "cuda:0")
+            // A description alone: `torch.device` would look for a GPU, and where a sweep is planned there may be none.
+            | [| "cuda" |] -> Ok(torch.Device "cuda:0")
             // The index of a device is a signed byte.
-            | [| "cuda"; n |] when fst (SByte.TryParse(n, Globalization.NumberStyles.None, null)) -> Ok(torch.device file.Device)
+            | [| "cuda"; n |] when fst (SByte.TryParse(n, Globalization.NumberStyles.None, null)) -> Ok(torch.Device file.Device)
             | _ -> Error [ Fault.At("device", Fault.BadValue("it", "cpu, cuda or cuda:N", file.Device)) ]
 
         device
