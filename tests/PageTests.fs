@@ -337,7 +337,7 @@ let private sweeps =
                     [ for label, settings, _ in labels ->
                           { Label = label
                             Method = Label.family label
-                            Role = Role.Subject
+                            Role = Roles.find Map.empty label
                             Settings = settings } ] }
           Rows = rows @ Results.aggregates rows
           Orders = Map.empty

@@ -302,7 +302,8 @@ module NullSpace =
                     History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
 
     /// DNS with all its options.
-    let dns: Method = make Role.Subject "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
+    let dns: Method =
+        make Role.Subject "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
 
     let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
 

@@ -61,7 +61,7 @@ module ResultsFolder =
             let name = label |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c || c = '-' || c = '.' then c else '_')
             Path.Combine(weights results, name, $"seed-{seed}")
 
-        if not (Directory.Exists own) && Directory.Exists older then older else own
+        if label.Trim '.' <> "" && not (Directory.Exists own) && Directory.Exists older then older else own
 
     /// Writes the heads after a step below `weightsOf`, with the method's label beside it. Raises a `CmclException` where they cannot be written.
     let saveWeights (results: string) (label: string) (seed: int) (step: Step) (heads: Heads) : unit =
