@@ -270,7 +270,8 @@ type CompareArgument =
             | Split v -> shared (RunArgument.Split v)
             | Set v -> shared (RunArgument.Set v)
             | Metrics _ -> "figures for tables and tests, separated by commas (default: those that the page says most with)"
-            | Against _ -> "the method that every other is tested against (default: the best is tested against all)"
+            | Against _ ->
+                "the method, by its label, that every other is tested against (default: dns, or else the first that trains step by step)"
             | Force -> "run every cell again, also those that are finished"
             | Quiet -> shared RunArgument.Quiet
 

@@ -5,7 +5,6 @@ open System
 open System.Globalization
 open System.IO
 open Argu
-open Spectre.Console
 open TorchSharp
 open Cmcl
 open Cmcl.Cli.Arguments
@@ -169,17 +168,12 @@ let private show (event: BenchEvent) : unit =
     match event with
     | BenchEvent.Began(what, share) -> eprintfn "%3.0f %% %s" (100.0 * share) what
     | BenchEvent.Iterated found ->
-        printfn "%s" (BenchDisplay.heading found)
-        AnsiConsole.Write(BenchDisplay.iterations found)
+        Terminal.say (BenchDisplay.heading found)
+        Terminal.show (BenchDisplay.iterations found)
     | BenchEvent.Stepped found ->
-        printfn
-            "Whole steps, %O, d = %d, batch %d, rank %d"
-            found.Head.Extent.Dtype
-            found.Head.Extent.Width
-            found.Head.Extent.Pairs
-            found.Head.Extent.Rank
-
-        AnsiConsole.Write(BenchDisplay.steps found)
+        let e = found.Head.Extent
+        Terminal.say $"Whole steps, {e.Dtype}, d = {e.Width}, batch {e.Pairs}, rank {e.Rank}"
+        Terminal.show (BenchDisplay.steps found)
 
 let private parity (quiet: bool) (r: BenchRequest) : int =
     torch.set_num_threads r.ThreadCounts.Head
@@ -204,11 +198,11 @@ let private parity (quiet: bool) (r: BenchRequest) : int =
     let apart = found |> List.filter (fun p -> not p.Holds)
 
     if not quiet then
-        AnsiConsole.Write(BenchDisplay.parity found)
+        Terminal.show (BenchDisplay.parity found)
 
     if apart.IsEmpty then
         if not quiet then
-            printfn "All forms on %O are within tolerance of their pure functions on the CPU." r.Device
+            Terminal.say $"All forms on {r.Device} are within tolerance of their pure functions on the CPU."
 
         0
     else
@@ -221,7 +215,7 @@ let private time (command: string) (quiet: bool) (out: string option) (r: BenchR
 
     if not quiet then
         for line in BenchDisplay.growth r b @ [ "" ] @ BenchDisplay.ratios r b.Iterations @ BenchDisplay.stepRatios b.Steps do
-            printfn "%s" line
+            Terminal.say line
 
     match out with
     | None -> 0
@@ -230,7 +224,7 @@ let private time (command: string) (quiet: bool) (out: string option) (r: BenchR
         | Error faults -> refuse faults
         | Ok page ->
             if not quiet then
-                printfn "Tables and figures: %s" (Path.GetFullPath page)
+                Terminal.say $"Tables and figures: {Terminal.path page}"
 
             0
 
@@ -242,11 +236,7 @@ let bench (command: string) (arguments: ParseResults<BenchArgument>) : int =
         | None when arguments.Contains BenchArgument.Quick || arguments.Contains BenchArgument.Parity -> None
         | given -> Some(Option.defaultValue (Path.Combine("results", "bench")) given)
 
-    let work r =
-        if Console.IsOutputRedirected then
-            AnsiConsole.Profile.Width <- 150
-
-        if arguments.Contains BenchArgument.Parity then parity quiet r else time command quiet out r
+    let work r = if arguments.Contains BenchArgument.Parity then parity quiet r else time command quiet out r
 
     match request arguments, out with
     | Error faults, _ -> refuse faults

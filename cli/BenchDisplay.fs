@@ -3,7 +3,6 @@ module Cmcl.Cli.BenchDisplay
 
 open System
 open System.Globalization
-open Spectre.Console
 open Cmcl
 
 let private fixedPoint (digits: int) (x: float) = x.ToString($"F{digits}", CultureInfo.InvariantCulture)
@@ -19,17 +18,16 @@ let private optional (show: 'a -> string) = Option.map show >> Option.defaultVal
 
 let private threads (n: int) = if n = 1 then "1 thread" else $"{n} threads"
 
-let private table (columns: string list) (rows: string list list) : Table =
-    let table = Table(Border = TableBorder.Simple, Expand = false)
-
-    for i, title in List.indexed columns do
-        let column = TableColumn(title).NoWrap()
-        table.AddColumn(if i = 0 then column else column.RightAligned()) |> ignore
-
-    for row in rows do
-        table.AddRow(row |> List.map Markup.Escape |> Array.ofList) |> ignore
-
-    table
+/// A table of which the first column always stays; of the others the last go first, but for those that `kept` names.
+let private table (file: string) (kept: string list) (titles: string list) (rows: string list list) : LayoutTable =
+    { Columns =
+        [ for i, title in List.indexed titles do
+              if i = 0 then
+                  Layout.words 0 title
+              else
+                  Layout.figures (if List.contains title kept then 0 else 1) title ]
+      Rows = [ for row in rows -> Some(List.map Layout.plain row) ]
+      Elsewhere = $"With --out FOLDER they are in {file}." }
 
 /// Where a contest of iterations was held, and the ceilings there.
 let heading (found: Iteration list) : string =
@@ -39,8 +37,10 @@ let heading (found: Iteration list) : string =
     $"{e.Dtype}, {threads first.Threads}, d = {e.Width}, batch {e.Pairs}, rank {e.Rank}, {first.Device}; product {digits (c.Product / 1e9)} GFLOP/s, copy {digits (c.Copy / 1e9)} GB/s"
 
 /// A contest of iterations, a line a form.
-let iterations (found: Iteration list) : Table =
+let iterations (found: Iteration list) : LayoutTable =
     table
+        "bench.csv"
+        [ "median ms"; "over none" ]
         [ "form"
           "median ms"
           "minimum ms"
@@ -64,8 +64,10 @@ let iterations (found: Iteration list) : Table =
                 digits i.TimesFloor ] ]
 
 /// Whole steps, a line a form and a number of rows.
-let steps (found: WholeStep list) : Table =
+let steps (found: WholeStep list) : LayoutTable =
     table
+        "steps.csv"
+        [ "rows"; "threads"; "median s"; "over none" ]
         [ "form"
           "rows"
           "threads"
@@ -152,14 +154,20 @@ let growth (r: BenchRequest) (b: Benchmark) : string list =
           | "" -> ()
           | words -> $"exponent of a step's rows, {threads n}: {words}" ]
 
-let parity (found: Parity list) : Table =
+let parity (found: Parity list) : LayoutTable =
     let number (x: float) = x.ToString("0.0e0", CultureInfo.InvariantCulture)
 
-    table
-        [ "form"; "dtype"; "d"; "batch"; "rank"; "differs by"; "moved by"; "tolerance"; "holds" ]
-        [ for p in found ->
-              let e = p.Extent
+    let columns: (LayoutColumn * (Parity -> string)) list =
+        [ Layout.words 0 "form", _.Form
+          Layout.figures 3 "dtype", (fun p -> string p.Extent.Dtype)
+          Layout.figures 2 "d", (fun p -> string p.Extent.Width)
+          Layout.figures 2 "batch", (fun p -> string p.Extent.Pairs)
+          Layout.figures 2 "rank", (fun p -> string p.Extent.Rank)
+          Layout.figures 0 "differs by", (fun p -> number p.Difference)
+          Layout.figures 1 "moved by", (fun p -> number p.Moved)
+          Layout.figures 0 "tolerance", (fun p -> number p.Tolerance)
+          Layout.figures 0 "holds", (fun p -> if p.Holds then "✓" else "✗") ]
 
-              [ p.Form; string e.Dtype; string e.Width; string e.Pairs; string e.Rank ]
-              @ List.map number [ p.Difference; p.Moved; p.Tolerance ]
-              @ [ (if p.Holds then "✓" else "✗") ] ]
+    { Columns = List.map fst columns
+      Rows = [ for p in found -> Some [ for _, text in columns -> Layout.plain (text p) ] ]
+      Elsewhere = "A wider terminal shows them." }

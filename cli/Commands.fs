@@ -5,7 +5,6 @@ open System
 open System.Globalization
 open System.IO
 open Argu
-open Spectre.Console
 open TorchSharp
 open Cmcl
 open Cmcl.Cli.Arguments
@@ -19,12 +18,32 @@ let refuse (faults: Fault list) : int =
     let sentences = faults |> List.collect (fun fault -> List.ofSeq fault.Sentences)
 
     for sentence in List.truncate MostTold sentences do
-        eprintfn "cmcl: %s" (Names.visible sentence)
+        Terminal.complain $"cmcl: {Names.visible sentence}"
 
     if sentences.Length > MostTold then
-        eprintfn "cmcl: and %d more like these." (sentences.Length - MostTold)
+        Terminal.complain $"cmcl: and {sentences.Length - MostTold} more like these."
 
     2
+
+/// Faults with the options that they speak of as this command writes them: `--place gradient`, or `--set margin=0.2` for what has no option of
+/// its own.
+let asWritten (arguments: ParseResults<'argument>) (faults: Fault list) : Fault list =
+    let options = arguments.Parser.GetArgumentCases() |> List.collect _.CommandLineNames.Value |> Set.ofList
+    let isSwitch name = List.contains name [ "exact"; "symmetric" ]
+
+    let write (name: string) (value: string option) =
+        match value with
+        | Some "off" when options.Contains $"--no-{name}" -> $"--no-{name}"
+        | Some "on" when isSwitch name && options.Contains $"--{name}" -> $"--{name}"
+        | Some "off" when isSwitch name && options.Contains $"--{name}" -> $"no --{name}"
+        | Some value when options.Contains $"--{name}" && not (isSwitch name) -> $"--{name} {value}"
+        | Some value when options.Contains "--set" -> $"--set {name}={value}"
+        | Some value -> $"{name}={value}"
+        | None when options.Contains $"--{name}" -> $"--{name}"
+        | None when options.Contains "--set" -> $"--set {name}"
+        | None -> name
+
+    faults |> List.map _.WithOptions(write)
 
 let parseSeeds (text: string) : Result<int list, Fault list> =
     let bad = Error [ Fault.BadValue("--seeds", "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once", text) ]
@@ -50,7 +69,7 @@ let parseSplit (text: string) : Result<Split, Fault list> =
     match text with
     | "test" -> Ok Split.Test
     | "validation" -> Ok Split.Validation
-    | _ -> Error [ Fault.BadValue("--split", "test or validation", text) ]
+    | _ -> Error [ Fault.NotOneOf("--split", text, [ "test"; "validation" ]) ]
 
 let parseDevice (text: string) : Result<torch.Device, Fault list> =
     let cuda index =
@@ -71,11 +90,8 @@ let parseDevice (text: string) : Result<torch.Device, Fault list> =
     match text.Split ':' with
     | [| "cpu" |] -> Ok torch.CPU
     | [| "cuda" |] -> cuda 0
-    | [| "cuda"; n |] ->
-        match Int32.TryParse n with
-        | true, index when index >= 0 -> cuda index
-        | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
-    | _ -> Error [ Fault.BadValue("--device", "cpu, cuda or cuda:N", text) ]
+    | [| "cuda"; n |] when fst (Int32.TryParse n) && int n >= 0 -> cuda (int n)
+    | _ -> Error [ Fault.NotOneOf("--device", text, [ "cpu"; "cuda"; "cuda:N" ]) ]
 
 /// More threads than this no machine has a use for; libtorch can hang when it is asked for very many.
 [<Literal>]
@@ -124,7 +140,7 @@ let private safekeeping (leaving: Signals.Leaving) (arguments: ParseResults<RunA
             match arguments.GetResult(Log_Format, "text") with
             | "text"
             | "json" -> Ok()
-            | other -> Error [ Fault.BadValue("--log-format", "text or json", other) ]
+            | other -> Error [ Fault.NotOneOf("--log-format", other, [ "text"; "json" ]) ]
 
         and! keep =
             match arguments.GetResult(Keep, 2) with
@@ -181,7 +197,7 @@ let private request
             if methods.IsEmpty then
                 Error [ Fault.BadValue("--methods", "at least one method (cmcl methods lists them)", "") ]
             else
-                Plan.resolve stream.Preset given methods
+                Plan.resolve stream.Preset given methods |> Result.mapError (asWritten arguments)
 
         named
         |> Result.bind (fun plans ->
@@ -230,23 +246,19 @@ let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<
 
 /// The table of what is finished, and its report.
 let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, Fault list> =
-    if not quiet then
-        if Console.IsOutputRedirected then
-            AnsiConsole.Profile.Width <- 120
+    let report = if finished.Unwritten.IsEmpty then Report.write r.Out else Error finished.Unwritten
 
-        AnsiConsole.Write(Display.summary r finished)
+    if not quiet then
+        Terminal.show (Display.summary r finished)
 
         for line in Display.throughput finished do
-            printfn "%s" line
+            Terminal.say line
 
-    if finished.Unwritten.IsEmpty then
-        Report.write r.Out
-        |> Result.map (fun report ->
-            if not quiet then
-                let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-                printfn "Acc, recall and BWT in per cent; %s. Report: %s" spread (Path.GetFullPath report))
-    else
-        Error finished.Unwritten
+        let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
+        let place = report |> Result.map (fun path -> $" Report: {Terminal.path path}") |> Result.defaultValue ""
+        Terminal.say $"Acc, recall and BWT in per cent; {spread}.{place}"
+
+    report |> Result.map ignore
 
 /// Runs a request and shows it: what it is, how it goes, what came out.
 let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) folder : int =
@@ -258,7 +270,7 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
         JsonLog.started r
 
     if not quiet then
-        printfn "%s\n" (Display.settings r)
+        printfn "%s\n" (Display.settings (Terminal.width ()) r)
 
     let result = if json then work JsonLog.tell else Display.progress quiet r work
 
@@ -334,7 +346,7 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
         |> Result.bind (fun () -> Report.write folder)
         |> Result.map (fun report ->
             if not quiet then
-                printfn "'%s' is finished; it was: %s\nReport: %s" folder command (Path.GetFullPath report)
+                Terminal.say $"'{folder}' is finished; it was: {command}\nReport: {Terminal.path report}"
 
             0)
 
@@ -395,6 +407,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
         let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
 
         Verification.plans stream given
+        |> Result.mapError (asWritten arguments)
         |> Result.map (fun plans ->
             { Stream = stream
               Source = source
@@ -416,7 +429,7 @@ let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
         setThreads r.Stream (arguments.TryGetResult VerifyArgument.Threads)
 
         if not quiet then
-            printfn "%s\n" (Display.settings r)
+            printfn "%s\n" (Display.settings (Terminal.width ()) r)
 
         match Display.progress quiet r (fun tell -> Verification.run tell r) with
         | Error faults ->
@@ -427,15 +440,12 @@ let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
             | Error faults -> refuse faults
             | Ok page ->
                 if not quiet then
-                    if Console.IsOutputRedirected then
-                        AnsiConsole.Profile.Width <- 150
-
-                    AnsiConsole.Write(Display.conditions found)
+                    Terminal.show (Display.conditions found)
 
                     for sentence in found.Remarks do
-                        printfn "%s" sentence
+                        Terminal.say sentence
 
-                    printfn "\n%s Figures: %s" found.Result (Path.GetFullPath page)
+                    Terminal.say $"\n{found.Result} Figures: {Terminal.path page}"
                 elif not found.Broken.IsEmpty then
                     eprintfn "cmcl: %s" found.Result
 
@@ -458,18 +468,31 @@ let info (arguments: ParseResults<InfoArgument>) : int =
     match Catalogue.find (arguments.GetResult Data) with
     | Error faults -> refuse faults
     | Ok stream ->
-        printfn "%s" (Describe.text stream)
+        for line in Describe.lines (min 100 (Terminal.width ())) stream do
+            printfn "%s" line
+
         0
 
+let metrics () : int =
+    for line in Metric.lines (min 100 (Terminal.width ())) do
+        printfn "%s" line
+
+    0
+
+/// A name and what is said of it, as wide as the terminal, but no wider than is read well.
+let entry (indent: int) (name: string) (text: string) : unit =
+    for line in Layout.titled (min 120 (Terminal.width ())) indent name text do
+        printfn "%s" line
+
 let methods (arguments: ParseResults<MethodsArgument>) : int =
-    let list (m: Method) = printfn "%-16s %s" m.Name m.Summary
+    let list (m: Method) = entry 17 m.Name m.Summary
 
     match arguments.TryGetResult MethodsArgument.Method with
     | None ->
         for m in Registry.methods do
             list m
 
-        printfn "\nOptions of one: cmcl methods NAME. A method with options: --methods \"dns[protect=product;tau=3e-5]\"."
+        Terminal.say "\nOptions of one: cmcl methods NAME. A method with options: --methods \"dns[protect=product;tau=3e-5]\"."
         0
     | Some name ->
         match Registry.find name with
@@ -478,10 +501,10 @@ let methods (arguments: ParseResults<MethodsArgument>) : int =
             list m
 
             for f in m.Fields do
-                printfn "  %-18s %s (%s)" f.Name f.Help f.Takes
+                entry 21 $"  {f.Name}" $"{f.Help} ({f.Takes})"
 
             for name, value in m.Presets do
                 let how = if List.contains name (Field.names m.Fields) then "default" else "fixed"
-                printfn "  %-18s %s: %s" name how value
+                entry 21 $"  {name}" $"{how}: {value}"
 
             0

@@ -4,7 +4,6 @@ module Cmcl.Cli.CompareCommand
 open System
 open System.IO
 open Argu
-open Spectre.Console
 open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
@@ -72,7 +71,8 @@ let private sweep (arguments: ParseResults<CompareArgument>) : Result<Sweep * Sw
               Jobs = SweepCommand.jobs (arguments.TryGetResult CompareArgument.Jobs) device streams
               Out = arguments.GetResult(CompareArgument.Out, Path.Combine("results", "compare")) }
     }
-    |> Result.bind (fun sweep -> Sweep.cells sweep |> Result.map (fun cells -> sweep, cells))
+    |> Result.bind (fun sweep ->
+        Sweep.cells sweep |> Result.mapError (asWritten arguments) |> Result.map (fun cells -> sweep, cells))
 
 /// The label of the method that others are tested against.
 let private against (arguments: ParseResults<CompareArgument>) (cells: SweepCell list) : Result<string option, Fault list> =
@@ -97,19 +97,20 @@ let private tellFailures (broken: (Cell * string) list) (c: Comparison) : int =
     let failures = List.choose recorded c.Cells @ List.map without broken
 
     for message in List.distinct failures do
-        eprintfn "cmcl: %s" message
+        Terminal.complain $"cmcl: {message}"
 
     failures.Length
 
-/// The tables of all streams, and their frontiers in words.
+/// The tables of all streams, what a reader of each has to know, and their frontiers in words.
 let private show (metrics: string list) (c: Comparison) : unit =
-    if Console.IsOutputRedirected then
-        AnsiConsole.Profile.Width <- 120
-
     for table in CompareFiles.tables metrics c |> Check.get do
-        AnsiConsole.Write(CompareDisplay.table table)
-        printfn "%s" (CompareDisplay.notes table)
-        CompareDisplay.frontier table.Stream c |> Option.iter (printfn "\n  %s\n")
+        Terminal.say table.Stream
+        Terminal.show (CompareDisplay.table table)
+
+        for note in table.Notes do
+            Terminal.say note
+
+        CompareDisplay.frontier table.Stream c |> Option.iter (fun sentence -> Terminal.say $"\n{sentence}\n")
 
 let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
     let quiet = arguments.Contains CompareArgument.Quiet
@@ -142,6 +143,6 @@ let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
 
                 if not quiet then
                     show metrics comparison
-                    printfn "Comparison: %s" (Path.GetFullPath page)
+                    Terminal.say $"Comparison: {Terminal.path page}"
 
                 if failed = 0 then 0 else 1

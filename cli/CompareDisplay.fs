@@ -1,47 +1,47 @@
 /// How a comparison looks in a terminal.
 module Cmcl.Cli.CompareDisplay
 
-open System
-open Spectre.Console
 open Cmcl
 
-/// A table that fits 120 columns: means, and their standard deviations below them; bounds after a rule.
-let table (t: CompareTable) : Table =
-    let table = Table(Border = TableBorder.Simple, Expand = false, Title = TableTitle(Markup.Escape t.Stream))
-    table.AddColumn(TableColumn("method").PadLeft(0).PadRight(0)) |> ignore
+/// What goes first where there is no room for all: what it cost, then what few ask for; of equals the last.
+let private rank (metric: Metric) : int =
+    match metric.Unit, metric.Name with
+    | (MetricUnit.Count | MetricUnit.Bytes), _ -> 5
+    | MetricUnit.Seconds, _ -> 4
+    | _, "r10" -> 0
+    | _, ("deviation_rel" | "bwt_r10") -> 1
+    | _, ("acc" | "bwt_acc") -> 2
+    | _ -> 3
 
-    for metric in t.Metrics do
-        let unit = $"{Metric.unit metric} {Metric.arrow metric}".Trim()
-
-        table.AddColumn(TableColumn(Markup.Escape $"{metric.Title}\n{unit}").RightAligned().NoWrap().PadLeft(1).PadRight(0))
-        |> ignore
-
-    let cell (metric: Metric) (c: TableCell) =
+/// Means, and their standard deviations below them; bounds after a rule.
+let table (t: CompareTable) : LayoutTable =
+    let cell (metric: Metric) (c: TableCell) : LayoutCell =
         match c.Spread with
-        | None -> "–"
+        | None -> Layout.plain "–"
         | Some s ->
             let mean, sd = Metric.spread metric s
-            let mean = if c.Best then $"[bold]{mean}[/]" else mean
-            let below = sd |> Option.map (fun sd -> $"\n[dim]±{sd}[/]") |> Option.defaultValue ""
-            mean + Markup.Escape(CompareTable.mark t c) + below
 
-    let add (r: TableRow) =
-        let name = String.Join("\n", Labels.lines (CompareTable.name t r)) |> Markup.Escape
-        let name = if r.Bound then $"[dim]{name}[/]" else name
-        table.AddRow(Array.ofList (name :: List.map2 cell t.Metrics r.Cells)) |> ignore
+            [ (if c.Best then Emphasis.Strong else Emphasis.Plain), mean + CompareTable.mark t c
+              match sd with
+              | Some sd -> Emphasis.Faint, $"±{sd}"
+              | None -> () ]
+
+    let row (r: TableRow) =
+        let emphasis = if r.Bound then Emphasis.Faint else Emphasis.Plain
+        Some([ emphasis, CompareTable.name t r ] :: List.map2 cell t.Metrics r.Cells)
 
     let competing, bounds = t.Rows |> List.partition (fun r -> not r.Bound)
-    List.iter add competing
 
-    if not competing.IsEmpty && not bounds.IsEmpty then
-        table.AddEmptyRow() |> ignore
-
-    List.iter add bounds
-    table
-
-/// What a reader of the table has to know, a line each.
-let notes (t: CompareTable) : string =
-    String.Join("\n", t.Notes |> List.collect (Describe.wrap 116) |> List.map (fun line -> "  " + line))
+    { Columns =
+        Layout.words 0 "method"
+        :: [ for metric in t.Metrics ->
+                 Layout.figures (rank metric) $"{metric.Title} {Layout.whole (Metric.unit metric + Metric.arrow metric)}" ]
+      Rows =
+        [ yield! List.map row competing
+          if not competing.IsEmpty && not bounds.IsEmpty then
+              None
+          yield! List.map row bounds ]
+      Elsewhere = "The page has them, and table.csv beside it." }
 
 /// The frontier of a stream in words, if there is one.
 let frontier (stream: string) (c: Comparison) : string option =

@@ -82,8 +82,8 @@ let progress (quiet: bool) (request: Request) (work: (Progress -> unit) -> 'a) :
     else
         live request work
 
-/// The settings of a run in one block: what all methods share, then what each has of its own.
-let settings (request: Request) : string =
+/// The settings of a run in one block, for a terminal of so many columns: what all methods share, then what each has of its own.
+let settings (width: int) (request: Request) : string =
     let all = request.Plans |> List.map (fun p -> p.Label, Plan.effective p)
     let trained = all |> List.filter (fun (_, s) -> not s.IsEmpty)
 
@@ -93,17 +93,19 @@ let settings (request: Request) : string =
         | (_, first) :: rest -> first |> List.filter (fun pair -> rest |> List.forall (fun (_, s) -> List.contains pair s))
 
     let words pairs = String.Join(" ", pairs |> List.map (fun (name, value) -> $"{name}={value}"))
-    let width = all |> List.map (fun (label, _) -> label.Length) |> List.append [ 6 ] |> List.max
+    let longest = all |> List.map (fun (label, _) -> label.Length) |> List.append [ 6 ] |> List.max
 
     let line (name: string) text =
-        Describe.wrap (max 30 (96 - width)) text
-        |> List.mapi (fun i part -> "  " + (if i = 0 then name else "").PadRight width + "  " + part)
+        Layout.titled (min width 100 - 2) (min 24 (longest + 2)) name text |> List.map (fun line -> "  " + line)
 
     let seeds = String.Join(", ", request.Seeds)
 
     String.Join(
         "\n",
-        [ $"stream {request.Stream.Name}, {request.Stream.Steps.Length} steps, figures from {request.Split} rows, seeds {seeds}, on {request.Device}"
+        [ yield!
+              Layout.wrap
+                  width
+                  $"stream {request.Stream.Name}, {request.Stream.Steps.Length} steps, figures from {request.Split} rows, seeds {seeds}, on {request.Device}"
           yield! line "all" (words shared)
           for label, own in all do
               yield!
@@ -114,38 +116,33 @@ let settings (request: Request) : string =
     )
 
 /// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
-let summary (request: Request) (finished: Finished) : Table =
-    let table = Table(Border = TableBorder.Simple, Expand = false)
-
+let summary (request: Request) (finished: Finished) : LayoutTable =
     let shown =
-        [ "accuracy", "acc %"
-          "BWT of accuracy", "BWT acc"
-          "recall@10", "R@10 %"
-          "BWT of recall@10", "BWT R@10"
-          "relative deviation", "deviation" ]
+        [ "accuracy", "acc %", 2
+          "BWT of accuracy", "BWT acc", 3
+          "recall@10", "R@10 %", 0
+          "BWT of recall@10", "BWT R@10", 1
+          "relative deviation", "deviation", 1 ]
 
     let columns =
         [ for column in Summary.columns finished.Rows do
-              match List.tryFind (fst >> (=) column.Title) shown with
-              | Some(_, title) -> title, column
+              match shown |> List.tryFind (fun (name, _, _) -> name = column.Title) with
+              | Some(_, title, rank) -> Layout.figures rank title, column
               | None -> () ]
 
-    table.AddColumn(TableColumn("method").NoWrap()) |> ignore
-
-    for title, _ in columns do
-        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
-
-    for plan in request.Plans do
+    let row (plan: Plan) =
         let cell (_, column: SummaryColumn) =
             match Map.tryFind plan.Label column.Spreads with
-            | None -> "–"
+            | None -> Layout.plain "–"
             | Some spread ->
-                let text = (column.Show spread).Replace(" ± ", "±")
-                if column.Best.Contains plan.Label then $"[bold]{text}[/]" else text
+                let emphasis = if column.Best.Contains plan.Label then Emphasis.Strong else Emphasis.Plain
+                [ emphasis, (column.Show spread).Replace(" ± ", "±") ]
 
-        table.AddRow(Array.ofList (Markup.Escape plan.Label :: List.map cell columns)) |> ignore
+        Layout.plain plan.Label :: List.map cell columns
 
-    table
+    { Columns = Layout.words 0 "method" :: List.map fst columns
+      Rows = [ for plan in request.Plans -> Some(row plan) ]
+      Elsewhere = "The report has them, and results.csv beside it." }
 
 /// How fast methods trained that took long enough to tell: a line each, the mean over steps and seeds.
 let throughput (finished: Finished) : string list =
@@ -153,26 +150,25 @@ let throughput (finished: Finished) : string list =
           $"{label}: {rows |> List.averageBy _.Value:F0} pairs a second in training" ]
 
 /// What was verified, a line a condition: its worst place, how many places there are, and how many hold.
-let conditions (found: Verification) : Table =
-    let table = Table(Border = TableBorder.Simple, Expand = false)
-    table.AddColumn(TableColumn("condition")) |> ignore
-    table.AddColumn(TableColumn("worst at")) |> ignore
-
-    for title in [ "value"; "bound"; "tolerance"; "holds" ] do
-        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
-
+let conditions (found: Verification) : LayoutTable =
     let mark (v: Verdict) =
         match Verdict.word v with
-        | "holds" -> $"{v.Held}/{v.Places} [green]✓[/]"
-        | "broken" -> $"{v.Held}/{v.Places} [red]✗[/]"
-        | "approximate" -> "approximate –"
-        | word -> $"{v.Held}/{v.Places} {word} –"
+        | "holds" -> Emphasis.Good, $"{v.Held}/{v.Places} ✓"
+        | "broken" -> Emphasis.Bad, $"{v.Held}/{v.Places} ✗"
+        | "approximate" -> Emphasis.Plain, "approximate –"
+        | word -> Emphasis.Plain, $"{v.Held}/{v.Places} {word} –"
 
-    for v in Verdict.ofFindings found.Findings do
-        let c = v.Worst.Condition
-        let numbers = [ c.Value; c.Bound; c.Tolerance ] |> List.map Verification.number
+    { Columns =
+        [ Layout.words 0 "condition"
+          Layout.words 2 "worst at"
+          Layout.figures 0 "value"
+          Layout.figures 0 "bound"
+          Layout.figures 1 "tolerance"
+          Layout.figures 0 "holds" ]
+      Rows =
+        [ for v in Verdict.ofFindings found.Findings do
+              let c = v.Worst.Condition
+              let numbers = [ c.Value; c.Bound; c.Tolerance ] |> List.map (Verification.number >> Layout.plain)
 
-        table.AddRow(Array.ofList ([ Markup.Escape v.Name; Markup.Escape $"{v.Worst.Run}, {c.Where}" ] @ numbers @ [ mark v ]))
-        |> ignore
-
-    table
+              Some([ Layout.plain v.Name; Layout.plain $"{v.Worst.Run}, {c.Where}" ] @ numbers @ [ [ mark v ] ]) ]
+      Elsewhere = "verify.csv has them, and the page of figures." }

@@ -26,7 +26,7 @@ let private request (arguments: ParseResults<ExtractArgument>) : Result<ExtractR
             match arguments.GetResult(ExtractArgument.Dtype, "float32") with
             | "float32" -> Ok false
             | "float16" -> Ok true
-            | other -> Error [ Fault.BadValue("--dtype", "float32 or float16", other) ]
+            | other -> Error [ Fault.NotOneOf("--dtype", other, [ "float32"; "float16" ]) ]
 
         and! () =
             if batch >= 1 && batch <= 65536 then

@@ -11,10 +11,11 @@ open Cmcl.Cli.Commands
 
 let private list () : int =
     for importer in Importer.all do
-        printfn "%-10s %s" importer.Name importer.Reads
-        printfn "%-10s %s\n" "" importer.Example
+        entry 11 importer.Name importer.Reads
+        entry 11 "" importer.Example
+        printfn ""
 
-    printfn "Options: cmcl import --help. Formats in full: docs/import.md."
+    Terminal.say "Options: cmcl import --help. Formats in full: docs/import.md."
     0
 
 let private number
@@ -116,8 +117,10 @@ let private import
     (arguments: ParseResults<ImportArgument>)
     : Result<string * Importer * string list, Fault list> =
     match arguments.TryGetResult ImportArgument.Out with
-    | None -> Error [ Fault.MissingKey("cmcl import", "--out FOLDER") ]
-    | Some out ->
+    | None when (Importer.find format).IsOk -> Error [ Fault.MissingKey("cmcl import", "--out FOLDER") ]
+    | out ->
+        let out = Option.defaultValue "" out
+
         Importer.find format
         |> Result.bind (fun importer ->
             options importer arguments
@@ -138,19 +141,15 @@ let run (arguments: ParseResults<ImportArgument>) : int =
         | Ok(out, importer, notes) ->
             if not (arguments.Contains ImportArgument.Quiet) then
                 for note in notes do
-                    printfn "%s" note
+                    Terminal.say note
 
                 let preset =
                     match arguments.TryGetResult ImportArgument.Backbone with
                     | Some backbone -> $" --preset paper-{backbone}"
                     | None -> ""
 
-                printfn
-                    "\nRows %s. Written to %s; next: cmcl run --stream %s%s"
-                    (if arguments.Contains ImportArgument.Normalise then "scaled to length 1" else "as stored")
-                    (Path.GetFullPath out)
-                    out
-                    preset
+                let rows = if arguments.Contains ImportArgument.Normalise then "scaled to length 1" else "as stored"
+                Terminal.say $"\nRows {rows}. Written to {Terminal.path out}; next: cmcl run --stream {out}{preset}"
 
             0
     | given ->

@@ -23,7 +23,7 @@ let private toFile
 
     let tell (text: string) =
         if not quiet then
-            printfn "%s" text
+            Terminal.say text
 
     let told name =
         read name
@@ -42,7 +42,7 @@ let private toFile
             tell
                 $"{names.Length} files, {m.Count} rows × {m.Matrix.shape[0]}, {speed:F0} rows/s, trace {Tensors.toFloat (m.Matrix.trace ()):G6}"
 
-            tell (Path.GetFullPath out)))
+            tell (Terminal.path out)))
 
 let private code (result: Result<unit, Fault list>) : int =
     match result with

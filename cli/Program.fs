@@ -92,9 +92,7 @@ let private dispatch (argv: string[]) : int =
         | Some(Resume arguments), _ -> Commands.resume arguments
         | Some(Compare arguments), _ -> CompareCommand.compare command arguments
         | Some(Tune arguments), _ -> TuneCommand.tune command arguments
-        | Some Metrics, _ ->
-            printfn "%s" (Metric.describe ())
-            0
+        | Some Metrics, _ -> Commands.metrics ()
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
         | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments

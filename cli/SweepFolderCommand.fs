@@ -7,7 +7,6 @@ open System.Globalization
 open System.IO
 open System.Threading
 open Argu
-open Spectre.Console
 open TorchSharp
 open Cmcl
 open Cmcl.Cli.SweepArguments
@@ -62,18 +61,6 @@ let private isOpen (_, standing: CellStanding) =
 
 // ---- plan ---------------------------------------------------------------------------------------------------------
 
-let private table (titles: string list) (rows: string list list) : unit =
-    let table = Table(Border = TableBorder.Simple, Expand = false)
-
-    for i, title in List.indexed titles do
-        let column = TableColumn(Markup.Escape title).NoWrap()
-        table.AddColumn(if i < 2 then column else column.RightAligned()) |> ignore
-
-    for row in rows do
-        table.AddRow([| for text in row -> Markup.Escape text |]) |> ignore
-
-    AnsiConsole.Write table
-
 let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
     match target (arguments.GetResult SweepPlanArgument.Sweep) (arguments.TryGetResult SweepPlanArgument.Out) None with
     | Error faults -> refuse faults
@@ -86,16 +73,18 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
                 let state = SweepFolder.reason standing |> Option.defaultValue "finished"
                 printfn "%s %s: %s seed %d order %d (%s)" c.Errand.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed c.Cell.Order state
         else
-            if Console.IsOutputRedirected then
-                AnsiConsole.Profile.Width <- 150
+            let row ((stream, method), all: (SweepCell * CellStanding) list) =
+                let finished = all |> List.filter isFinished |> List.length
+                Some(List.map Layout.plain [ stream; method; string all.Length; string finished ])
 
-            table
-                [ "stream"; "method"; "cells"; "finished" ]
-                [ for (stream, method), all in standings |> List.groupBy (fun (c, _) -> c.Cell.Stream, c.Cell.Method) ->
-                      [ stream; method; string all.Length; string (all |> List.filter isFinished |> List.length) ] ]
+            Terminal.show
+                { Columns =
+                    [ Layout.words 0 "stream"; Layout.words 0 "method"; Layout.figures 0 "cells"; Layout.figures 0 "finished" ]
+                  Rows = standings |> List.groupBy (fun (c, _) -> c.Cell.Stream, c.Cell.Method) |> List.map row
+                  Elsewhere = "A wider terminal shows them." }
 
         let most = t.Cells |> List.map (SweepFolder.memory standings) |> List.max
-        printfn "%d cells, %d of them finished; a cell holds about %s at most." t.Cells.Length finished (bytes most)
+        Terminal.say $"{t.Cells.Length} cells, {finished} of them finished; a cell holds about {bytes most} at most."
         0
 
 // ---- run ----------------------------------------------------------------------------------------------------------
@@ -150,11 +139,8 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
             let missing = tellMissing (SweepFolder.standings t.Cells)
 
             if not quiet then
-                printfn
-                    "%d of %d cells finished. Tables: cmcl sweep collect %s"
-                    (t.Cells.Length - missing)
-                    t.Cells.Length
-                    t.Folder
+                Terminal.say
+                    $"{t.Cells.Length - missing} of {t.Cells.Length} cells finished. Tables: cmcl sweep collect {t.Folder}"
 
             if missing = 0 then 0 else 1
 
@@ -246,11 +232,8 @@ let private collect (arguments: ParseResults<SweepFolderArgument>) : int =
     | Ok(folder, standings) ->
         let missing = tellMissing standings
 
-        printfn
-            "%d of %d cells: %s"
-            (standings.Length - missing)
-            standings.Length
-            (Path.GetFullPath(Path.Combine(folder, "results.csv")))
+        let table = Terminal.path (Path.Combine(folder, "results.csv"))
+        Terminal.say $"{standings.Length - missing} of {standings.Length} cells: {table}"
 
         if missing = 0 then 0 else 1
 

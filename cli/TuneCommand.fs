@@ -6,7 +6,6 @@ open System
 open System.Globalization
 open System.IO
 open Argu
-open Spectre.Console
 open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
@@ -91,6 +90,7 @@ let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Faul
               Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name) }
 
         Sweep.cells sweep
+        |> Result.mapError (asWritten arguments)
         |> Result.map (fun cells ->
             { Sweep = sweep
               Cells = cells
@@ -143,18 +143,10 @@ let private choose (search: Search) (all: Tried list) : (string * Choice option)
                 Deviation = deviation
                 Edges = Grid.edges grid own[place].Trial.Options }) ]
 
-let private table (search: Search) (all: Tried list) (choices: (string * Choice option) list) : Table =
-    let table = Table(Border = TableBorder.Simple, Expand = false)
-    table.AddColumn(TableColumn("method").NoWrap()) |> ignore
-    table.AddColumn(TableColumn "chosen") |> ignore
-
-    for title in [ "R@10 %"; "deviation"; "trials"; "failed" ] do
-        table.AddColumn(TableColumn(title).RightAligned().NoWrap()) |> ignore
-
-    for method, choice in choices do
+let private table (search: Search) (all: Tried list) (choices: (string * Choice option) list) : LayoutTable =
+    let row (method, choice) =
         let own = all |> List.filter (fun t -> t.Trial.Method = method)
         let failed = own |> List.filter (Tuning.judge >> Option.isNone)
-        let counts = [ string own.Length; string failed.Length ]
 
         let cells =
             match choice with
@@ -166,9 +158,17 @@ let private table (search: Search) (all: Tried list) (choices: (string * Choice 
                    | Some d -> d.ToString("G3", CultureInfo.InvariantCulture)
                    | None -> "–") ]
 
-        table.AddRow([| for text in method :: cells @ counts -> Markup.Escape text |]) |> ignore
+        Some([ method ] @ cells @ [ string own.Length; string failed.Length ] |> List.map Layout.plain)
 
-    table
+    { Columns =
+        [ Layout.words 0 "method"
+          Layout.words 0 "chosen"
+          Layout.figures 0 "R@10 %"
+          Layout.figures 1 "deviation"
+          Layout.figures 2 "trials"
+          Layout.figures 3 "failed" ]
+      Rows = List.map row choices
+      Elsewhere = "trials.csv has them." }
 
 let private finish (quiet: bool) (command: string) (search: Search) (broken: (Cell * string) list) : int =
     let all = tried search broken
@@ -203,27 +203,21 @@ let private finish (quiet: bool) (command: string) (search: Search) (broken: (Ce
                 (message.TrimEnd '.')
 
         if not quiet then
-            if Console.IsOutputRedirected then
-                AnsiConsole.Profile.Width <- 120
-
-            AnsiConsole.Write(table search all choices)
+            Terminal.show (table search all choices)
 
             for c in chosen do
                 if not c.Edges.IsEmpty then
                     let edges = String.Join(" and ", c.Edges)
-                    printfn "%s: %s at the edge of the grid; better settings may lie beyond (--grid)." c.Trial.Method edges
+                    Terminal.say $"{c.Trial.Method}: {edges} at the edge of the grid; better settings may lie beyond (--grid)."
 
             for method, count, n in origin.Tried do
                 if n < count then
-                    printfn "%s: %d of %d trials, drawn from seed 0." method n count
+                    Terminal.say $"{method}: {n} of {count} trials, drawn from seed 0."
 
             let seeds = String.Join(", ", search.Sweep.Seeds)
+            let file (name: string) = Terminal.path (Path.Combine(search.Sweep.Out, name))
 
-            printfn
-                "Validation rows, seeds %s. Every trial: %s. Preset: %s"
-                seeds
-                (Path.GetFullPath(Path.Combine(search.Sweep.Out, "trials.csv")))
-                (Path.GetFullPath(Path.Combine(search.Sweep.Out, "preset.json")))
+            Terminal.say $"""Validation rows, seeds {seeds}. Every trial: {file "trials.csv"} Preset: {file "preset.json"}"""
 
         if broken.IsEmpty && chosen.Length = choices.Length then 0 else 1
 

@@ -8,10 +8,10 @@ namespace Cmcl.CSharp;
 /// </summary>
 public sealed class Configuration
 {
-    internal Configuration(Config<IAny> value) => Value = value;
+    internal Configuration(Config<AnyOptions> value) => Value = value;
 
     /// <summary>The same as the F# library has it.</summary>
-    public Config<IAny> Value { get; }
+    public Config<AnyOptions> Value { get; }
 
     /// <summary>As results call it: <c>dns[place=update]</c>.</summary>
     public string Label => Value.Label;
@@ -93,6 +93,6 @@ public sealed class Configuration
     internal Configuration SetLimit(string option, double? value) =>
         value is { } given ? With(option, Words.OfLimit(given)) : this;
 
-    internal static FSharpFunc<Config<IAny>, Config<IAny>> Change(Func<Configuration, Configuration> set) =>
-        FuncConvert.FromFunc((Config<IAny> config) => set(new Configuration(config)).Value);
+    internal static FSharpFunc<Config<AnyOptions>, Config<AnyOptions>> Change(Func<Configuration, Configuration> set) =>
+        FuncConvert.FromFunc((Config<AnyOptions> config) => set(new Configuration(config)).Value);
 }

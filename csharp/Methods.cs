@@ -73,7 +73,11 @@ public static class Methods
             .SetLimit("total-budget", totalBudget);
 
     /// <summary>The eigenbasis without a mask: tells what the basis does from what the mask does.</summary>
-    public static Configuration EigenbasisOnly() => Named("eigenbasis-only");
+    /// <param name="partner">The weights that old partner outputs are taken under.</param>
+    /// <param name="moments">Second moments, or, as an ablation, without the mean.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration EigenbasisOnly(Partner? partner = null, Moments? moments = null) =>
+        Named("eigenbasis-only").Set("partner", partner).Set("moments", moments);
 
     /// <summary>One-sided null space: the update is kept out of the span of old inputs (Adam-NSCL).</summary>
     /// <param name="threshold">Cut of the input spectrum.</param>

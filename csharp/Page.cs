@@ -47,5 +47,12 @@ public static class ChartPages
     public static string SaveHtml(this GenericChart chart, string path, string title, string note = "") =>
         Alone(chart, title, note).Save(path);
 
+    /// <summary>
+    /// Writes the chart as a picture of its own size by the ending of the name, .svg, .png or .pdf, and gives its full path; makes the
+    /// folder if there is none. It is drawn by Chromium, Chrome or Edge, which has to be installed; CMCL_BROWSER names another place.
+    /// </summary>
+    /// <exception cref="CmclException">Another ending, no browser, or a place that cannot be written to.</exception>
+    public static string SavePicture(this GenericChart chart, string path) => Plot.save(path, chart);
+
     private static Page Alone(GenericChart chart, string title, string note) => new Page(title, note).Chart("", chart);
 }

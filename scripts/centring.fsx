@@ -7,7 +7,7 @@
 open Cmcl
 open Options
 
-let families (asked: Asked) : (string * Config<IAny> list) list =
+let families (asked: Asked) : (string * Config<AnyOptions> list) list =
     [ for centring in [ Centring.Uncentred; Centring.Centred ] do
           let name = (string centring).ToLowerInvariant()
           let cuts = [ for cut in Script.few [ 1e-3; 3e-3; 1e-2; 3e-2 ] asked -> Threshold.trace cut |> Check.get ]

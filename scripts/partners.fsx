@@ -7,7 +7,7 @@
 open Cmcl
 open Options
 
-let both (config: Config<'m>) : Config<IAny> list =
+let both (config: Config<'m>) : Config<AnyOptions> list =
     [ config ] |> Config.over Dns.partner [ PartnerOutputs.Current; PartnerOutputs.AtLearning ] |> List.map Config.any
 
 let methods = both (Dns.defaults |> Dns.place Place.Update) @ both Dns.defaults @ both Dns.soft @ both Dns.trust

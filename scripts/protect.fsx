@@ -14,7 +14,7 @@ let cuts = [ for cut in [ 1e-4; 3e-4; 1e-3; 3e-3; 1e-2; 3e-2 ] -> Threshold.trac
 let general configs = List.map Config.any configs
 
 /// Ways to protect, each with its settings from the most stable on.
-let families (asked: Asked) : (string * Config<IAny> list) list =
+let families (asked: Asked) : (string * Config<AnyOptions> list) list =
     let few values = Script.few values asked
     let trust = [ Dns.trust |> Learn.rate 1e-3 ]
     let dns = [ Dns.defaults |> Learn.rate 1e-3 ]

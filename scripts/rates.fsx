@@ -7,7 +7,7 @@
 open Cmcl
 open Options
 
-let methods: Config<IAny> list = [ Config.any Baseline.vanilla; Config.any Dns.defaults; Config.any Dns.soft ]
+let methods: Config<AnyOptions> list = [ Config.any Baseline.vanilla; Config.any Dns.defaults; Config.any Dns.soft ]
 
 /// The best setting of each method by recall@10.
 let best (result: StudyResult) : TextTable =

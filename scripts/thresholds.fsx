@@ -12,7 +12,7 @@ let kinds: (string * (float -> Result<Threshold, Fault list>) * float list) list
       "energy", Threshold.energy, [ 0.02; 0.05; 0.1; 0.2; 0.3; 0.5 ]
       "rank", (int >> Threshold.rank), [ 64.0; 32.0; 16.0; 8.0; 4.0; 2.0 ] ]
 
-let families (asked: Asked) : (string * Config<IAny> list) list =
+let families (asked: Asked) : (string * Config<AnyOptions> list) list =
     [ for name, threshold, values in kinds do
           let cuts = Script.few values asked |> List.map (threshold >> Check.get)
           name, [ Dns.defaults ] |> Config.over Dns.block cuts |> List.map Config.any

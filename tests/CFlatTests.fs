@@ -194,7 +194,7 @@ let tests =
 
               Expect.stringContains (refusal "c-flat[tau=1]") "'tau' is not an option of c-flat" "no option of the host"
               Expect.stringContains (refusal "c-flat[host=ewc;place=update]") "'place' is not an option of c-flat" "of another"
-              Expect.stringContains (refusal "c-flat[rho=-1]") "--rho takes a number ≥ 0" "a negative radius"
+              Expect.stringContains (refusal "c-flat[rho=-1]") "rho takes a number ≥ 0" "a negative radius"
               Expect.stringContains (refusal "c-flat[host=dns;place=gradient;exact=on]") "cannot hold" "what the host refuses"
 
               for host in [ "zero-shot"; "c-flat"; "dsn" ] do

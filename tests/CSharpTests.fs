@@ -225,6 +225,7 @@ let private naming =
               )
 
               check (everythingLearned (CSharp.Methods.DnsTrust(CSharp.Sides.Input, CSharp.Partner.Current, 0.1, 0.4)))
+              check (everythingLearned (CSharp.Methods.EigenbasisOnly(CSharp.Partner.Current, CSharp.Moments.Centred)))
               check (everythingLearned (CSharp.Methods.Nsp(CSharp.Cut.Trace 1e-3)))
               check (everythingLearned (CSharp.Methods.Reference(CSharp.Cut.Relative 1e-3))))
           test "labels are those of the F# options" (fun () ->
@@ -333,9 +334,9 @@ let private mistakes =
                   Expect.equal (List.ofSeq (raised f).Sentences) [ sentence ] "the sentence"
 
               let plain = CSharp.Methods.Vanilla()
-              told (fun () -> plain.Learn(epochs = 0)) "--epochs takes a whole number ≥ 1, not '0'."
-              told (fun () -> plain.Learn(rate = -1.0)) "--lr takes a number ≥ 0, not '-1'."
-              told (fun () -> plain.Learn(clip = 0.0)) "--clip takes a number > 0, or off, not '0'."
+              told (fun () -> plain.Learn(epochs = 0)) "epochs takes a whole number ≥ 1, not '0'."
+              told (fun () -> plain.Learn(rate = -1.0)) "lr takes a number ≥ 0, not '-1'."
+              told (fun () -> plain.Learn(clip = 0.0)) "clip takes a number > 0, or off, not '0'."
 
               told
                   (fun () -> plain.Learn(batch = 8, wholeSteps = true))
@@ -343,7 +344,7 @@ let private mistakes =
 
               told
                   (fun () -> CSharp.Methods.Dns(place = enum<CSharp.Place> 7))
-                  "--place takes gradient or update or eigenbasis, not '7'."
+                  "place takes gradient, update or eigenbasis, not '7'."
 
               told (fun () -> CSharp.Methods.Named "dsn") (faultOf (fun () -> Config.named "dsn")).Message
 

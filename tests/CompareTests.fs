@@ -361,23 +361,28 @@ let private terminals =
                                 for seed in [ 0; 1 ] -> cell 0 m seed, CellState.Done(rate @ also) ] }
 
               let t = CompareFiles.tables [] c |> Check.get |> List.head
-              use writer = new StringWriter()
+              let text = String.Join("\n", Layout.table (fun _ text -> text) 120 (Cmcl.Cli.CompareDisplay.table t))
 
-              let console =
-                  Spectre.Console.AnsiConsole.Create(
-                      Spectre.Console.AnsiConsoleSettings(
-                          Ansi = Spectre.Console.AnsiSupport.No,
-                          ColorSystem = Spectre.Console.ColorSystemSupport.NoColors,
-                          Out = Spectre.Console.AnsiConsoleOutput writer
-                      )
-                  )
+              for width in [ 60; 80; 100 ] do
+                  let lines = Layout.table (fun _ text -> text) width (Cmcl.Cli.CompareDisplay.table t)
+                  let said = String.Join(" ", lines |> List.map _.Trim())
 
-              console.Profile.Width <- 120
-              console.Write(Cmcl.Cli.CompareDisplay.table t)
-              let text = writer.ToString()
+                  for line in lines do
+                      Expect.isLessThanOrEqual line.Length width line
+
+                  Expect.stringContains said "Left out at" "told"
+
+                  for metric in t.Metrics do
+                      Expect.stringContains said metric.Title $"{metric.Title} at {width}, in a column or among those left out"
+
+                  Expect.stringContains (String.Join("", said.Split ' ')) "0.123" "a figure in one piece"
+
+                  for part in [ "dns-trust["; "budget=0.1;"; "total-budget=0.2;"; "lr=1e-3]" ] do
+                      Expect.stringContains said part "the parts of a label"
+
               Expect.equal t.Metrics.Length 10 "columns"
 
-              for part in [ "BWT_R10"; "0.123"; "±0.00"; "dns-trust[budget=0.1;"; "Replayed" ] do
+              for part in [ "BWT_R10"; "0.123"; "±0.00"; "dns-trust["; "budget=0.1;"; "Replayed" ] do
                   has text part
 
               for line in text.Split '\n' do
@@ -401,7 +406,7 @@ let private pages =
                     "cmcl compare --stream toy" ] do
                   has text part
 
-              for id in [ "frontier-0"; "frontier-0-narrow"; "transfer-0-bwt_r10"; "course-0-0"; "difference-0-r10" ] do
+              for id in [ "frontier-0"; "transfer-0-bwt_r10"; "course-0-0"; "difference-0-r10" ] do
                   has html $"\"{id}\":")
 
           testCase "names cannot break out of it" (fun () ->

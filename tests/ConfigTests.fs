@@ -10,7 +10,7 @@ open Cmcl.Tests.Processes
 let private settingsOf (config: Config<'takes>) : Settings = (plan synthetic.Value config.Label).Settings
 
 /// Every option that has a function: what it should make of settings.
-let private typed: (string * Config<IAny> * (Settings -> Settings)) list =
+let private typed: (string * Config<AnyOptions> * (Settings -> Settings)) list =
     let dns set = Config.any (set Dns.defaults)
     let soft set = Config.any (set Dns.soft)
     let trust set = Config.any (set Dns.trust)
@@ -45,10 +45,45 @@ let private typed: (string * Config<IAny> * (Settings -> Settings)) list =
 
 /// Lines of F# that must not compile, and what the compiler must say of each.
 let private misuses =
-    [ "let a = Baseline.vanilla |> Dns.exact true", "IProtects"
-      "let b = Baseline.zeroShot |> Learn.rate 1e-3", "ITrains"
-      "let c = Dns.soft |> Dns.budget 0.1", "IBudget"
-      "let d = Dns.defaults |> Dns.place Sides.Dual", "Place" ]
+    [ "let a = Baseline.vanilla |> Dns.exact true", [ "OnlyTrainingOptions"; "TakesExact" ]
+      "let b = Baseline.zeroShot |> Learn.rate 1e-3", [ "NoOptions"; "TakesTrainingOptions" ]
+      "let c = Dns.soft |> Dns.budget 0.1", [ "DnsSoftOptions"; "TakesBudget" ]
+      "let d = Dns.trust |> Dns.moments Centring.Centred", [ "DnsTrustOptions"; "TakesMoments" ]
+      "let e = Dns.defaults |> Dns.place Sides.Dual", [ "Place" ] ]
+
+/// A value of a setter's first parameter.
+let private argument (kind: Type) : objnull =
+    if kind = typeof<float> then box 0.125
+    elif kind = typeof<int> then box 3
+    elif kind = typeof<bool> then box true
+    elif kind = typeof<float option> then box (Some 0.5)
+    elif kind = typeof<Threshold> then box (Threshold.trace 1e-3 |> Check.get)
+    elif kind = typeof<Protection> then box (Protection.Soft 1e-4)
+    else Reflection.FSharpValue.MakeUnion(Reflection.FSharpType.GetUnionCases(kind)[0], [||])
+
+/// The modules `Learn` and `Dns`: each setter with the options that it sets and the type that it asks for.
+let private setters () : (string * string * Set<string> * Type) list =
+    [ for owner in [ "Learn"; "Dns" ] do
+          for m in (typeof<Study>.Assembly.GetType($"Cmcl.{owner}") |> Unchecked.nonNull).GetMethods() do
+              if m.IsGenericMethodDefinition then
+                  let own = m.MakeGenericMethod typeof<AnyOptions>
+                  let parameters = own.GetParameters()
+                  let values = [| for p in parameters[.. parameters.Length - 2] -> argument p.ParameterType |]
+                  let bare: objnull = box (Config.ofName "any": Config<AnyOptions>)
+                  let changed = own.Invoke(null, Array.append values [| bare |]) |> Unchecked.nonNull |> unbox<Config<AnyOptions>>
+
+                  owner,
+                  m.Name,
+                  changed.Options |> List.map fst |> Set.ofList,
+                  m.GetGenericArguments() |> Array.head |> _.GetGenericParameterConstraints() |> Array.head ]
+
+/// The modules `Dns` and `Baseline`: each method with the type that says what it takes.
+let private offered () : (string * Method * Type) list =
+    [ for owner in [ "Dns"; "Baseline" ] do
+          for p in (typeof<Study>.Assembly.GetType($"Cmcl.{owner}") |> Unchecked.nonNull).GetProperties() do
+              if p.PropertyType.IsGenericType && p.PropertyType.GetGenericTypeDefinition() = typedefof<Config<_>> then
+                  let takes = p.PropertyType.GetGenericArguments()
+                  owner, Registry.find (string (p.GetValue null)) |> Check.get, takes[0] ]
 
 let tests =
     testList
@@ -114,4 +149,29 @@ let tests =
                   let code, said = finish compiler
                   Expect.notEqual code 0 line
                   Expect.stringContains said "error FS" line
-                  Expect.stringContains said expected line) ]
+
+                  for part in expected do
+                      Expect.stringContains said part line)
+
+          test "what compiles is what a method takes, and what it takes compiles" (fun () ->
+              let offered, setters = offered (), setters ()
+              Expect.isGreaterThan offered.Length 15 "methods"
+              Expect.isGreaterThan setters.Length 20 "setters"
+
+              // Numbers that belong to a protection are set with it, where a method can be told what to protect.
+              let numbers = set [ "threshold"; "partner-threshold"; "tau"; "budget"; "total-budget" ]
+
+              for owner, m, kind in offered do
+                  let takes = set (Field.names m.Fields)
+
+                  for module', setter, options, wanted in setters do
+                      let compiles = wanted.IsAssignableFrom kind
+                      let taken = Set.isSubset options takes
+                      let withProtection = takes.Contains "protect" && Set.isSubset options numbers
+
+                      if compiles then
+                          Expect.isTrue taken $"{m.Name} |> {module'}.{setter} compiles and would be refused"
+                      elif module' = "Learn" || owner = "Dns" then
+                          Expect.isTrue
+                              (not taken || withProtection)
+                              $"{m.Name} takes {module'}.{setter}, which does not compile") ]

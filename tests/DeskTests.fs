@@ -78,6 +78,35 @@ let tests =
               let spread = OrderSpread.all [ Metric.find "r10" |> Check.get ] (StudyResult.measured some) |> List.exactlyOne
               Expect.equal (spread.Orders, spread.Cells) (3, 3) "orders and cells")
 
+          test "the winner of a study has the best recall on validation rows, and runs on test rows"
+          <| inFolder (fun folder ->
+              let taus = [ Dns.soft ] |> Config.over Dns.tau [ 1e-6; 1e-4; 1e-2; 1.0 ]
+              let searched = study () |> Run.method Baseline.vanilla |> Run.methods taus |> Run.seeds [ 0; 1 ]
+              let validated = searched |> Run.onValidation |> Run.go
+
+              let recall label =
+                  (Measured.spread validated.Stream label (Metric.find "r10" |> Check.get) (StudyResult.measured validated))
+                      .Value.Mean
+
+              let winner = searched |> Run.into folder |> Run.winner
+              Expect.equal (recall winner.Label) (validated.Methods |> List.map recall |> List.max) "no other is better there"
+              Expect.equal (searched |> Run.orders [ 0; 1 ] |> Run.winner).Label winner.Label "whatever orders it has"
+              let tested = searched |> Run.into folder |> Run.best |> Run.go
+              Expect.equal tested.Methods [ winner.Label ] "it alone"
+              Expect.equal tested.Info.Split (string Split.Test) "on test rows"
+
+              let direct = study () |> Run.method winner |> Run.seeds [ 0; 1 ] |> Run.go
+              Expect.equal (figures tested) (figures direct) "with the study's settings")
+
+          test "what is set for all is left to the winner as far as it takes it, and a study that fails has no winner" (fun () ->
+              let both = study () |> Run.method Baseline.vanilla |> Run.method Dns.soft |> Run.each (Dns.tau 1e-3)
+              let chosen = (both |> Run.best |> Run.go).Methods |> List.exactlyOne
+              Expect.contains [ "vanilla"; "dns-soft" ] chosen "one of the two"
+              let alone = study () |> Run.method Baseline.vanilla |> Run.each (Dns.tau 1e-3)
+              Expect.throws (fun () -> alone |> Run.best |> ignore) "which changes nothing"
+              let failing = study () |> Run.method (Baseline.vanilla |> Learn.rate 1e300)
+              Expect.stringContains (faultOf (fun () -> Run.winner failing)).Message "diverged" "why there is none")
+
           test "orders are kept apart, and the stream's own is the one of its own" (fun () ->
               Expect.equal (found.Value.Orders.Keys |> List.ofSeq) [ 1 ] "orders"
               Expect.equal (figures (sweep () |> Run.go)) (figures found.Value) "the own order"
@@ -202,7 +231,7 @@ let tests =
               Expect.stringContains (message (Run.method Baseline.vanilla >> Run.method Baseline.vanilla)) "named twice" "twice"
               let wrong = Dns.defaults |> Dns.exact true |> Dns.place Place.Gradient
               let two = message (Run.method wrong >> Run.method (Config.any Dns.defaults |> Dns.tau 1.0))
-              Expect.stringContains two "--exact" "the first"
+              Expect.stringContains two "exact=on" "the first"
               Expect.stringContains two "'tau'" "and the second"
               Expect.stringContains (message (Run.method Baseline.vanilla >> Run.each (Learn.batch 4000))) "4000" "batch"
 
@@ -393,6 +422,13 @@ let tests =
 
               for part in [ "http"; "src="; "@import" ] do
                   Expect.isFalse (page.Contains part) part)
+
+          test "a chart is shown in a line" (fun () ->
+              let shown = Show.chart (Plot.deviation found.Value)
+              Expect.stringStarts shown "a chart of vanilla, dns-soft[tau=" shown
+              Expect.isFalse (shown.Contains '\n') shown
+              let many = Chart.combine [ for i in 1..9 -> Chart.Point([ 1, i ], Name = $"t{i}") ]
+              Expect.stringContains (Show.chart many) "t6 and 3 more" "many traces")
 
           test "tensors and what is made of them are shown in a few lines" (fun () ->
               let text = Show.tensor (Tensors.ofRows [ [ 1.0; 2.5 ]; [ -3.0; 1e-9 ] ])

@@ -1,5 +1,7 @@
 module Cmcl.Tests.PlanTests
 
+open System
+open System.Text.RegularExpressions
 open Cmcl
 open Expecto
 open Cmcl.Tests.Checks
@@ -11,6 +13,36 @@ let private one preset given text = plans preset given [ text ] |> Check.get |> 
 
 /// What is refused, in one string.
 let private refusal preset given methods = plans preset given methods |> faultsOf |> List.map _.Message |> String.concat " | "
+
+/// A method as written, with an option set in its brackets, or left out.
+let private change (text: string) (name: string, value: string option) : string =
+    let method, options = Plan.parse text |> Check.get
+    let others = options |> List.filter (fst >> (<>) name)
+    let all = others @ [ for v in Option.toList value -> name, v ]
+    let inside = String.Join(";", [ for name, value in all -> $"{name}={value}" ])
+    if inside = "" then method else $"{method}[{inside}]"
+
+/// Ways out that a sentence about a method offers: each a list of changes, an option with its value or left out.
+let private ways (fault: Fault) : (string * string option) list list =
+    match fault with
+    | Fault.Contradiction(what, instead) ->
+        [ if instead.StartsWith "leave it out" then
+              [ (what.Split('\'')[1]), None ]
+          for way in Regex.Split(instead, ", or set |, or |, | or ") do
+              match [ for m in Regex.Matches(way, "([a-z-]+)=([a-z-]+)") -> m.Groups[1].Value, Some m.Groups[2].Value ] with
+              | [] -> ()
+              | changes -> changes ]
+    | other -> failtest $"no advice: {other.Message}"
+
+/// Follows advice, the first of each sentence, until the method is accepted; how many times.
+let rec private followed (rounds: int) (text: string) : int =
+    match plans { Common = Map.empty; Methods = Map.empty; Run = [] } [] [ text ] with
+    | Ok _ -> rounds
+    | Error _ when rounds > 6 -> failtest $"no end of advice: {text}"
+    | Error faults -> followed (rounds + 1) (List.fold change text (ways faults.Head).Head)
+
+/// An option with a value that it takes.
+let private valued (f: Field) : string * string = f.Name, (if f.Name = "total-budget" then "0.2" else f.Show Settings.initial)
 
 let private contains (parts: string list) (message: string) =
     for part in parts do
@@ -79,7 +111,8 @@ let tests =
 
                   for value in refuses do
                       match Field.read name value Settings.initial with
-                      | Error [ Fault.BadValue _ ] -> ()
+                      | Error [ Fault.BadValue _ ]
+                      | Error [ Fault.NotOneOf _ ] -> ()
                       | other -> failtest $"{name} '{value}' gave {other}")
 
           test "a hyperparameter that there is not gets a suggestion" (fun () ->
@@ -126,7 +159,7 @@ let tests =
                   { none with
                       Methods = Map [ "vanilla", Map [ "tau", "1" ] ] }
 
-              refusal foreign [] [ "dns" ] |> contains [ "vanilla 'tau'"; "vanilla takes lr" ])
+              refusal foreign [] [ "dns" ] |> contains [ "preset: 'tau' is not an option of vanilla"; "Known: lr" ])
 
           test "what all methods share goes to those that take it" (fun () ->
               let common =
@@ -165,7 +198,8 @@ let tests =
           test "brackets that are none are refused" (fun () ->
               for text in [ "dns[lr]"; "dns[lr=1"; "dns[lr=1]x" ] do
                   match plans none [] [ text ] with
-                  | Error [ Fault.BadValue("--methods", _, given) ] -> Expect.equal given text "what came"
+                  | Error [ Fault.BadValue(_, "NAME or NAME[OPTION=VALUE;OPTION=VALUE]", given) ] ->
+                      Expect.equal given text "what came"
                   | other -> failtest $"{text}: {other}"
 
               for text in [ "dns]"; "[lr=1]"; "vanila"; "" ] do
@@ -177,8 +211,8 @@ let tests =
               Expect.hasLength (plans none [] [ "dns[lr=x;tau=-1]"; "vanila" ] |> faultsOf) 3 "three")
 
           test "an option that a method does not take is refused by name" (fun () ->
-              refusal none [] [ "vanilla[tau=1]" ] |> contains [ "'tau' is not an option of vanilla"; "vanilla takes lr" ]
-              refusal none [] [ "zero-shot[lr=1]" ] |> contains [ "zero-shot takes no options" ]
+              refusal none [] [ "vanilla[tau=1]" ] |> contains [ "'tau' is not an option of vanilla"; "Known: lr" ]
+              refusal none [] [ "zero-shot[lr=1]" ] |> contains [ "'lr' is not an option of zero-shot, which takes none" ]
               refusal none [] [ "dns-trust[moments=centred]" ] |> contains [ "'moments' is not an option of dns-trust" ]
               refusal none [] [ "dns-trust[protect=block]" ] |> contains [ "'protect' is not an option of dns-trust" ])
 
@@ -193,7 +227,7 @@ let tests =
               |> contains [ "'partner-threshold' changes nothing" ]
 
               refusal none [] [ "dns[sides=input;partner=current]" ] |> contains [ "'partner' changes nothing" ]
-              refusal none [ "tau", "1" ] [ "vanilla"; "dns" ] |> contains [ "--tau 1 changes nothing for vanilla, dns" ])
+              refusal none [ "tau", "1" ] [ "vanilla"; "dns" ] |> contains [ "tau=1 changes nothing for vanilla, dns" ])
 
           test "an option given counts if one method uses it" (fun () ->
               let resolved = plans none [ "tau", "1" ] [ "vanilla"; "dns-soft" ] |> Check.get
@@ -201,18 +235,98 @@ let tests =
 
           test "settings that exclude each other are refused with what would work" (fun () ->
               for text, parts in
-                  [ "dns[place=gradient;protect=soft]", [ "needs the eigenbasis"; "use --place eigenbasis" ]
+                  [ "dns[place=gradient;protect=soft]", [ "needs the eigenbasis"; "use place=eigenbasis" ]
                     "dns[place=update;protect=trust]", [ "needs the eigenbasis" ]
-                    "dns[exact=on;place=gradient]", [ "--exact on cannot hold with --place gradient" ]
-                    "dns[exact=on;partner=at-learning]", [ "as they are now"; "--partner current" ]
+                    "dns[exact=on;place=gradient]", [ "exact=on cannot hold with place=gradient" ]
+                    "dns[exact=on;partner=at-learning]", [ "as they are now"; "partner=current" ]
                     "dns[exact=on;sides=input]", [ "exact already" ]
-                    "dns[exact=on;moments=centred]", [ "leaves their mean out"; "--moments uncentred" ]
-                    "dns[protect=trust;moments=centred]", [ "bounds the change of whole scores"; "--moments uncentred" ]
-                    "dns[exact=on;protect=product]", [ "protected as a whole"; "--protect block" ]
+                    "dns[exact=on;moments=centred]", [ "leaves their mean out"; "moments=uncentred" ]
+                    "dns[protect=trust;moments=centred]", [ "bounds the change of whole scores"; "moments=uncentred" ]
+                    "dns[exact=on;protect=product]", [ "protected as a whole"; "protect=block" ]
                     "dns[exact=on;protect=soft]", [ "protected as a whole" ]
                     "dns[exact=on;protect=trust]", [ "protected as a whole" ]
                     "dns[exact=on;protect=nothing]", [ "protected as a whole" ] ] do
                   refusal none [] [ text ] |> contains parts)
+
+          test "following the advice of any refusal makes the method accepted, whatever option is refused and why" (fun () ->
+              let mutable refusals, offers = 0, 0
+
+              let try' (text: string) =
+                  match plans none [] [ text ] with
+                  | Ok _ -> ()
+                  | Error faults ->
+                      refusals <- refusals + 1
+
+                      for way in List.collect ways faults do
+                          offers <- offers + 1
+                          let next = List.fold change text way
+                          Expect.notEqual next text "the advice changes something"
+                          let rounds = followed 0 next
+
+                          match faults with
+                          | [ Fault.Contradiction(what, _) ] when what.Contains "changes nothing" ->
+                              Expect.equal rounds 0 $"{text} was refused ({faults.Head.Message}), and so is {next}"
+                          | _ -> ()
+
+              let settings =
+                  [ for place in [ "gradient"; "update"; "eigenbasis" ] do
+                        for sides in [ "dual"; "input" ] do
+                            for protect in [ "block"; "product"; "soft"; "trust"; "nothing" ] do
+                                for rest in [ ""; ";exact=on"; ";moments=centred"; ";exact=on;partner=at-learning" ] do
+                                    $"place={place};sides={sides};protect={protect}{rest}" ]
+
+              let dns = Registry.find "dns" |> Check.get
+
+              for given in settings do
+                  try' $"dns[{given}]"
+
+                  for f in dns.Fields do
+                      if not (given.Contains $"{f.Name}=") then
+                          let name, value = valued f
+                          try' $"dns[{given};{name}={value}]"
+
+              for m in Registry.methods do
+                  for f in m.Fields do
+                      let name, value = valued f
+                      try' $"{m.Name}[{name}={value}]"
+
+                      for other in [ "sides=input"; "accumulate=online"; "total-budget=0.3" ] do
+                          if List.contains (other.Split('=')[0]) (Field.names m.Fields) && other.Split('=')[0] <> name then
+                              try' $"{m.Name}[{other};{name}={value}]"
+
+              Expect.isGreaterThan refusals 500 "refusals"
+              Expect.isGreaterThan offers refusals "more than one way out of some")
+
+          test "an option for all that changes nothing is told with what would give it sense: settings, or a method" (fun () ->
+              for f in Field.all do
+                  for m in Registry.methods do
+                      let name, value = valued f
+
+                      match plans none [ name, value ] [ m.Name ] with
+                      | Error [ Fault.Contradiction(_, instead) ] when instead.StartsWith "leave it out" ->
+                          let settings =
+                              [ for set in Regex.Split(instead, ", or set |, or ") do
+                                    match [ for n, v in Mention.all set -> n, Option.get v ] with
+                                    | [] -> ()
+                                    | pairs -> pairs, [] ]
+
+                          let methods =
+                              match instead.Split ": " with
+                              | [| _; names |] -> [ for name in names.Replace(" and others", "").Split ", " -> [], [ name ] ]
+                              | _ -> []
+
+                          let ways = settings @ methods
+
+                          for settings, methods in ways do
+                              Expect.isOk
+                                  (plans none ((name, value) :: settings) (m.Name :: methods))
+                                  $"{name}={value} for {m.Name}: {Mention.plain instead}"
+
+                          Expect.isNonEmpty ways $"{name}={value} for {m.Name}"
+                      | Ok _ -> ()
+                      // Of what excludes itself the test above tells the ways out.
+                      | Error [ Fault.Contradiction(_, instead) ] when instead.StartsWith "use" -> ()
+                      | Error faults -> failtest $"{name}={value} for {m.Name}: {faults}")
 
           test "methods named twice, options named twice" (fun () ->
               refusal none [] [ "dns"; "dns" ] |> contains [ "'dns' is named twice" ]

@@ -43,6 +43,26 @@ let tests =
                   for word in words do
                       Expect.stringContains said word "names it"
 
+          testCase
+              "a mistake in a script of one's own ends with the script's line and a sentence, without what is inside the library"
+          <| inFolder (fun folder ->
+              let file = Path.Combine(folder, "mine.fsx")
+              let load = Path.Combine(root, "scripts", "load.fsx")
+
+              File.WriteAllLines(
+                  file,
+                  [ $"#load @\"{load}\""
+                    "open Cmcl"
+                    "let stream = Stream.load \"synthetic\""
+                    "let found ="
+                    "    stream |> Run.on |> Run.method (Dns.soft |> Learn.epochs 0) |> Run.go" ]
+              )
+
+              let code, said = finish (start "dotnet" [ "fsi"; file ])
+              Expect.equal code 1 said
+              Expect.stringContains said "mine.fsx, line 5: epochs takes a whole number ≥ 1, not '0'." "the sentence"
+              Expect.isFalse (said.Contains "   at ") $"no trace: {said}")
+
           testCase "help tells the question, the command and only the options that there are"
           <| fun () ->
               let code, said = finish (script "cost" [ "--"; "--help" ])

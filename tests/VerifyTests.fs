@@ -77,14 +77,16 @@ let private made: Verification =
             Cell = Some 1e-300 } ]
       Remarks = [ evil ] }
 
-let private page (v: Verification) =
+let internal rendered (v: Verification) : Rendered =
     let r = request (Verification.plans synthetic.Value [] |> Check.get)
 
-    VerifyPage.build
+    VerifyPage.render
         { r with
             Command = evil
             Stream = { r.Stream with Name = evil } }
         v
+
+let private page (v: Verification) = Page.html (rendered v)
 
 let private count (part: string) (text: string) = text.Split(part).Length - 1
 

@@ -18,16 +18,46 @@ let tests =
                   [ "vanila", "vanilla"; "Vanilla", "vanilla"; "dsn-soft", "dns-soft"; "dn", "dns"; "jont", "joint" ] do
                   Expect.stringContains (told given) $"did you mean '{meant}'" given
 
+              let among known given = message (Fault.Unknown("command", given, known))
+
+              for given, meant in [ "rnu", "run"; "comapre", "compare"; "sweeps", "sweep"; "form", "format"; "soft", "dns-soft" ] do
+                  Expect.stringContains
+                      (among [ "run"; "compare"; "sweep"; "format"; "dns-soft" ] given)
+                      $"did you mean '{meant}'"
+                      given
+
               for given in [ "ewc"; "replay"; "" ] do
                   Expect.isFalse ((told given).Contains "did you mean") given
                   Expect.stringContains (told given) "vanilla, dns, dns-soft, joint" given)
 
+          test "a word that an option does not take gets a suggestion among those that it takes" (fun () ->
+              let told given = message (Fault.NotOneOf("place", given, [ "gradient"; "update"; "eigenbasis" ]))
+
+              Expect.equal
+                  (told "gradiant")
+                  "place takes gradient, update or eigenbasis, not 'gradiant'; did you mean 'gradient'?"
+                  "a slip"
+
+              Expect.equal (told "head") "place takes gradient, update or eigenbasis, not 'head'." "no slip")
+
+          test "options in a sentence are written as whoever reads it wrote them" (fun () ->
+              let fault =
+                  Fault.Contradiction(
+                      $"""{Mention.setting "exact" "on"} needs {Mention.option "sides"}""",
+                      $"""use {Mention.setting "sides" "dual"}"""
+                  )
+
+              Expect.equal fault.Message "exact=on needs sides; use sides=dual." "plain"
+
+              let flags name value = value |> Option.map (fun v -> $"--{name} {v}") |> Option.defaultValue $"--{name}"
+              Expect.equal (fault.WithOptions flags).Message "--exact on needs --sides; use --sides dual." "as flags")
+
           test "every fault says what came and what to do" (fun () ->
               for fault, parts in
-                  [ Fault.BatchTooLarge("esc50", 64, 20), [ "64"; "20"; "esc50"; "--batch 20" ]
+                  [ Fault.BatchTooLarge("esc50", 64, 20), [ "64"; "20"; "esc50"; "to 20 or less" ]
                     Fault.Occupied "out", [ "'out'"; "--force" ]
                     Fault.RowOutOfRange("'train' of step 2", 7L, 5L), [ "row 7"; "5 rows (0 to 4)" ]
-                    Fault.Diverged("dns", 3, "esc50", 2), [ "dns (seed 3)"; "esc50"; "epoch 2"; "--lr" ]
+                    Fault.Diverged("dns", 3, "esc50", 2), [ "dns (seed 3)"; "esc50"; "epoch 2"; "(lr)" ]
                     Fault.NonFinite("bank", 4L), [ "bank"; "row 4" ]
                     Fault.Shape("W", "[2 × 3]", "[3 × 2]"), [ "W: expected [2 × 3], got [3 × 2]" ]
                     Fault.UnknownKey("stream.json", "bankz", [ "banks"; "steps" ]), [ "stream.json"; "did you mean 'banks'" ]

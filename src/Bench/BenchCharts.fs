@@ -40,8 +40,8 @@ module BenchCharts =
             |> List.distinct
             |> List.sort
 
-        let axis = Theme.axis across StyleParam.AxisType.Log (Some(List.map int places))
-        axis.SetProperty("ticktext", List.map string places)
+        let axis = Theme.placesAxis across [ for x in places -> x, string x ]
+        axis.SetProperty("type", "log")
 
         [ for form, points, fitted in series ->
               let style = styles[form]
@@ -58,7 +58,7 @@ module BenchCharts =
                   UseDefaults = false
               )
               |> Theme.traced form $"{symbol} = %%{{x}}: %%{{y:.3~g}}<extra>{form}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress axis (Theme.logAxis up values)
 
     /// Milliseconds of an iteration against d, of contests that differ in nothing else.
@@ -74,7 +74,7 @@ module BenchCharts =
         let found = List.rev found
         let across = Theme.axis "times the floor" StyleParam.AxisType.Linear None
         across.SetProperty("rangemode", "tozero")
-        let down = Theme.axis "" StyleParam.AxisType.Category None
+        let down = Theme.axis "form" StyleParam.AxisType.Category None
 
         [ for i in found ->
               Chart.Bar(
@@ -85,6 +85,7 @@ module BenchCharts =
                   UseDefaults = false
               )
               |> Theme.traced i.Form "%{x:.2f} times the floor<extra>%{y}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress across down
         |> Chart.withShape (Theme.upright 1.0)
+        |> Chart.withLayoutStyle (ShowLegend = false)

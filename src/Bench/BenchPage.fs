@@ -34,19 +34,12 @@ module BenchPage =
                         cells [ string dtype; string n; number "0.0" (c.Product / 1e9); number "0.0" (c.Copy / 1e9) ] ] ]
 
     /// One chart for each group, to choose from.
-    let private chooser
-        title
-        id
-        (what: string)
-        legend
-        (groups: (string * Plotly.NET.GenericChart) list)
-        : XmlNode list * Figure list =
-        let choices = [ for i, (name, chart) in List.indexed groups -> name, { Id = $"{id}-{i}"; Chart = chart } ]
-
-        [ HtmlElements.figure
-              []
-              [ h3 [] [ str title ]; Page.chooser legend $"plot-{id}" what (snd choices.Head) [ what, choices ] ] ],
-        List.map snd choices
+    let private chooser title id (what: string) legend (groups: (string * (unit -> Plotly.NET.GenericChart)) list) : Section =
+        match [ for i, (name, chart) in List.indexed groups -> name, Drawing.figure $"{id}-{i}" chart ] with
+        | [] -> ReportText.nothing
+        | (_, first) :: _ as choices ->
+            [ HtmlElements.figure [] [ h3 [] [ str title ]; Page.chooser legend $"plot-{id}" what first [ what, choices ] ] ],
+            List.map snd choices
 
     let private place (i: Iteration) = $"{i.Extent.Dtype}, {threads i.Threads}"
 
@@ -89,13 +82,13 @@ module BenchPage =
             else
                 atFirst
                 |> List.groupBy (fun i -> $"{place i}, batch {i.Extent.Pairs}")
-                |> List.map (fun (name, own) -> name, BenchCharts.byWidth styles own)
+                |> List.map (fun (name, own) -> name, (fun () -> BenchCharts.byWidth styles own))
                 |> chooser "Cost of an iteration against d, with fitted exponents" "width" "size" true
 
         let bars, barFigures =
             atFirst
             |> List.groupBy (fun i -> $"{place i}, d = {i.Extent.Width}, batch {i.Extent.Pairs}")
-            |> List.map (fun (name, own) -> name, BenchCharts.timesFloor styles own)
+            |> List.map (fun (name, own) -> name, (fun () -> BenchCharts.timesFloor styles own))
             |> chooser "Times the floor" "floor" "size" false
 
         [ yield!
@@ -143,7 +136,7 @@ module BenchPage =
             let charts, figures =
                 found
                 |> List.groupBy (fun s -> threads s.Threads)
-                |> List.map (fun (name, own) -> name, BenchCharts.byRows styles own)
+                |> List.map (fun (name, own) -> name, (fun () -> BenchCharts.byRows styles own))
                 |> chooser "Cost of a step against its rows N, with fitted exponents" "rows" "threads" true
 
             let e = first.Extent
@@ -170,28 +163,26 @@ module BenchPage =
                               number "0.0" (s.Kept / 1e6) ] ] ],
             figures
 
-    /// The page as HTML text.
-    let build (command: string) (r: BenchRequest) (b: Benchmark) : string =
+    let private render (command: string) (r: BenchRequest) (b: Benchmark) : Rendered =
         let forms = r.Forms |> List.map _.Name
-        let styles = BenchCharts.styles forms
-        let parts = [ iterations styles r b.Iterations; ratios r b.Iterations; steps styles b.Steps ]
+        let styles = BenchCharts.styles (forms @ [ for i in b.Iterations -> i.Form ] @ [ for s in b.Steps -> s.Form ])
 
-        Page.render
+        Page.ofSections
             "Cmcl benchmark"
-            [ opening command r b
-              ReportText.legend styles forms
-              main
-                  []
-                  [ for nodes, _ in parts do
-                        if not nodes.IsEmpty then
-                            section [] nodes
-                    section
-                        []
-                        [ yield! ReportText.heading "The forms" "What each does in an iteration."
-                          Page.terms false [ for f in r.Forms -> f.Name, f.Summary ] ] ] ]
-            (List.collect snd parts)
+            [ Drawing.node "What protection costs" (fun () -> opening command r b)
+              Drawing.node "Forms" (fun () -> ReportText.legend styles forms) ]
+            ""
+            [ Drawing.section "Iterations" (fun () -> iterations styles r b.Iterations)
+              Drawing.section "Ratios" (fun () -> ratios r b.Iterations)
+              Drawing.section "Whole steps" (fun () -> steps styles b.Steps)
+              Drawing.section "The forms" (fun () ->
+                  [ yield! ReportText.heading "The forms" "What each does in an iteration."
+                    Page.terms false [ for f in r.Forms -> f.Name, f.Summary ] ],
+                  []) ]
 
-    /// Writes the page as `bench.html` into a folder and gives its path.
+    /// The page as HTML text. What cannot be drawn is said in its place.
+    let build (command: string) (r: BenchRequest) (b: Benchmark) : string = Page.html (render command r b)
+
+    /// Writes the page as `bench.html` into a folder and gives its path. What of it could not be drawn is said on standard error, too.
     let write (folder: string) (command: string) (r: BenchRequest) (b: Benchmark) : Result<string, Fault list> =
-        let path = Path.Combine(folder, "bench.html")
-        Results.writeWhole path (fun file -> file.Write(build command r b)) |> Result.map (fun () -> path)
+        Page.write (Path.Combine(folder, "bench.html")) (render command r b)

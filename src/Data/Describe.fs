@@ -85,29 +85,11 @@ module Describe =
 
     // ---- text ----------------------------------------------------------------------------------------------------
 
-    /// Columns of equal width, those of numbers to the right.
-    let private table (columns: (string * bool) list) (rows: string list list) : string list =
-        let widths =
-            [ for i, (title, _) in List.indexed columns do
-                  rows |> List.map (fun row -> row[i].Length) |> List.fold max title.Length ]
-
-        let line (cells: string list) =
-            let padded =
-                List.zip3 cells widths columns
-                |> List.map (fun (cell, width, (_, right)) -> if right then cell.PadLeft width else cell.PadRight width)
-
-            ("  " + String.Join("  ", padded)).TrimEnd()
-
-        line (List.map fst columns) :: line [ for width in widths -> String('─', width) ] :: List.map line rows
-
-    /// Text broken at spaces into lines of at most `width` characters.
-    let wrap (width: int) (text: string) : string list =
-        let add (lines: string list) (word: string) =
-            match lines with
-            | line :: rest when line.Length + 1 + word.Length <= width -> $"{line} {word}" :: rest
-            | _ -> word :: lines
-
-        text.Split(' ', StringSplitOptions.RemoveEmptyEntries) |> Array.fold add [] |> List.rev
+    let private table (width: int) (columns: LayoutColumn list) (rows: string list list) : string list =
+        { Columns = columns
+          Rows = [ for row in rows -> Some(List.map Layout.plain row) ]
+          Elsewhere = "A wider terminal shows them." }
+        |> Layout.table (fun _ text -> text) width
 
     let private number (value: float) : string = value.ToString("0.###", CultureInfo.InvariantCulture)
 
@@ -136,57 +118,55 @@ module Describe =
     let private settings (options: Map<string, string>) : string =
         String.Join("  ", [ for KeyValue(name, value) in options -> $"{name}={value}" ])
 
-    let private presetLines (preset: Preset) : string list =
+    let private presetLines (width: int) (preset: Preset) : string list =
         [ if not preset.Common.IsEmpty then
               "every method", settings preset.Common
           for KeyValue(name, options) in preset.Methods do
               name, settings options
           if not preset.Run.IsEmpty then
               "run", String.Join("  ", preset.Run) ]
-        |> List.collect (fun (title, text) ->
-            wrap 80 text |> List.mapi (fun i line -> $"""  {if i = 0 then title.PadRight 12 else String(' ', 12)}  {line}"""))
+        |> List.collect (fun (title, text) -> Layout.titled (width - 2) 17 title text)
+        |> List.map (fun line -> "  " + line)
 
-    /// Steps (`val` validation rows, `classes` those that accuracy is taken over), banks, digest and preset as lines for a terminal of 100 columns (longer only where names are).
-    let text (stream: Stream) : string =
-        let left, right = false, true
-
-        let steps =
-            table
-                [ "step", right
-                  "name", left
-                  "a", left
-                  "b", left
-                  "pair", left
-                  "train", right
-                  "val", right
-                  "test", right
-                  "classes", right ]
-                (List.map stepRow stream.Steps)
-
-        let banks =
-            table
-                [ "bank", left
-                  "modality", left
-                  "rows", right
-                  "d", right
-                  "type", left
-                  "norm (mean ± sd)", right
-                  "rank", right ]
-                (banks stream |> List.map bankRow)
-
-        [ stream.Name
-          yield! wrap 96 stream.Description |> List.map (fun line -> "  " + line)
+    /// Steps (`val` validation rows, `classes` those that accuracy is taken over), banks, digest and preset as lines for a terminal of so many columns.
+    let lines (width: int) (stream: Stream) : string list =
+        [ yield! Layout.wrap width stream.Name
+          yield! Layout.wrap (width - 2) stream.Description |> List.map (fun line -> "  " + line)
           ""
-          yield! steps
+          yield!
+              table
+                  width
+                  [ Layout.figures 0 "step"
+                    Layout.words 0 "name"
+                    Layout.words 1 "a"
+                    Layout.words 1 "b"
+                    Layout.words 5 "pair"
+                    Layout.figures 0 "train"
+                    Layout.figures 3 "val"
+                    Layout.figures 3 "test"
+                    Layout.figures 4 "classes" ]
+                  (List.map stepRow stream.Steps)
           ""
-          yield! banks
+          yield!
+              table
+                  width
+                  [ Layout.words 0 "bank"
+                    Layout.words 1 "modality"
+                    Layout.figures 0 "rows"
+                    Layout.figures 0 "d"
+                    Layout.words 3 "type"
+                    Layout.figures 4 "norm (mean ± sd)"
+                    Layout.figures 2 "rank" ]
+                  (banks stream |> List.map bankRow)
           ""
-          $"  digest  {stream.Digest}"
+          yield! Layout.wrap (width - 2) $"digest {stream.Digest}" |> List.map (fun line -> "  " + line)
 
-          match presetLines stream.Preset with
+          match presetLines width stream.Preset with
           | [] -> ()
           | lines ->
               ""
               "  suggested settings"
               yield! lines ]
-        |> fun lines -> String.Join("\n", lines)
+
+    /// The same as one text, for a terminal of 100 columns.
+    let text (stream: Stream) : string = String.Join("\n", lines 100 stream)

@@ -2,50 +2,97 @@ namespace Cmcl
 
 open System
 
-// What a method takes, as types: an option that a method does not take does not compile. Nothing implements these.
+// What a method takes, as types: an option that a method does not take does not compile, and the compiler says that
+// `OnlyTrainingOptions` is not compatible with `TakesExact`. Nothing implements these.
 
 /// A method that trains: the options of `Learn`.
-type ITrains = interface end
+type TakesTrainingOptions = interface end
 
-/// A null-space method with a history of old data: `Dns.sides`, `Dns.partner`.
-type ISided =
-    inherit ITrains
+/// `Dns.place`: a null-space method that can project in several places.
+type TakesPlace =
+    inherit TakesTrainingOptions
 
-/// A method whose scale is τ: `Dns.tau`.
-type ITau =
-    inherit ITrains
+/// `Dns.sides`.
+type TakesSides =
+    inherit TakesTrainingOptions
 
-/// A method with a stability budget: `Dns.budget`, `Dns.totalBudget`.
-type IBudget =
-    inherit ITrains
+/// `Dns.protect`, `Dns.block`: a method that protects what it is told to.
+type TakesProtection =
+    inherit TakesTrainingOptions
 
-/// A method with a cut of the input spectrum: `Dns.threshold`.
-type ICut =
-    inherit ITrains
+/// `Dns.exact`.
+type TakesExact =
+    inherit TakesTrainingOptions
 
-/// A method that protects what it is told to: `Dns.place`, `Dns.protect`, `Dns.exact`, `Dns.freeBasis`.
-type IProtects =
-    inherit ISided
+/// `Dns.partner`: a method with a history of old partner outputs.
+type TakesPartner =
+    inherit TakesTrainingOptions
 
-/// `dns-soft`.
-type IDnsSoft =
-    inherit ISided
-    inherit ITau
+/// `Dns.moments`.
+type TakesMoments =
+    inherit TakesTrainingOptions
 
-/// `dns-trust`.
-type IDnsTrust =
-    inherit ISided
-    inherit IBudget
+/// `Dns.freeBasis`.
+type TakesFreeBasis =
+    inherit TakesTrainingOptions
 
-/// A method that does not train: no options.
-type INothing = interface end
+/// `Dns.threshold`: a method with a cut of the input spectrum.
+type TakesThreshold =
+    inherit TakesTrainingOptions
+
+/// `Dns.tau`: a method whose scale is τ.
+type TakesTau =
+    inherit TakesTrainingOptions
+
+/// `Dns.budget`, `Dns.totalBudget`: a method with a stability budget.
+type TakesBudget =
+    inherit TakesTrainingOptions
+
+/// A method that does not train.
+type NoOptions = interface end
+
+/// A method with the options of `Learn`, and others by `Config.set` at most.
+type OnlyTrainingOptions =
+    inherit TakesTrainingOptions
+
+/// What `dns` takes. Numbers of its protection are set with it: `Dns.protect (Protection.Soft 3e-5)`.
+type DnsOptions =
+    inherit TakesPlace
+    inherit TakesSides
+    inherit TakesProtection
+    inherit TakesExact
+    inherit TakesPartner
+    inherit TakesMoments
+    inherit TakesFreeBasis
+
+/// What `dns-soft` takes.
+type DnsSoftOptions =
+    inherit TakesSides
+    inherit TakesPartner
+    inherit TakesMoments
+    inherit TakesTau
+
+/// What `dns-trust` takes.
+type DnsTrustOptions =
+    inherit TakesSides
+    inherit TakesPartner
+    inherit TakesBudget
+
+/// What `eigenbasis-only` takes.
+type EigenbasisOptions =
+    inherit TakesPartner
+    inherit TakesMoments
+
+/// What the one-sided methods take, `nsp` and `reference`.
+type OneSidedOptions =
+    inherit TakesThreshold
 
 /// A method whose name is only known as text: every option compiles, and one that it does not take is refused when the study begins.
-type IAny =
-    inherit IProtects
-    inherit ITau
-    inherit IBudget
-    inherit ICut
+type AnyOptions =
+    inherit DnsOptions
+    inherit DnsSoftOptions
+    inherit DnsTrustOptions
+    inherit OneSidedOptions
 
 /// A method with what is set of its options; all else comes from the stream's preset and from defaults. A value: setting an option
 /// gives another one. `'takes` says which options there are. Made by `Dns.defaults`, `Baseline.vanilla`, `Config.named`, …
@@ -96,21 +143,21 @@ module Config =
 
     /// The same configuration where methods of different kinds stand in one list.
     /// Example: `[ Config.any Baseline.vanilla; Config.any Dns.defaults ]`.
-    let any (config: Config<'takes>) : Config<IAny> =
+    let any (config: Config<'takes>) : Config<AnyOptions> =
         { Name = config.Name
           Own = config.Own
           Options = config.Options }
 
     /// A method as the command line writes it. Faults as of `set`, or `Unknown` for a method that there is not.
     /// Example: `Config.named "dns[place=update;exact=on]"`.
-    let named (text: string) : Config<IAny> =
+    let named (text: string) : Config<AnyOptions> =
         let name, options = Plan.parse text |> Check.get
         Registry.find name |> Check.get |> ignore
-        ((ofName name: Config<IAny>), options) ||> List.fold (fun config (name, value) -> set name value config)
+        ((ofName name: Config<AnyOptions>), options) ||> List.fold (fun config (name, value) -> set name value config)
 
     /// A method of one's own, which need not be in the registry. Fault: `Contradiction` for the name of one that is.
     /// Example: `Config.ofMethod { Plain.vanilla with Name = "mine" }`.
-    let ofMethod (m: Method) : Config<IAny> =
+    let ofMethod (m: Method) : Config<AnyOptions> =
         if Registry.methods |> List.exists (fun known -> known.Name = m.Name && not (obj.ReferenceEquals(known, m))) then
             Check.fail (Fault.Contradiction($"there is a method '{m.Name}' already", "give yours another Name"))
 

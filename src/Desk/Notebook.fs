@@ -79,7 +79,7 @@ module Notebook =
         | _, None ->
             match value with
             | :? string as text -> printfn "%s" text
-            | :? GenericChart -> printfn "a chart; Chart.show opens it in a browser"
+            | :? GenericChart as chart -> printfn "%s" (Show.chart chart)
             | value -> printfn "%A" value
 
     /// In a kernel: charts, and values of this library that have HTML of their own, appear as such. plotly.js comes below the
@@ -104,5 +104,6 @@ module Notebook =
         printer Show.moment
         printer Show.spectrum
         printer Show.stream
+        printer Show.chart
         printer (fun (frame: Deedle.Internal.IFsiFormattable) -> frame.Format())
         charts ()

@@ -4,117 +4,117 @@ namespace Cmcl
 [<RequireQualifiedAccess>]
 module Learn =
     /// Learning rate, 0 or more.
-    let rate<'m when 'm :> ITrains> (value: float) (config: Config<'m>) : Config<'m> =
+    let rate<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "lr" (fun s -> { s with LearningRate = value }) config
 
     /// Passes over a step's training rows, 1 or more.
-    let epochs<'m when 'm :> ITrains> (count: int) (config: Config<'m>) : Config<'m> =
+    let epochs<'m when 'm :> TakesTrainingOptions> (count: int) (config: Config<'m>) : Config<'m> =
         Config.change "epochs" (fun s -> { s with Epochs = count }) config
 
     /// Pairs in a batch, 2 or more.
-    let batch<'m when 'm :> ITrains> (rows: int) (config: Config<'m>) : Config<'m> =
+    let batch<'m when 'm :> TakesTrainingOptions> (rows: int) (config: Config<'m>) : Config<'m> =
         Config.change "batch" (fun s -> { s with Batch = BatchSize.Rows rows }) config
 
     /// Every step as one batch.
-    let wholeSteps<'m when 'm :> ITrains> (config: Config<'m>) : Config<'m> =
+    let wholeSteps<'m when 'm :> TakesTrainingOptions> (config: Config<'m>) : Config<'m> =
         Config.change "batch" (fun s -> { s with Batch = BatchSize.All }) config
 
     /// Temperature of InfoNCE, more than 0.
-    let temperature<'m when 'm :> ITrains> (value: float) (config: Config<'m>) : Config<'m> =
+    let temperature<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "temperature" (fun s -> { s with Temperature = value }) config
 
     /// Inner products as they are, or of unit vectors.
-    let scores<'m when 'm :> ITrains> (value: Scoring) (config: Config<'m>) : Config<'m> =
+    let scores<'m when 'm :> TakesTrainingOptions> (value: Scoring) (config: Config<'m>) : Config<'m> =
         Config.change "scores" (fun s -> { s with Scoring = value }) config
 
     /// InfoNCE both ways, as CLIP has it, or from a to b only.
-    let symmetric<'m when 'm :> ITrains> (value: bool) (config: Config<'m>) : Config<'m> =
+    let symmetric<'m when 'm :> TakesTrainingOptions> (value: bool) (config: Config<'m>) : Config<'m> =
         Config.change "symmetric" (fun s -> { s with Symmetric = value }) config
 
     /// AdamW (0.9, 0.999, 1e-8) or plain gradient descent.
-    let optimiser<'m when 'm :> ITrains> (value: Optimiser) (config: Config<'m>) : Config<'m> =
+    let optimiser<'m when 'm :> TakesTrainingOptions> (value: Optimiser) (config: Config<'m>) : Config<'m> =
         Config.change "optimizer" (fun s -> { s with Optimiser = value }) config
 
     /// Decoupled weight decay, 0 or more; biases are exempt.
-    let weightDecay<'m when 'm :> ITrains> (value: float) (config: Config<'m>) : Config<'m> =
+    let weightDecay<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "weight-decay" (fun s -> { s with WeightDecay = value }) config
 
     /// How the rate falls over a step.
-    let schedule<'m when 'm :> ITrains> (value: Schedule) (config: Config<'m>) : Config<'m> =
+    let schedule<'m when 'm :> TakesTrainingOptions> (value: Schedule) (config: Config<'m>) : Config<'m> =
         Config.change "decay" (fun s -> { s with Decay = value }) config
 
     /// Largest norm of the gradients of both heads together; None does not clip.
-    let clip<'m when 'm :> ITrains> (norm: float option) (config: Config<'m>) : Config<'m> =
+    let clip<'m when 'm :> TakesTrainingOptions> (norm: float option) (config: Config<'m>) : Config<'m> =
         Config.change "clip" (fun s -> { s with Clip = norm }) config
 
     /// What weights and features are kept in.
-    let dtype<'m when 'm :> ITrains> (value: Dtype) (config: Config<'m>) : Config<'m> =
+    let dtype<'m when 'm :> TakesTrainingOptions> (value: Dtype) (config: Config<'m>) : Config<'m> =
         Config.change "dtype" (fun s -> { s with Dtype = value }) config
 
 /// Dual-sided null space, and what it is made of. As in `Dns.defaults |> Dns.place Place.Update |> Dns.exact true`.
 [<RequireQualifiedAccess>]
 module Dns =
     /// DNS with all its options: in the eigenbasis of old data, where the projection is a mask, unless `place` says otherwise.
-    let defaults: Config<IProtects> = Config.ofName "dns"
+    let defaults: Config<DnsOptions> = Config.ofName "dns"
 
     /// Each entry damped by what it does to old scores (theory.md, section 7a), with the stream's settings for that.
-    let soft: Config<IDnsSoft> = Config.ofName "dns-soft"
+    let soft: Config<DnsSoftOptions> = Config.ofName "dns-soft"
 
     /// Old scores kept within a budget (theory.md, section 7a), with the stream's settings for that.
-    let trust: Config<IDnsTrust> = Config.ofName "dns-trust"
+    let trust: Config<DnsTrustOptions> = Config.ofName "dns-trust"
 
     /// The eigenbasis without a mask: tells what the basis does from what the mask does.
-    let eigenbasisOnly: Config<ITrains> = Config.ofName "eigenbasis-only"
+    let eigenbasisOnly: Config<EigenbasisOptions> = Config.ofName "eigenbasis-only"
 
     /// One-sided null space: the update is kept out of the span of old inputs (Adam-NSCL).
-    let oneSided: Config<ICut> = Config.ofName "nsp"
+    let oneSided: Config<OneSidedOptions> = Config.ofName "nsp"
 
     /// What the published code does.
-    let published: Config<ICut> = Config.ofName "reference"
+    let published: Config<OneSidedOptions> = Config.ofName "reference"
 
     /// Project the gradient (the paper), the optimizer's update, or train in the eigenbasis.
-    let place<'m when 'm :> IProtects> (value: Place) (config: Config<'m>) : Config<'m> =
+    let place<'m when 'm :> TakesPlace> (value: Place) (config: Config<'m>) : Config<'m> =
         Config.change "place" (fun s -> { s with Place = value }) config
 
     /// Protect scores (dual), or all outputs on old inputs (input).
-    let sides<'m when 'm :> ISided> (value: Sides) (config: Config<'m>) : Config<'m> =
+    let sides<'m when 'm :> TakesSides> (value: Sides) (config: Config<'m>) : Config<'m> =
         Config.change "sides" (fun s -> { s with Sides = value }) config
 
     /// Protect one side of every old pair fully, so that no second-order change is left.
-    let exact<'m when 'm :> IProtects> (value: bool) (config: Config<'m>) : Config<'m> =
+    let exact<'m when 'm :> TakesExact> (value: bool) (config: Config<'m>) : Config<'m> =
         Config.change "exact" (fun s -> { s with Exact = value }) config
 
     /// The weights that old partner outputs are taken under: those now, or those at learning time (the paper).
-    let partner<'m when 'm :> ISided> (value: PartnerOutputs) (config: Config<'m>) : Config<'m> =
+    let partner<'m when 'm :> TakesPartner> (value: PartnerOutputs) (config: Config<'m>) : Config<'m> =
         Config.change "partner" (fun s -> { s with Partner = value }) config
 
     /// Spectra of old data's second moments, or, as an ablation, without the mean, which is then not protected.
-    let moments<'m when 'm :> ISided> (value: Centring) (config: Config<'m>) : Config<'m> =
+    let moments<'m when 'm :> TakesMoments> (value: Centring) (config: Config<'m>) : Config<'m> =
         Config.change "moments" (fun s -> { s with Centring = value }) config
 
     /// The basis of the output directions that nothing protects.
-    let freeBasis<'m when 'm :> IProtects> (value: FreeBasis) (config: Config<'m>) : Config<'m> =
+    let freeBasis<'m when 'm :> TakesFreeBasis> (value: FreeBasis) (config: Config<'m>) : Config<'m> =
         Config.change "free-basis" (fun s -> { s with FreeBasis = value }) config
 
     /// The cut of the input spectrum.
-    let threshold<'m when 'm :> ICut> (value: Threshold) (config: Config<'m>) : Config<'m> =
+    let threshold<'m when 'm :> TakesThreshold> (value: Threshold) (config: Config<'m>) : Config<'m> =
         Config.change "threshold" (fun s -> { s with Threshold = value }) config
 
     /// The scale of soft and product protection, in shares of the traces.
-    let tau<'m when 'm :> ITau> (value: float) (config: Config<'m>) : Config<'m> =
+    let tau<'m when 'm :> TakesTau> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "tau" (fun s -> { s with Tau = value }) config
 
     /// The relative change of old scores that trust allows a step.
-    let budget<'m when 'm :> IBudget> (value: float) (config: Config<'m>) : Config<'m> =
+    let budget<'m when 'm :> TakesBudget> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "budget" (fun s -> { s with Budget = value }) config
 
     /// The relative change of every old step's scores that trust allows over the whole stream.
-    let totalBudget<'m when 'm :> IBudget> (value: float) (config: Config<'m>) : Config<'m> =
+    let totalBudget<'m when 'm :> TakesBudget> (value: float) (config: Config<'m>) : Config<'m> =
         Config.change "total-budget" (fun s -> { s with TotalBudget = Some value }) config
 
     /// Which entries of a change are protected, with the numbers that belong to it, so that no other can be set beside them.
     /// Example: `Dns.defaults |> Dns.protect (Protection.Soft 3e-5)`.
-    let protect<'m when 'm :> IProtects> (value: Protection) (config: Config<'m>) : Config<'m> =
+    let protect<'m when 'm :> TakesProtection> (value: Protection) (config: Config<'m>) : Config<'m> =
         let kind protect = Config.change "protect" (fun s -> { s with Protect = protect })
 
         match value with
@@ -129,28 +129,28 @@ module Dns =
 
     /// The block of one cut on both sides: everything above the threshold is protected.
     /// Example: `Dns.defaults |> Dns.block (Threshold.trace 3e-3 |> Check.get)`.
-    let block<'m when 'm :> IProtects> (cut: Threshold) (config: Config<'m>) : Config<'m> =
+    let block<'m when 'm :> TakesProtection> (cut: Threshold) (config: Config<'m>) : Config<'m> =
         protect (Protection.Block(cut, cut)) config
 
 /// What DNS is held against: bounds, fine-tuning, the paper's rivals. Options of their own by `Config.set`.
 [<RequireQualifiedAccess>]
 module Baseline =
     /// The encoders as they came.
-    let zeroShot: Config<INothing> = Config.ofName "zero-shot"
+    let zeroShot: Config<NoOptions> = Config.ofName "zero-shot"
 
     /// Fine-tuning, step after step, with nothing against forgetting.
-    let vanilla: Config<ITrains> = Config.ofName "vanilla"
+    let vanilla: Config<OnlyTrainingOptions> = Config.ofName "vanilla"
 
     /// Starts again at every step: what each step alone can learn.
-    let individual: Config<ITrains> = Config.ofName "individual"
+    let individual: Config<OnlyTrainingOptions> = Config.ofName "individual"
 
     /// All steps' data at once.
-    let joint: Config<ITrains> = Config.ofName "joint"
+    let joint: Config<OnlyTrainingOptions> = Config.ofName "joint"
 
-    let gem: Config<ITrains> = Config.ofName "gem"
-    let der: Config<ITrains> = Config.ofName "der"
-    let derpp: Config<ITrains> = Config.ofName "derpp"
-    let ewc: Config<ITrains> = Config.ofName "ewc"
-    let co2l: Config<ITrains> = Config.ofName "co2l"
-    let cFlat: Config<ITrains> = Config.ofName "c-flat"
-    let cila: Config<ITrains> = Config.ofName "cila"
+    let gem: Config<OnlyTrainingOptions> = Config.ofName "gem"
+    let der: Config<OnlyTrainingOptions> = Config.ofName "der"
+    let derpp: Config<OnlyTrainingOptions> = Config.ofName "derpp"
+    let ewc: Config<OnlyTrainingOptions> = Config.ofName "ewc"
+    let co2l: Config<OnlyTrainingOptions> = Config.ofName "co2l"
+    let cFlat: Config<OnlyTrainingOptions> = Config.ofName "c-flat"
+    let cila: Config<OnlyTrainingOptions> = Config.ofName "cila"

@@ -55,7 +55,7 @@ module Plot =
     let certificate (label: string) (r: StudyResult) : GenericChart =
         let label = known label r
         let own = kept r |> List.filter (fun row -> row.Method = label)
-        Charts.certificate (Charts.wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
+        Charts.certificate (styles r) (Charts.wide (valuesOf "bound_rel" own @ valuesOf "deviation_rel" own)) label own
 
     /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
     let tradeOff (metric: string) (r: StudyResult) : GenericChart =
@@ -81,7 +81,7 @@ module Plot =
               match Measured.spread r.Stream label m measured with
               | Some spread -> label, spread
               | None -> () ]
-        |> fun rows -> CompareCharts.metric false (styles r) m rows |> named (90 + 34 * rows.Length)
+        |> fun rows -> CompareCharts.metric (styles r) m rows |> named (90 + 34 * rows.Length)
 
     // ---- sweeps --------------------------------------------------------------------------------------------------
 
@@ -103,8 +103,10 @@ module Plot =
             axis.SetProperty("ticktext", [ for x in places -> x.ToString("G6", CultureInfo.InvariantCulture) ])
             axis
 
-    /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)].
+    /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)]; `mark` gives what of
+    /// the text is written at its point.
     let private drawn
+        (mark: string -> string)
         across
         (x: string * bool)
         (y: string * bool)
@@ -128,10 +130,13 @@ module Plot =
             let style = styles[name]
             let xs, ys = points |> List.map (fun (x, _, _) -> x), points |> List.map (fun (_, y, _) -> y)
 
+            let marks = points |> List.map (fun (_, _, text) -> Theme.plain (mark text))
+            let marked = markers && points.Length > 1 && List.exists ((<>) "") marks
+
             Chart.Line(
                 x = (xs |> List.map _.Mean),
                 y = (ys |> List.map _.Mean),
-                MultiText = (points |> List.map (fun (_, _, text) -> Theme.plain text)),
+                MultiText = marks,
                 Name = Theme.plain name,
                 ShowMarkers = markers,
                 MarkerSymbol = style.Symbol,
@@ -143,27 +148,37 @@ module Plot =
             )
             |> Chart.withXError (Charts.error xs)
             |> Chart.withYError (Charts.error ys)
-            |> Theme.traced name $"%%{{text}}<br>%%{{x:.3~g}}, %%{{y:.3~g}}<extra>{Theme.plain name}</extra>"
+            |> Theme.traced name $"%%{{customdata}}<br>%%{{x:.3~g}}, %%{{y:.3~g}}<extra>{Theme.plain name}</extra>"
+            |> GenericChart.mapTrace (fun trace ->
+                trace.SetProperty("customdata", points |> List.map (fun (_, _, text) -> Theme.plain text))
+
+                if marked then
+                    trace.SetProperty("mode", "lines+markers+text")
+                    trace.SetProperty("textposition", "top center")
+                    trace.SetProperty("textfont", {| size = 10 |})
+                    trace.SetProperty("cliponaxis", false)
+
+                trace)
 
         let point at = { Mean = at; Sd = None; Count = 1 }
 
         [ for name, points in lines -> line name styles[name].Dash true points
           for name, points in level ->
               line name StyleParam.DrawingStyle.Dash false [ for at, value, text in points -> point at, value, text ] ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress (across x xs) (axis y (all (fun (_, y, _) -> y)))
 
     /// Lines of one's own in the library's look: titles of the axes, whether each is logarithmic, and name, [(x, y)] of every line.
     /// Example: `Plot.lines ("η", true) ("o(η)", true) [ "dns", [ 1e-3, 1e-6; 1e-2, 1e-4 ] ]`.
     let lines (x: string * bool) (y: string * bool) (series: (string * (float * float) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
+        drawn (fun _ -> "") placed x y [ for name, points in series -> name, [ for x, y in points -> point x, point y, name ] ]
 
     /// The same with a mean and a deviation at every place.
     /// Example: `Plot.spreads ("d", false) ("seconds", false) [ "dns", [ 64.0, { Mean = 1.0; Sd = Some 0.1; Count = 3 } ] ]`.
     let spreads (x: string * bool) (y: string * bool) (series: (string * (float * Spread) list) list) : GenericChart =
         let point value = { Mean = value; Sd = None; Count = 1 }
-        drawn placed x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
+        drawn (fun _ -> "") placed x y [ for name, points in series -> name, [ for x, y in points -> point x, y, name ] ]
 
     /// The number in a setting: 0.003 of `trace:0.003`.
     let private number (setting: string) : float option =
@@ -178,7 +193,7 @@ module Plot =
         | _ -> None
 
     /// The methods of a result in groups that differ in an option and in what follows it, with the option's number in each; a method without
-    /// the option is a group of its own, and so is each kind of threshold.
+    /// the option is a group of its own, and so is each kind of threshold. Where that leaves no two together, all that has the option is.
     let private groups (option: string) (r: StudyResult) : (string * (float * string) list) list =
         let setting name (m: MethodInfo) = m.Setting name
 
@@ -197,7 +212,7 @@ module Plot =
 
               let kinds = own |> List.choose (setting option >> Option.bind kind) |> List.distinct
 
-              let key (m: MethodInfo) =
+              let key apart (m: MethodInfo) =
                   match setting option m with
                   | None -> m.Label
                   | Some value ->
@@ -212,7 +227,12 @@ module Plot =
 
                       if texts.IsEmpty then family else family + "[" + String.Join(";", texts) + "]"
 
-              for name, members in own |> List.groupBy key do
+              // Settings that were never the same twice leave no line to draw: they are then one line, in the order of the option.
+              let parted = own |> List.groupBy (key apart)
+              let several (_, members) = List.length (members |> List.choose (setting option)) > 1
+              let groups = if List.exists several parted then parted else own |> List.groupBy (key [])
+
+              for name, members in groups do
                   name,
                   [ for m in members -> setting option m |> Option.bind number |> Option.defaultValue nan, m.Label ]
                   |> List.sortBy fst ]
@@ -251,13 +271,33 @@ module Plot =
                       y.Mean ]
 
         let logY = m.Unit <> MetricUnit.PerCent && Charts.wide ys
-        drawn placed (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
+        drawn (fun _ -> "") placed (option, geometric xs) ($"{m.Title}{unitOf m}", logY) series
 
-    /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. Both means with
-    /// their deviations over seeds; rates in per cent. As in `Plot.curves "deviation_rel" "r10" [ "soft", labels ]`.
+    /// What a method of a series has set otherwise than another of it, as short as a point's mark: `0.003` of `trace:0.003`.
+    let private swept (labels: string list) (r: StudyResult) : Map<string, string> =
+        let own = r.Info.Methods |> List.filter (fun m -> List.contains m.Label labels)
+        let names = own |> List.collect (fun m -> List.map fst m.Settings) |> List.distinct
+        let varied = names |> List.filter (fun name -> own |> List.distinctBy _.Setting(name) |> List.length > 1)
+
+        let short (setting: string) =
+            match number setting with
+            | Some x -> x.ToString("G4", CultureInfo.InvariantCulture)
+            | None -> setting
+
+        Map [ for m in own -> m.Label, varied |> List.choose m.Setting |> List.map short |> List.distinct |> String.concat " · " ]
+
+    /// One metric of the registry against another, a line through the methods of each series in their order: name, labels. What is set
+    /// otherwise in each stands at its point. Both means with their deviations over seeds; rates in per cent. As in `Plot.curves "deviation_rel" "r10" [ "soft", labels ]`.
     let curves (xMetric: string) (yMetric: string) (series: (string * string list) list) (r: StudyResult) : GenericChart =
         let measured = StudyResult.measured r
         let mx, my = Metric.find xMetric |> Check.get, Metric.find yMetric |> Check.get
+
+        let marks =
+            [ for _, labels in series do
+                  yield! Map.toList (swept labels r) ]
+            |> Map.ofList
+
+        let mark label = Map.tryFind label marks |> Option.defaultValue ""
 
         let series =
             [ for name, labels in series do
@@ -280,7 +320,7 @@ module Plot =
             | "r10" -> "recall@10 after the last step, %"
             | _ -> m.Title.Replace('_', ' ') + unitOf m
 
-        drawn axis (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
+        drawn mark axis (title mx, log mx (fun (x, _, _) -> x)) (title my, log my (fun (_, y, _) -> y)) series
 
     /// Stability against plasticity along an option that was varied: deviation of old scores (left is more stable) and recall@10 (up is better),
     /// the points of a line in the order of the option.
@@ -292,12 +332,6 @@ module Plot =
     let dots (title: string, log: bool) (rows: (string * Spread) list) : GenericChart =
         let style = Theme.styles [ "dns" ] |> Map.find "dns"
         let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
-        let down = Theme.axis "" linear (Some places)
-        down.SetProperty("range", [ 0.4; float rows.Length + 0.6 ])
-
-        let words name = String.Join("<br>", Labels.lines name |> List.map Theme.plain)
-
-        down.SetProperty("ticktext", [ for name, _ in rows -> words name ])
 
         [ for place, (name, value) in List.zip places rows do
               if not log || value.Mean > 0.0 then
@@ -312,9 +346,15 @@ module Plot =
                   |> Chart.withMarkerStyle (Size = 10)
                   |> Chart.withXError (Charts.error [ value ])
                   |> Theme.traced name $"%%{{x:.3~g}}<extra>{Theme.plain name}</extra>" ]
-        |> Chart.combine
-        |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) down
+        |> Theme.combine
+        |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) (Theme.namesAxis (List.map fst rows))
         |> named (90 + 34 * rows.Length)
+
+    /// Writes a chart as a picture of its own size (`Chart.withSize`) by the ending of the name, `.svg`, `.png` or `.pdf`, and gives its full
+    /// path; makes the folder if there is none. It is what the buttons of a page save, and drawn by a browser without a window: Chromium,
+    /// Chrome or Edge, which has to be installed; `CMCL_BROWSER` names another place. Raises `CmclException` for another ending, where there
+    /// is no browser, and where the place cannot be written to. As in `Plot.deviation found |> Plot.save "deviation.svg"`.
+    let save (path: string) (chart: GenericChart) : string = Picture.save path chart |> Check.getAll
 
     /// Recall@10 against deviation of every method, the frontier as a line, bounds as levels.
     let frontier (r: StudyResult) : GenericChart =
@@ -322,8 +362,7 @@ module Plot =
 
         CompareCharts.frontier
             (CompareCharts.styles r.Methods)
-            760.0
-            460.0
+            (760.0, 460.0)
             (CompareCharts.levels r.Stream measured)
             (Frontier.points r.Stream measured)
         |> named 460

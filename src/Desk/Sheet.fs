@@ -47,51 +47,56 @@ module Sheet =
               p [ _class "note" ] [ str sentence ] ]
 
     /// Where a chart is drawn: with its legend unless it wants none, as high as it says. The keyboard reaches it, by its name.
-    let private plotNode (i: int) (name: string) (figure: Cmcl.Figure) : XmlNode =
-        let layout = GenericChart.getLayout figure.Chart
+    let private plotNode (i: int) (name: string) (chart: GenericChart) : Section =
+        let layout = GenericChart.getLayout chart
         let legend = layout.TryGetTypedPropertyValue<bool> "showlegend" |> Option.defaultValue true
 
         let height =
             match layout.TryGetTypedPropertyValue<int> "height" with
-            | Some height -> [ _class "tall"; _style $"--tall:{height}px;--tall-narrow:{height}px" ]
+            | Some height -> [ _class "tall"; _style $"--tall:{height}px" ]
             | None -> []
 
-        HtmlElements.figure
-            (height @ [ attr "role" "group"; attr "aria-label" name; attr "tabindex" "0" ])
-            [ Page.plot legend $"plot-{i}" figure ]
+        let figure = Drawing.figure $"chart-{i}" (fun () -> chart)
 
-    /// The whole page as HTML.
-    let page (sheet: Sheet) : string =
-        let parts = List.indexed sheet.Parts
+        [ HtmlElements.figure
+              (height @ [ attr "role" "group"; attr "aria-label" name; attr "tabindex" "0" ])
+              [ Page.plot legend $"plot-{i}" figure ] ],
+        [ figure ]
 
-        let figures =
-            [ for i, part in parts do
-                  match part with
-                  | SheetPart.Chart(_, _, chart) -> i, { Id = $"chart-{i}"; Chart = chart }
-                  | _ -> () ]
+    let private part (sheet: Sheet) (i: int, part: SheetPart) : Section =
+        match part with
+        | SheetPart.Text sentence -> [ p [] [ str sentence ] ], []
+        | SheetPart.Table t -> tableNode t, []
+        | SheetPart.Chart(heading, note, chart) ->
+            let node, figures = plotNode i (if heading = "" then sheet.Title else heading) chart
 
-        let node (i, part) =
-            match part with
-            | SheetPart.Text sentence -> [ p [] [ str sentence ] ]
-            | SheetPart.Table t -> tableNode t
-            | SheetPart.Chart(heading, note, _) ->
-                let figure = figures |> List.find (fst >> (=) i) |> snd
+            [ if heading <> "" then
+                  h2 [] [ str heading ]
+              if note <> "" then
+                  HtmlElements.p [ _class "note" ] [ str note ]
+              yield! node ],
+            figures
 
-                [ if heading <> "" then
-                      h2 [] [ str heading ]
-                  if note <> "" then
-                      p [ _class "note" ] [ str note ]
-                  plotNode i (if heading = "" then sheet.Title else heading) figure ]
+    let private title (part: SheetPart) =
+        match part with
+        | SheetPart.Text _ -> "Text"
+        | SheetPart.Table t -> if t.Title = "" then "Table" else t.Title
+        | SheetPart.Chart(heading, _, _) -> if heading = "" then "Chart" else heading
 
-        Page.render
+    let private render (sheet: Sheet) : Rendered =
+        Page.ofSections
             sheet.Title
-            [ header [ _class "top" ] [ h1 [] [ str sheet.Title ]; p [] [ str sheet.Note ] ]
-              main [] [ for part in parts -> section [] (node part) ]
-              if sheet.Command <> "" then
-                  footer [ _class "top" ] [ pre [] [ str sheet.Command ] ] ]
-            (List.map snd figures)
+            [ [ header [ _class "top" ] [ h1 [] [ str sheet.Title ]; p [] [ str sheet.Note ] ] ], [] ]
+            ""
+            [ for i, of' in List.indexed sheet.Parts do
+                  Drawing.section (title of') (fun () -> part sheet (i, of'))
 
-    /// Writes the page and gives its full path; makes the folder if there is none. Raises `CmclException` where it cannot.
-    let save (path: string) (sheet: Sheet) : string =
-        Results.writeWhole path (fun file -> file.Write(page sheet)) |> Check.getAll
-        Path.GetFullPath path
+              if sheet.Command <> "" then
+                  ([ pre [] [ str sheet.Command ] ], []) ]
+
+    /// The whole page as HTML. What cannot be drawn is said in its place.
+    let page (sheet: Sheet) : string = Page.html (render sheet)
+
+    /// Writes the page and gives its full path; makes the folder if there is none. What of it could not be drawn is said on standard
+    /// error, too. Raises `CmclException` where it cannot be written.
+    let save (path: string) (sheet: Sheet) : string = Page.write path (render sheet) |> Check.getAll |> Path.GetFullPath

@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.Globalization
+open Plotly.NET
 open TorchSharp
 
 /// Values as F# Interactive and notebooks show them; `scripts/load.fsx` registers these as printers.
@@ -105,3 +106,23 @@ module Show =
             $"stream {s.Name}: {s.Steps.Length} steps over {(Stream.modalities s).Length} modalities (train / validation / test)"
             :: List.map step s.Steps
         )
+
+    /// A chart in a line: its traces by name.
+    /// Example: `Show.chart (Plotly.NET.Chart.Line([ 1, 2; 3, 4 ], Name = "a")) = "a chart of a; Chart.show opens it in a browser, Plot.save writes it"`.
+    let chart (chart: GenericChart) : string =
+        let names =
+            [ for trace in GenericChart.getTraces chart do
+                  match trace.TryGetTypedPropertyValue<string> "name" with
+                  | Some name when not (String.IsNullOrWhiteSpace name) -> name.Replace("<br>", "")
+                  | _ -> () ]
+            |> List.distinct
+
+        let joined (names: string list) = String.Join(", ", names)
+
+        let shown =
+            match names with
+            | [] -> ""
+            | _ when names.Length > 6 -> $" of {joined (List.truncate 6 names)} and {names.Length - 6} more"
+            | _ -> $" of {joined names}"
+
+        $"a chart{shown}; Chart.show opens it in a browser, Plot.save writes it"

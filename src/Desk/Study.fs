@@ -22,7 +22,7 @@ type Study =
     internal
         {
             Stream: Stream
-            Configs: Config<IAny> list
+            Configs: Config<AnyOptions> list
             /// Options for every method that takes them.
             Given: (string * string) list
             Seeds: int list

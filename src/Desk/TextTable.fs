@@ -32,7 +32,7 @@ type TextTable =
           line t.Head
           String('─', width)
           yield! List.map line t.Rows
-          yield! t.Notes |> List.collect (Describe.wrap (max 60 width)) ]
+          yield! t.Notes |> List.collect (Layout.wrap (max 60 width)) ]
         |> String.concat "\n"
 
     override t.ToString() = t.Text

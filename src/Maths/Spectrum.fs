@@ -28,6 +28,8 @@ module Threshold =
         | Threshold.EnergyCut x -> "energy:" + number x
         | Threshold.RankCut k -> "rank:" + string k
 
+    let private kinds = [ "absolute"; "relative"; "trace"; "energy"; "rank" ]
+
     let private expected = "KIND:VALUE with absolute:λ (λ ≥ 0), relative:r, trace:r or energy:r (0 ≤ r < 1), or rank:k (k ≥ 0)"
 
     /// λ_i > `value` (the paper's λ_min). Example: `Threshold.absolute 0.01`.
@@ -77,6 +79,7 @@ module Threshold =
             | "relative", Some x -> relative x
             | "trace", Some x -> trace x
             | "energy", Some x -> energy x
+            | kind, _ when not (List.contains kind kinds) -> Error [ Fault.NotOneOf("the kind of a threshold", kind, kinds) ]
             | _ -> bad
         | _ -> bad
 

@@ -48,7 +48,7 @@ module CFlat =
     let around (host: Method) : Method =
         { host with
             Name = "c-flat"
-            Summary = "leads another method's training (--host) to where its loss is flat, by four gradients an update"
+            Summary = "leads another method's training (host) to where its loss is flat, by four gradients an update"
             Fields = host.Fields @ Field.flat
             Presets = host.Presets @ [ "rho", "0.2"; "flatness", "0.2" ]
             Begin =

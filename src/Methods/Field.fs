@@ -28,7 +28,7 @@ module Field =
             fun given settings ->
                 match parse given with
                 | Some set -> Ok(set settings)
-                | None -> Error [ Fault.BadValue($"--{name}", takes, given) ] }
+                | None -> Error [ Fault.BadValue(Mention.option name, takes, given) ] }
 
     let private parseFloat (s: string) =
         match Double.TryParse(s, NumberStyles.Float, CultureInfo.InvariantCulture) with
@@ -45,9 +45,17 @@ module Field =
 
     let private choice name help (values: (string * 'v) list) (get: Settings -> 'v) (set: 'v -> Settings -> Settings) =
         let show v = values |> List.find (fun (_, x) -> x = v) |> fst
+        let words = List.map fst values
 
-        field name (String.Join(" or ", List.map fst values)) help (get >> show) (fun s ->
-            values |> List.tryFind (fun (n, _) -> n = s) |> Option.map (snd >> set))
+        { Name = name
+          Takes = Fault.Choice words
+          Help = help
+          Show = get >> show
+          Read =
+            fun given settings ->
+                match List.tryFind (fst >> (=) given) values with
+                | Some(_, v) -> Ok(set v settings)
+                | None -> Error [ Fault.NotOneOf(Mention.option name, given, words) ] }
 
     let private onOff = [ "on", true; "off", false ]
 
@@ -56,7 +64,16 @@ module Field =
           Takes = "KIND:VALUE, KIND being absolute, relative, trace, energy or rank"
           Help = help
           Show = get >> Threshold.show
-          Read = fun s settings -> Threshold.parse s |> Result.map (fun t -> set t settings) }
+          Read =
+            fun s settings ->
+                Threshold.parse s
+                |> Result.map (fun t -> set t settings)
+                |> Result.mapError (
+                    List.map (function
+                        | Fault.BadValue(_, expected, given) -> Fault.BadValue(Mention.option name, expected, given)
+                        | Fault.NotOneOf(_, given, kinds) -> Fault.NotOneOf($"the kind of {Mention.option name}", given, kinds)
+                        | other -> other)
+                ) }
 
     let private wholeNumber (s: string) =
         match Int32.TryParse(s, NumberStyles.None, CultureInfo.InvariantCulture) with
@@ -313,20 +330,27 @@ module Field =
         | Some f -> f.Read value settings
         | None -> Error [ Fault.Unknown("hyperparameter", name, names all) ]
 
-    /// Whether a hyperparameter changes anything under these settings: a threshold does for `block`, τ for `product` and
-    /// `soft`, a budget for `trust` (a total one takes the place of that for each step), partner outputs for `dual`, a free basis
-    /// where whole output directions are free in the eigenbasis.
-    let matters (settings: Settings) (name: string) : bool =
+    /// What has to hold for a hyperparameter to change anything: other hyperparameters, each with the values under which it does. A threshold
+    /// belongs to `block`, τ to `product` and `soft`, a budget to `trust` (a total one takes the place of that for each step), partner outputs
+    /// to `dual`, a free basis to where whole output directions are free in the eigenbasis.
+    let belongsTo (name: string) : (string * string list) list =
+        let protect (values: string list) = "protect", values
+
         match name with
-        | "threshold" -> settings.Protect = Protect.Block
-        | "partner-threshold" -> settings.Protect = Protect.Block && settings.Sides = Sides.Dual
-        | "tau" -> settings.Protect = Protect.Product || settings.Protect = Protect.Soft
-        | "budget" -> settings.Protect = Protect.Trust && settings.TotalBudget.IsNone
-        | "total-budget" -> settings.Protect = Protect.Trust
-        | "gamma" -> settings.Accumulate = Accumulate.Online
-        | "partner" -> settings.Sides = Sides.Dual
-        | "free-basis" ->
-            settings.Place = Place.Eigenbasis
-            && settings.Sides = Sides.Dual
-            && (settings.Protect = Protect.Block || settings.Protect = Protect.Product)
-        | _ -> true
+        | "threshold" -> [ protect [ "block" ] ]
+        | "partner-threshold" -> [ protect [ "block" ]; "sides", [ "dual" ] ]
+        | "tau" -> [ protect [ "product"; "soft" ] ]
+        | "budget" -> [ protect [ "trust" ]; "total-budget", [ "off" ] ]
+        | "total-budget" -> [ protect [ "trust" ] ]
+        | "gamma" -> [ "accumulate", [ "online" ] ]
+        | "partner" -> [ "sides", [ "dual" ] ]
+        | "free-basis" -> [ "place", [ "eigenbasis" ]; "sides", [ "dual" ]; protect [ "block"; "product" ] ]
+        | _ -> []
+
+    /// What of `belongsTo` these settings have not.
+    let wanting (settings: Settings) (name: string) : (string * string list) list =
+        let value (other: string) = (all |> List.find (fun f -> f.Name = other)).Show settings
+        belongsTo name |> List.filter (fun (other, values) -> not (List.contains (value other) values))
+
+    /// Whether a hyperparameter changes anything under these settings.
+    let matters (settings: Settings) (name: string) : bool = (wanting settings name).IsEmpty

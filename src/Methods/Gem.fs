@@ -147,8 +147,8 @@ module Gem =
     let private contradictions (settings: Settings) : Fault list =
         [ if settings.Place = Place.Eigenbasis then
               Fault.Contradiction(
-                  "gem projects along old gradients, for which there is no eigenbasis",
-                  "use --place gradient, or update"
+                  $"""gem projects along old gradients, for which there is no {Mention.setting "place" "eigenbasis"}""",
+                  $"""use {Mention.setting "place" "gradient"} or {Mention.setting "place" "update"}"""
               ) ]
 
     /// GEM with all its options. Published: γ 0.5, 256 samples a task. `place=gradient` gives g̃ to the optimizer, which clips and bends it, as

@@ -58,7 +58,7 @@ module NullSpace =
         [ for KeyValue(m, f) in frames do
               match ranks settings f with
               | Some struct (k, kPartner) when k = f.Inputs.Values.Length && kPartner = f.Partners.Values.Length ->
-                  $"no free direction left for {m}: its head cannot move; raise --threshold or --partner-threshold"
+                  $"no free direction left for {m}: its head cannot move; raise threshold or partner-threshold"
               | _ -> () ]
 
     /// Bases of the protected spans, V (d × k̃) and U (d_m × k), for the forms that project in the standard basis.
@@ -241,41 +241,54 @@ module NullSpace =
             Spectra = spectra settings frames
             Remarks = remarks settings frames }
 
-    /// Settings that exclude each other.
+    /// Settings that exclude each other. Each option that the advice mentions ends the contradiction by itself.
     let private contradictions (settings: Settings) : Fault list =
-        [ match settings.Place, settings.Protect with
-          | Place.Eigenbasis, _
-          | _, Protect.Block -> ()
-          | place, protect ->
-              let words = $"%A{protect}".ToLowerInvariant(), $"%A{place}".ToLowerInvariant()
+        let place = (Field.dns |> List.find (fun f -> f.Name = "place")).Show settings
+        let protect = (Field.dns |> List.find (fun f -> f.Name = "protect")).Show settings
+        let set = Mention.setting
 
+        [ if settings.Place <> Place.Eigenbasis && settings.Protect <> Protect.Block then
               Fault.Contradiction(
-                  $"--protect {fst words} needs the eigenbasis, not --place {snd words}",
-                  "use --place eigenbasis, or --protect block"
+                  $"""{set "protect" protect} needs the eigenbasis, not {set "place" place}""",
+                  $"""use {set "place" "eigenbasis"}, or {set "protect" "block"}"""
               )
-          if settings.Exact && settings.Place = Place.Gradient then
-              Fault.Contradiction(
-                  "--exact on cannot hold with --place gradient, since the optimizer bends what was projected",
-                  "use --place eigenbasis or update"
-              )
-          if settings.Exact && settings.Partner = PartnerOutputs.AtLearning then
-              Fault.Contradiction("--exact on needs partner outputs as they are now", "use --partner current")
-          if settings.Exact && settings.Sides = Sides.Input then
-              Fault.Contradiction("--sides input is exact already", "leave out --exact on, or use --sides dual")
-          if settings.Exact && settings.Protect <> Protect.Block then
-              Fault.Contradiction("--exact on needs a side that is protected as a whole", "use --protect block")
-          if settings.Centring = Centring.Centred then
-              if settings.Exact then
+          if settings.Exact then
+              let exact, inexact = set "exact" "on", set "exact" "off"
+
+              if settings.Place = Place.Gradient then
                   Fault.Contradiction(
-                      "--exact on protects all old outputs of a side, and --moments centred leaves their mean out",
-                      "use --moments uncentred, or leave out --exact on"
+                      $"""{exact} cannot hold with {set "place" "gradient"}, since the optimizer bends what was projected""",
+                      $"""use {set "place" "eigenbasis"}, {set "place" "update"} or {inexact}"""
                   )
 
-              if settings.Protect = Protect.Trust then
+              if settings.Partner = PartnerOutputs.AtLearning then
                   Fault.Contradiction(
-                      "--protect trust bounds the change of whole scores, and --moments centred leaves the mean's part out",
-                      "use --moments uncentred, or --protect block"
-                  ) ]
+                      $"""{exact} needs partner outputs as they are now, not {set "partner" "at-learning"}""",
+                      $"""use {set "partner" "current"} or {inexact}"""
+                  )
+
+              if settings.Sides = Sides.Input then
+                  Fault.Contradiction(
+                      $"""{set "sides" "input"} is exact already""",
+                      $"""use {inexact}, or {set "sides" "dual"}"""
+                  )
+
+              if settings.Protect <> Protect.Block then
+                  Fault.Contradiction(
+                      $"""{exact} needs a side that is protected as a whole, not {set "protect" protect}""",
+                      $"""use {set "protect" "block"} or {inexact}"""
+                  )
+
+              if settings.Centring = Centring.Centred then
+                  Fault.Contradiction(
+                      $"""{exact} protects all old outputs of a side, and {set "moments" "centred"} leaves their mean out""",
+                      $"""use {set "moments" "uncentred"} or {inexact}"""
+                  )
+          if settings.Centring = Centring.Centred && settings.Protect = Protect.Trust then
+              Fault.Contradiction(
+                  $"""{set "protect" "trust"} bounds the change of whole scores, and {set "moments" "centred"} leaves the mean's part out""",
+                  $"""use {set "moments" "uncentred"}, or {set "protect" "block"}"""
+              ) ]
 
     let private make name summary presets fixedNames : Method =
         { Training.method name summary with
@@ -288,7 +301,7 @@ module NullSpace =
                     History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
 
     /// DNS with all its options.
-    let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless --place says otherwise" [] []
+    let dns: Method = make "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
 
     let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
 
@@ -296,7 +309,7 @@ module NullSpace =
     let soft: Method =
         make
             "dns-soft"
-            "DNS that damps each entry by what it does to old scores (--tau)"
+            "DNS that damps each entry by what it does to old scores (tau)"
             [ "place", "eigenbasis"; "protect", "soft" ]
             ([ "budget"; "total-budget"; "exact" ] @ inFrames)
 
@@ -304,7 +317,7 @@ module NullSpace =
     let trust: Method =
         make
             "dns-trust"
-            "DNS that keeps the change of old scores within a --budget a step, or a --total-budget"
+            "DNS that keeps the change of old scores within a budget a step, or a total-budget over all"
             [ "place", "eigenbasis"; "protect", "trust" ]
             ([ "tau"; "exact"; "moments" ] @ inFrames)
 

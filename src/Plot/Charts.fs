@@ -22,6 +22,14 @@ module Charts =
             axis.SetProperty("rangemode", "tozero")
             axis
 
+    /// How a rate's axis names it.
+    let private rate (metric: string) : string =
+        match metric with
+        | "acc" -> "accuracy"
+        | name when name.StartsWith('r') && Seq.forall Char.IsAsciiDigit name[1..] -> $"recall@{name[1..]}"
+        | "learned_r10" -> "learned recall@10"
+        | name -> name
+
     /// The methods of a run in the order of their rows.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
 
@@ -60,15 +68,19 @@ module Charts =
             Width = 3.
         )
 
+    /// Has the mean a place on the axis?
+    let private shown (log: bool) (spread: Spread) : bool = Double.IsFinite spread.Mean && (not log || spread.Mean > 0.0)
+
     /// Points at whole steps with a hole where a step in between was not measured, so that no line is drawn across.
     let private withHoles (points: (int * Spread) list) : (int * Spread) list =
         let hole = { Mean = nan; Sd = None; Count = 0 }
 
-        [ for (here, spread), next in List.zip points (List.tail points @ [ List.last points ]) do
+        [ for (here, spread), next in List.zip points (List.map Some points @ [ None ] |> List.skip 1) do
               here, spread
 
-              if fst next > here + 1 then
-                  here + 1, hole ]
+              match next with
+              | Some(next, _) when next > here + 1 -> here + 1, hole
+              | _ -> () ]
 
     /// A line of one method through points at whole steps.
     let private line (style: MethodStyle) (method: string) (unit: string) (points: (int * Spread) list) =
@@ -91,7 +103,7 @@ module Charts =
         |> Theme.traced method $"step %%{{x}}: %%{{y:.3~g}}{unit}<extra>{Theme.plain method}</extra>"
 
     let private lines (unit: string) (styles: Map<string, MethodStyle>) (series: (string * (int * Spread) list) list) =
-        series |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points)) |> Chart.combine
+        series |> List.map (fun (method, points) -> line styles[method] method unit (List.sortBy fst points)) |> Theme.combine
 
     let private steps (series: (string * (int * Spread) list) list) =
         series |> List.collect (snd >> List.map fst) |> List.distinct |> List.sort
@@ -105,7 +117,7 @@ module Charts =
 
         let rows = rows |> List.filter (fun r -> r.Metric = metric)
         let measured = List.choose place rows
-        let steps = [ 0 .. measured |> List.map fst |> List.fold max 0 ]
+        let steps = measured |> List.map fst |> List.distinct |> List.sort
         let tasks = measured |> List.map snd |> List.distinct |> List.sort
 
         let cells =
@@ -120,48 +132,50 @@ module Charts =
             | Some spread -> 100.0 * spread.Mean
             | None -> nan
 
-        // Tasks without this metric leave no gap, so a column's place is not its task's number.
-        let places = [ 1 .. tasks.Length ]
+        // What was not measured leaves no gap, so a place is no number of a step or a task.
+        let columns, lines = List.indexed tasks, List.indexed steps
 
-        let frame (place: int) (task: int) =
+        let frame (column: int) (line: int) =
             Shape.init (
                 ShapeType = StyleParam.ShapeType.Rectangle,
-                X0 = float place - 0.5,
-                X1 = float place + 0.5,
-                Y0 = float task - 0.5,
-                Y1 = float task + 0.5,
+                X0 = float column - 0.5,
+                X1 = float column + 0.5,
+                Y0 = float line - 0.5,
+                Y1 = float line + 0.5,
                 Line = Line.init (Color = Color.fromString "#D55E00", Width = 2.)
             )
 
-        let across = Theme.axis "task" linear (Some places)
-        across.SetProperty("ticktext", List.map string tasks)
-        let down = Theme.axis "after step" linear (Some steps)
+        let across = Theme.placesAxis "task" (Theme.sparse [ for column, task in columns -> float column, string task ])
+        let down = Theme.placesAxis "after step" (Theme.sparse [ for line, step in lines -> float line, string step ])
         down.SetProperty("autorange", "reversed")
 
         Chart.Heatmap(
             zData = [ for step in steps -> [ for task in tasks -> value step task ] ],
-            X = places,
-            Y = steps,
+            X = List.map fst columns,
+            Y = List.map fst lines,
             XGap = 1,
             YGap = 1,
             ShowScale = false,
-            ColorScale =
-                StyleParam.Colorscale.Custom
-                    [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
+            ColorScale = Theme.shades,
             UseDefaults = false
         )
-        |> Theme.traced method "after step %{y}, task %{customdata}: %{z:.1f} %<extra></extra>"
+        |> Theme.traced method "%{customdata}: %{z:.1f} %<extra></extra>"
         |> GenericChart.mapTrace (fun trace ->
-            trace.SetProperty("customdata", [ for _ in steps -> tasks ])
-            trace.SetProperty("texttemplate", "%{z:.0f}")
+            trace.SetProperty("customdata", [ for step in steps -> [ for task in tasks -> $"after step {step}, task {task}" ] ])
+
+            // In more columns than these no number can be read on a phone.
+            if tasks.Length <= 16 then
+                trace.SetProperty("texttemplate", "%{z:.0f}")
+
             trace.SetProperty("zmin", 0)
             trace.SetProperty("zmax", 100.0 * top)
             trace)
         |> Theme.dress across down
         |> Chart.withShapes
-            [ for place, task in List.zip places tasks do
-                  if List.contains task steps then
-                      frame place task ]
+            [ for column, task in columns do
+                  for line, step in lines do
+                      if step = task then
+                          frame column line ]
 
     /// A rate of one task over the steps, a line per method; the upright line is the step that trains the task.
     let forgetting (styles: Map<string, MethodStyle>) (metric: string) (task: int) (rows: Row list) : GenericChart =
@@ -171,7 +185,7 @@ module Charts =
             |> overSeeds (List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, 100.0 * r.Value)))
 
         lines " %" styles series
-        |> Theme.dress (Theme.axis "after step" linear None) (Theme.axis "per cent" linear None)
+        |> Theme.dress (Theme.axis "after step" linear None) (Theme.axis $"{rate metric}, %%" linear None)
         |> Chart.withShape (Theme.upright (float task))
 
     /// Backward transfer of a rate as it stood after every step, in points of per cent: below zero is forgetting.
@@ -203,7 +217,7 @@ module Charts =
             rows
             |> List.filter (fun r -> r.Metric = "deviation_rel")
             |> overSeeds course
-            |> List.map (fun (method, points) -> method, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0))
+            |> List.map (fun (method, points) -> method, points |> List.filter (snd >> shown log))
 
         lines "" styles series
         |> Theme.dress
@@ -212,28 +226,28 @@ module Charts =
 
     /// For one method after every step, the largest over the tasks learned before of three relative deviations: measured on their
     /// training rows, known without these rows, and the bound from the certificate. The second lies on the first, the third above them.
-    let certificate (log: bool) (method: string) (rows: Row list) : GenericChart =
+    let certificate (styles: Map<string, MethodStyle>) (log: bool) (method: string) (rows: Row list) : GenericChart =
         let course (own: Row list) =
             own
             |> List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, r.Value))
             |> List.groupBy fst
             |> List.map (fun (step, values) -> step, values |> List.map snd |> List.max)
 
-        let style colour symbol dash = { Colour = colour; Symbol = symbol; Dash = dash }
+        let style symbol dash = { styles[method] with Symbol = symbol; Dash = dash }
 
         let styles =
             Map
-                [ "measured", style "#0072B2" StyleParam.MarkerSymbol.Circle StyleParam.DrawingStyle.Solid
-                  "without the rows", style "#E69F00" StyleParam.MarkerSymbol.Cross StyleParam.DrawingStyle.Dot
-                  "bound", style "#D55E00" StyleParam.MarkerSymbol.TriangleDown StyleParam.DrawingStyle.Dash ]
+                [ "measured", style StyleParam.MarkerSymbol.Circle StyleParam.DrawingStyle.Solid
+                  "without the rows", style StyleParam.MarkerSymbol.Cross StyleParam.DrawingStyle.Dot
+                  "bound", style StyleParam.MarkerSymbol.TriangleDown StyleParam.DrawingStyle.Dash ]
 
         let series =
             [ for metric, name in [ "deviation_rel", "measured"; "monitor_rel", "without the rows"; "bound_rel", "bound" ] do
                   for _, points in rows |> List.filter (fun r -> r.Metric = metric && r.Method = method) |> overSeeds course do
-                      name, points |> List.filter (fun (_, spread) -> not log || spread.Mean > 0.0) ]
+                      name, points |> List.filter (snd >> shown log) ]
 
         [ for name, points in series -> line styles[name] name "" (List.sortBy fst points) ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps series)))
             (scale "largest relative deviation" log (series |> List.collect snd |> List.map (fun (_, spread) -> spread.Mean)))
@@ -253,7 +267,7 @@ module Charts =
         let points =
             [ for KeyValue(method, x) in deviations do
                   match Map.tryFind method rates with
-                  | Some rate when not log || x.Mean > 0.0 -> method, x, scaled 100.0 rate
+                  | Some rate when shown log x && shown false rate -> method, x, scaled 100.0 rate
                   | _ -> () ]
             |> List.sortByDescending (fun (_, _, y) -> y.Mean)
 
@@ -286,7 +300,8 @@ module Charts =
               |> Chart.withXError (error [ x ])
               |> Chart.withYError (error [ y ])
               |> Theme.traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress
             (scale "relative deviation of old scores" log [ for _, x, _ in points -> x.Mean ])
-            (Theme.axis "per cent" linear None)
+            (Theme.axis $"{rate metric}, %%" linear None)
+        |> Chart.withLayoutStyle (ShowLegend = false)

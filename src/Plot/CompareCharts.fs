@@ -5,7 +5,7 @@ open Plotly.NET
 open Plotly.NET.LayoutObjects
 open Plotly.NET.TraceObjects
 
-/// The charts of a comparison. Those with names in them come for a wide page and for a narrow one.
+/// The charts of a comparison.
 [<RequireQualifiedAccess>]
 module CompareCharts =
     let private linear = StyleParam.AxisType.Linear
@@ -72,23 +72,29 @@ module CompareCharts =
 
     /// A span with room at both ends, never empty.
     let private roomy (below: float) (above: float) (values: float list) =
-        let low, high = List.min values, List.max values
+        let low, high =
+            match List.filter Double.IsFinite values with
+            | [] -> 0.0, 1.0
+            | finite -> List.min finite, List.max finite
+
         let length = if high > low then high - low else max 1e-3 (abs high)
         low - below * length, high + above * length
 
     /// Recall@10 against relative deviation, a point a method with both deviations over seeds, the frontier as a line: what is below
     /// and right of it is beaten in both. Bounds without a deviation are levels, or named at the edge. On a logarithmic axis, taken when the deviations span
-    /// more than a factor of thirty, what did not move at all has no point. `width` × `height` is the page's room in pixels.
+    /// more than a factor of thirty, what did not move at all has no point. `width` × `height` is the room in pixels that labels are placed
+    /// for; pages have another placement for their narrow form.
     let frontier
         (styles: Map<string, MethodStyle>)
-        (width: float)
-        (height: float)
+        (width: float, height: float)
         (levels: (string * Spread) list)
         (points: FrontierPoint list)
         : GenericChart =
-        let positive = points |> List.map _.Deviation.Mean |> List.filter (fun x -> x > 0.0)
-        let log = not positive.IsEmpty && List.max positive > 30.0 * List.min positive
+        let points = points |> List.filter (fun p -> Double.IsFinite p.Deviation.Mean && Double.IsFinite p.Recall.Mean)
+
+        let log = Charts.wide [ for p in points -> p.Deviation.Mean ]
         let points = points |> List.filter (fun p -> not log || p.Deviation.Mean > 0.0)
+        let positive = [ for p in points -> p.Deviation.Mean ]
         let sd (s: Spread) = Option.defaultValue 0.0 s.Sd
         let across x = if log then Math.Log10 x else x
 
@@ -115,23 +121,8 @@ module CompareCharts =
                         100.0 * s.Mean ]
 
         let (left, right), (bottom, top) = roomy 0.08 0.08 xs, roomy 0.1 0.14 ys
+
         let inside, outside = levels |> List.partition (fun (_, s) -> 100.0 * s.Mean > bottom && 100.0 * s.Mean < top)
-        // The common margins.
-        let inner, tall = width - 70.0, height - 70.0
-
-        let place x = (across x - left) / (right - left) * inner
-        let down y = (top - y) / (top - bottom) * tall
-
-        let pixels (p: FrontierPoint) = p.Method, place p.Deviation.Mean, down (100.0 * p.Recall.Mean)
-
-        let side i = if i % 2 = 0 then inner else 0.0
-
-        let levelBoxes =
-            [ for i, (name, s) in List.indexed inside do
-                  let y, w = down (100.0 * s.Mean), 7.0 * float name.Length
-                  side i - (if i % 2 = 0 then w else 0.0), y - 17.0, side i + (if i % 2 = 0 then 0.0 else w), y + 2.0
-                  0.0, y - 1.0, inner, y + 1.0 ]
-
         let front = points |> List.filter _.OnFrontier
         let reach = if log then 10.0 ** right else right
 
@@ -139,69 +130,88 @@ module CompareCharts =
             [ for p in front -> p.Deviation.Mean, 100.0 * p.Recall.Mean ]
             @ [ for p in Option.toList (List.tryLast front) -> reach, 100.0 * p.Recall.Mean ]
 
-        let frontBoxes =
-            [ for (x, y), (x', y') in List.pairwise corners do
-                  place x, down y - 2.0, place x', down y + 2.0
-                  place x' - 2.0, down y', place x' + 2.0, down y ]
+        /// The names, placed for a chart of this size.
+        let notes (width: float, height: float) : obj list =
+            // The common margins.
+            let inner, tall = width - 70.0, height - 70.0
+            let place x = (across x - left) / (right - left) * inner
+            let down y = (top - y) / (top - bottom) * tall
 
-        let barBoxes =
-            [ for p in points do
-                  let (d, r), (sdD, sdR) = (p.Deviation.Mean, 100.0 * p.Recall.Mean), (sd p.Deviation, 100.0 * sd p.Recall)
-                  let start = if log && d <= sdD then 0.0 else place (d - sdD)
-                  start, down r - 3.0, place (d + sdD), down r + 3.0
-                  place d - 3.0, down (r + sdR), place d + 3.0, down (r - sdR) ]
+            let pixels (p: FrontierPoint) = p.Method, place p.Deviation.Mean, down (100.0 * p.Recall.Mean)
 
-        let labels =
-            points
-            |> List.sortBy (fun p -> not p.OnFrontier)
-            |> List.map pixels
-            |> Labels.place inner tall (levelBoxes @ frontBoxes @ barBoxes)
+            let side i = if i % 2 = 0 then inner else 0.0
 
-        let labelNotes =
-            [ for label in labels do
-                  let p = points |> List.find (fun p -> p.Method = label.Text)
+            let levelBoxes =
+                [ for i, (name, s) in List.indexed inside do
+                      let y, w = down (100.0 * s.Mean), 7.0 * float name.Length
+                      side i - (if i % 2 = 0 then w else 0.0), y - 17.0, side i + (if i % 2 = 0 then 0.0 else w), y + 2.0
+                      0.0, y - 1.0, inner, y + 1.0 ]
 
-                  {| name = label.Text
-                     text = broken label.Lines
-                     x = across p.Deviation.Mean
-                     y = 100.0 * p.Recall.Mean
-                     ax = label.Dx
-                     ay = label.Dy
-                     align = "left"
-                     showarrow = true
-                     arrowhead = 0
-                     arrowwidth = 0.8
-                     standoff = 5
-                     arrowcolor = (if label.Gap > 12.0 then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
-                  :> obj ]
+            let frontBoxes =
+                [ for (x, y), (x', y') in List.pairwise corners do
+                      place x, down y - 2.0, place x', down y + 2.0
+                      place x' - 2.0, down y', place x' + 2.0, down y ]
 
-        let levelNotes =
-            [ for i, (name, s) in List.indexed inside ->
-                  {| text = Theme.plain name
-                     name = name
-                     xref = "paper"
-                     x = (if i % 2 = 0 then 1 else 0)
-                     xanchor = (if i % 2 = 0 then "right" else "left")
-                     y = 100.0 * s.Mean
-                     yanchor = "bottom"
-                     showarrow = false |}
-                  :> obj
-              for i, (name, s) in List.indexed outside ->
-                  let below = 100.0 * s.Mean <= bottom
-                  let arrow = if below then "↓" else "↑"
-                  let recall = Metric.shown (named "r10") s.Mean
+            let barBoxes =
+                [ for p in points do
+                      let (d, r), (sdD, sdR) = (p.Deviation.Mean, 100.0 * p.Recall.Mean), (sd p.Deviation, 100.0 * sd p.Recall)
+                      let start = if log && d <= sdD then 0.0 else place (d - sdD)
+                      start, down r - 3.0, place (d + sdD), down r + 3.0
+                      place d - 3.0, down (r + sdR), place d + 3.0, down (r - sdR) ]
 
-                  {| text = $"{arrow} {Theme.plain name} {recall}"
-                     name = name
-                     xref = "paper"
-                     x = 1
-                     xanchor = "right"
-                     yref = "paper"
-                     y = (if below then 0 else 1)
-                     yanchor = (if below then "bottom" else "top")
-                     yshift = (if below then 16 * i else -16 * i)
-                     showarrow = false |}
-                  :> obj ]
+            let labels =
+                points
+                |> List.sortBy (fun p -> not p.OnFrontier)
+                |> List.map pixels
+                |> Labels.place inner tall (levelBoxes @ frontBoxes @ barBoxes)
+
+            let labelNotes =
+                [ for label in labels do
+                      let p = points |> List.find (fun p -> p.Method = label.Text)
+
+                      {| name = label.Text
+                         text = broken label.Lines
+                         x = across p.Deviation.Mean
+                         y = 100.0 * p.Recall.Mean
+                         ax = label.Dx
+                         ay = label.Dy
+                         align = "left"
+                         showarrow = true
+                         arrowhead = 0
+                         arrowwidth = 0.8
+                         standoff = 5
+                         arrowcolor = (if label.Gap > 12.0 then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
+                      :> obj ]
+
+            let levelNotes =
+                [ for i, (name, s) in List.indexed inside ->
+                      {| text = Theme.plain name
+                         name = name
+                         xref = "paper"
+                         x = (if i % 2 = 0 then 1 else 0)
+                         xanchor = (if i % 2 = 0 then "right" else "left")
+                         y = 100.0 * s.Mean
+                         yanchor = "bottom"
+                         showarrow = false |}
+                      :> obj
+                  for i, (name, s) in List.indexed outside ->
+                      let below = 100.0 * s.Mean <= bottom
+                      let arrow = if below then "↓" else "↑"
+                      let recall = Metric.shown (named "r10") s.Mean
+
+                      {| text = $"{arrow} {Theme.plain name} {recall}"
+                         name = name
+                         xref = "paper"
+                         x = 1
+                         xanchor = "right"
+                         yref = "paper"
+                         y = (if below then 0 else 1)
+                         yanchor = (if below then "bottom" else "top")
+                         yshift = (if below then 16 * i else -16 * i)
+                         showarrow = false |}
+                      :> obj ]
+
+            labelNotes @ levelNotes
 
         let edge =
             Chart.Line(x = List.map fst corners, y = List.map snd corners, Name = "frontier", UseDefaults = false)
@@ -214,7 +224,7 @@ module CompareCharts =
             let title = "relative deviation of old scores (left is more stable)"
             if log then Theme.logAxis title positive else Theme.axis title linear None
 
-        let yAxis = Theme.axis "recall@10 after the last step, per cent" linear None
+        let yAxis = Theme.axis "recall@10 after the last step, %" linear None
         xAxis.SetProperty("range", [ left; right ])
         yAxis.SetProperty("range", [ bottom; top ])
 
@@ -224,64 +234,56 @@ module CompareCharts =
               |> Chart.withXError (bars [ p.Deviation.Sd ])
               |> Chart.withYError (bars [ Option.map ((*) 100.0) p.Recall.Sd ])
               |> Theme.traced p.Method $"deviation %%{{x:.3~g}}, %%{{y:.2f}} %%<extra>{Theme.plain p.Method}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress xAxis yAxis
         |> Chart.withShapes
             [ for i, (_, s) in List.indexed inside ->
                   level (100.0 * s.Mean) (if i % 2 = 0 then StyleParam.DrawingStyle.Dash else StyleParam.DrawingStyle.Dot) ]
-        |> annotated (labelNotes @ levelNotes)
+        |> annotated (notes (width, height))
+        |> Theme.sized (width, height) {| annotations = notes (370.0, 420.0) |}
+        |> Chart.withLayoutStyle (ShowLegend = false)
 
-    /// One line a method: a value with a bar of ± some length. Names stand left, on a narrow page above their points.
+    /// One line a method: a value with a bar of ± some length. Names stand left; a narrow page sets them above their points.
     let private dots
-        (narrow: bool)
         (styles: Map<string, MethodStyle>)
         (title: string)
         (hover: string -> float -> float option -> string)
         (rows: (string * float * float option) list)
         =
         let places = [ for i in 0 .. rows.Length - 1 -> rows.Length - i ]
-        let x, y = Theme.axis title linear None, Theme.axis "" linear (Some places)
-        y.SetProperty("range", [ 0.4; float rows.Length + (if narrow then 0.8 else 0.6) ])
-        y.SetProperty("ticktext", [ for label, _, _ in rows -> if narrow then "" else broken (Labels.lines label) ])
-
-        let notes =
-            [ if narrow then
-                  for place, (label, _, _) in List.zip places rows do
-                      {| name = label
-                         text = Theme.plain label
-                         xref = "paper"
-                         x = 0
-                         xanchor = "left"
-                         y = float place + 0.38
-                         showarrow = false |}
-                      :> obj ]
+        let x = Theme.axis title linear None
+        let y = Theme.namesAxis [ for label, _, _ in rows -> label ]
 
         [ for place, (label, value, bar) in List.zip places rows do
               marker styles[label] label value place
               |> Chart.withXError (bars [ bar ])
               |> Theme.traced label $"{hover label value bar}<extra>{Theme.plain label}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress x y
         |> Chart.withShape (Theme.upright 0.0)
-        |> annotated notes
+        |> Chart.withLayoutStyle (ShowLegend = false)
 
     /// A metric of every method that has it, mean and standard deviation over seeds, a line each.
-    let metric (narrow: bool) (styles: Map<string, MethodStyle>) (metric: Metric) (rows: (string * Spread) list) : GenericChart =
+    let metric (styles: Map<string, MethodStyle>) (metric: Metric) (rows: (string * Spread) list) : GenericChart =
         let f = factor metric
         let unit = if metric.Unit = MetricUnit.PerCent then ", points" else ""
 
         let hover _ _ _ = "%{x:.3~g}"
 
         [ for label, s in rows -> label, f * s.Mean, s.Sd |> Option.map ((*) f) ]
-        |> dots narrow styles (metric.Title.Replace('_', ' ') + unit) hover
+        |> dots styles (metric.Title.Replace('_', ' ') + unit) hover
 
     /// The differences of one metric with their 95 % intervals, a line each; the upright line is no difference.
-    let differences (narrow: bool) (styles: Map<string, MethodStyle>) (differences: Difference list) : GenericChart =
-        let first = List.head differences
-        let f = factor first.Metric
+    let differences
+        (styles: Map<string, MethodStyle>)
+        (against: string)
+        (metric: Metric)
+        (differences: Difference list)
+        : GenericChart =
+        let f = factor metric
 
         let unit =
-            match first.Metric.Unit with
+            match metric.Unit with
             | MetricUnit.PerCent -> ", points"
             | MetricUnit.Seconds -> ", s"
             | MetricUnit.Bytes -> ", bytes"
@@ -290,21 +292,21 @@ module CompareCharts =
             | MetricUnit.Count -> ""
 
         let side =
-            match first.Metric.Better with
+            match metric.Better with
             | Better.Higher -> " (right is better)"
             | Better.Lower -> " (left is better)"
             | Better.Neither -> ""
 
         let hover _ value bar =
-            let text = Metric.difference first.Metric (value / f)
+            let text = Metric.difference metric (value / f)
 
             match bar with
             | Some half ->
-                $"{text}, from {Metric.difference first.Metric ((value - half) / f)} to {Metric.difference first.Metric ((value + half) / f)}"
+                $"{text}, from {Metric.difference metric ((value - half) / f)} to {Metric.difference metric ((value + half) / f)}"
             | None -> text
 
         [ for d in differences -> d.Method, f * d.Over.Mean, d.Interval |> Option.map (fun (low, high) -> f * (high - low) / 2.0) ]
-        |> dots narrow styles $"less {Theme.plain first.Against}{unit}{side}" hover
+        |> dots styles $"less {Theme.plain against}{unit}{side}" hover
 
     /// Recall@10 after every step, mean over all tasks, also those to come, so that it ends at the table's figure: by method, of
     /// those that were measured after every step.
@@ -348,8 +350,8 @@ module CompareCharts =
                 UseDefaults = false
             )
 
-        let x, y = Theme.axis "after step" linear None, Theme.axis "per cent" linear None
-        x.SetProperty("dtick", max 1 ((points |> List.map fst |> List.max) / 6))
+        let x, y = Theme.axis "after step" linear None, Theme.axis "recall@10, %" linear None
+        x.SetProperty("dtick", max 1 ((points |> List.map fst |> List.fold max 0) / 6))
         y.SetProperty("range", [ fst range; snd range ])
 
         [ for other in behind do
@@ -360,9 +362,10 @@ module CompareCharts =
           line styles[label].Colour 2.2 points
           |> Chart.withYError (bars [ for _, s in points -> Option.map ((*) 100.0) s.Sd ])
           |> Theme.traced label "step %{x}: %{y:.2f} %<extra></extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress x y
         |> Chart.withShapes [ for y in Option.toList ceiling -> level (100.0 * y) StyleParam.DrawingStyle.Dash ]
+        |> Chart.withLayoutStyle (ShowLegend = false)
 
     /// The levels that a frontier is read against: bounds with a recall@10 of what they know in the end.
     let levels (stream: string) (m: Measured) : (string * Spread) list =

@@ -122,7 +122,7 @@ module CompareFiles =
                   Results.writeWhole (path $"{name}.md") (fun file -> file.Write(CompareText.markdown t))
                   Results.writeWhole (path $"{name}.tex") (fun file -> file.Write(CompareText.latex t))
                   Results.writeWhole (path $"{name}.csv") (CompareText.csv t)
-              Results.writeWhole page (fun file -> file.Write(ComparePage.build columns metrics.IsEmpty against m)) ]
+              Page.write page (ComparePage.render columns metrics.IsEmpty against m) |> Result.map ignore ]
             |> Check.all
             |> Result.map (fun _ -> page)
         | a, b, _ ->

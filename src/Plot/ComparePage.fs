@@ -16,14 +16,6 @@ module ComparePage =
               sub [] [ str index ]
           | word, None -> str word ]
 
-    /// A name broken between its settings where it is long.
-    let private label (name: string) : XmlNode list =
-        [ for i, line in List.indexed (Labels.lines name) do
-              if i > 0 then
-                  wbr []
-
-              str line ]
-
     /// A table with its notes.
     let table (styles: Map<string, MethodStyle>) (t: CompareTable) : XmlNode list =
         let cell (metric: Metric) (c: TableCell) =
@@ -51,33 +43,25 @@ module ComparePage =
                      | true, true -> "reference first"
                      | true, false -> "reference"
                      | _ -> ""),
-                    (ReportText.chip styles r.Method :: label (CompareTable.name t r)) :: List.map2 cell t.Metrics r.Cells ]
+                    (ReportText.chip styles r.Method :: ReportText.label (CompareTable.name t r))
+                    :: List.map2 cell t.Metrics r.Cells ]
           ul [ _class "meta" ] [ for sentence in t.Notes -> li [] [ str sentence ] ] ]
 
-    /// A chart for a wide page and one for a narrow page.
-    let private both (id: string) (chart: bool -> Plotly.NET.GenericChart) : Figure list =
-        [ { Id = id; Chart = chart false }; { Id = $"{id}-narrow"; Chart = chart true } ]
-
-    /// Room for so many lines.
+    /// Room for so many lines with a name each.
     let private tall (lines: int) (content: XmlNode) : XmlNode =
-        div [ _class "tall"; _style $"--tall:{90 + 34 * lines}px;--tall-narrow:{90 + 46 * lines}px" ] [ content ]
+        div [ _class "tall"; _style $"--tall:{90 + 34 * lines}px" ] [ content ]
 
     let private drawFrontier (styles: Map<string, MethodStyle>) (stream: string) (m: Measured) (id: string) =
         match Frontier.points stream m with
         | points when points.Length < 2 -> None
         | points ->
-            let levels = CompareCharts.levels stream m
-
-            let chart narrow =
-                let width, height = if narrow then 370.0, 420.0 else 1140.0, 520.0
-                CompareCharts.frontier styles width height levels points
+            let figure =
+                Drawing.figure id (fun () -> CompareCharts.frontier styles (1140.0, 520.0) (CompareCharts.levels stream m) points)
 
             Some(
                 points,
-                div
-                    [ _class "tall"; _style "--tall:520px;--tall-narrow:420px" ]
-                    [ Page.plot false $"plot-{id}" { Id = id; Chart = chart false } ],
-                both id chart
+                div [ _class "tall"; _style "--tall:520px;--tall-narrow:420px" ] [ Page.plot false $"plot-{id}" figure ],
+                [ figure ]
             )
 
     let private frontier styles (m: Measured) stream id : Section =
@@ -112,8 +96,8 @@ module ComparePage =
 
                   if not rows.IsEmpty then
                       let id = $"{id}-{name}"
-                      let figures = both id (fun narrow -> CompareCharts.metric narrow styles metric rows)
-                      words, tall rows.Length (Page.plot false $"plot-{id}" figures.Head), figures ]
+                      let figure = Drawing.figure id (fun () -> CompareCharts.metric styles metric rows)
+                      words, tall rows.Length (Page.plot false $"plot-{id}" figure), figure ]
 
         if charts.IsEmpty then
             ReportText.nothing
@@ -123,7 +107,7 @@ module ComparePage =
                       "What was forgotten"
                       "What tasks have gained or lost between the step that learned them and the end: left of the upright line is forgetting. Bars are ± one standard deviation over seeds. A method can forget little because it learned little: read it beside the final figures."
               div [ _class "figures" ] [ for words, node, _ in charts -> figure [] [ h3 [] [ str words ]; node ] ] ],
-            charts |> List.collect (fun (_, _, figures) -> figures)
+            charts |> List.map (fun (_, _, figure) -> figure)
 
     let private courses styles against (m: Measured) stream id : Section =
         match CompareCharts.courses stream m with
@@ -137,6 +121,7 @@ module ComparePage =
             let values =
                 (courses |> List.collect snd |> List.map (fun (_, s) -> 100.0 * s.Mean))
                 @ [ for y in Option.toList ceiling -> 100.0 * y ]
+                |> List.filter System.Double.IsFinite
 
             let room = 0.08 * (List.max values - List.min values) + 0.5
             let range = List.min values - room, List.max values + room
@@ -150,9 +135,7 @@ module ComparePage =
                                 if name <> label && List.contains name grey then
                                     other ]
 
-                      label,
-                      { Id = $"{id}-{i}"
-                        Chart = CompareCharts.course styles range ceiling behind label points } ]
+                      label, Drawing.figure $"{id}-{i}" (fun () -> CompareCharts.course styles range ceiling behind label points) ]
 
             let greyNames = String.Join(" and ", grey)
             let greyWords = if grey.IsEmpty then "" else $" Grey are {greyNames}."
@@ -178,7 +161,7 @@ module ComparePage =
                   | [] -> ()
                   | own ->
                       let id = $"{id}-{metric.Name}"
-                      metric, own.Length, both id (fun narrow -> CompareCharts.differences narrow styles own) ]
+                      metric, own.Length, Drawing.figure id (fun () -> CompareCharts.differences styles against metric own) ]
 
         match choices with
         | [] -> ReportText.nothing
@@ -187,7 +170,7 @@ module ComparePage =
                 choices
                 |> List.tryFind (fun (metric, _, _) -> metric.Name = "r10")
                 |> Option.defaultValue choices.Head
-                |> fun (_, _, figures) -> figures.Head
+                |> fun (_, _, figure) -> figure
 
             let seeds = all |> List.map _.Over.Count |> List.distinct |> List.sort |> List.map string
             let seedWords = String.Join(" or ", seeds)
@@ -204,9 +187,9 @@ module ComparePage =
                       $"plot-{id}"
                       "Metric"
                       first
-                      [ "metric", [ for metric, _, figures in choices -> metric.Title.Replace('_', ' '), figures.Head ] ])
+                      [ "metric", [ for metric, _, figure in choices -> metric.Title.Replace('_', ' '), figure ] ])
               note Differences.covers ],
-            choices |> List.collect (fun (_, _, figures) -> figures)
+            choices |> List.map (fun (_, _, figure) -> figure)
 
     let private orders (metrics: Metric list) (m: Measured) stream : Section =
         if m.Comparison.Orders < 2 then
@@ -233,7 +216,7 @@ module ComparePage =
                   ([ str "method" ] :: [ for metric in shown -> title metric ])
                   [ for name in Measured.methods m ->
                         (if Measured.isBound name m then "reference" else ""),
-                        label name
+                        ReportText.label name
                         :: [ for metric in shown ->
                                  all
                                  |> List.tryFind (fun o -> o.Method = name && o.Metric.Name = metric.Name)
@@ -286,37 +269,46 @@ module ComparePage =
                 Page.terms false [ for metric in used -> metric.Name, metric.Convention ] ] ],
         []
 
-    /// The page as HTML text, with these columns in its tables and differences to this method.
-    let build (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : string =
+    let internal render (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : Rendered =
         let labels = Measured.methods m
         let styles = CompareCharts.styles labels
 
         let ofStream i stream =
-            let made = CompareTable.make metrics stream m
-            let made = if trim then CompareTable.withoutEmpty made else made
-            let heading = if m.Comparison.Streams.Length > 1 then $"Stream “{stream}”" else "The table"
+            let several = m.Comparison.Streams.Length > 1
+            let heading = if several then $"Stream “{stream}”" else "The table"
 
-            [ (h2 [] [ str heading ] :: table styles made), []
-              frontier styles m stream $"frontier-{i}"
-              transfer styles m stream $"transfer-{i}"
-              courses styles (Option.defaultValue "" against) m stream $"course-{i}"
+            let made =
+                lazy
+                    (let made = CompareTable.make metrics stream m
+                     if trim then CompareTable.withoutEmpty made else made)
+
+            let part title (make: unit -> Section) = Drawing.section (if several then $"{title}: {stream}" else title) make
+
+            [ Drawing.section heading (fun () -> h2 [] [ str heading ] :: table styles made.Value, [])
+              part "Stability and what it is worth" (fun () -> frontier styles m stream $"frontier-{i}")
+              part "What was forgotten" (fun () -> transfer styles m stream $"transfer-{i}")
+              part "Recall@10 over the steps" (fun () -> courses styles (Option.defaultValue "" against) m stream $"course-{i}")
               match against with
-              | Some against -> differences styles made.Metrics against m stream $"difference-{i}"
+              | Some against ->
+                  part $"Differences to {against}" (fun () ->
+                      differences styles made.Value.Metrics against m stream $"difference-{i}")
               | None -> ()
-              orders made.Metrics m stream ]
-
-        let parts =
-            (m.Comparison.Streams |> List.mapi ofStream |> List.concat) @ [ failures m; repeat m ]
-            |> List.filter (fun (nodes, _) -> not nodes.IsEmpty)
+              part "Orders of the steps" (fun () -> orders made.Value.Metrics m stream) ]
 
         let names = String.Join(", ", m.Comparison.Streams)
 
-        Page.render
+        Page.ofSections
             $"Cmcl comparison: {names}"
-            [ opening m
-              ReportText.legend styles labels
-              main [ _class "compared" ] [ for nodes, _ in parts -> section [] nodes ] ]
-            (List.collect snd parts)
+            [ Drawing.node "Methods compared" (fun () -> opening m)
+              Drawing.node "Methods" (fun () -> ReportText.legend styles labels) ]
+            "compared"
+            [ yield! m.Comparison.Streams |> List.mapi ofStream |> List.concat
+              Drawing.section "What failed" (fun () -> failures m)
+              Drawing.section "How to repeat this" (fun () -> repeat m) ]
+
+    /// The page as HTML text, with these columns in its tables and differences to this method. What cannot be drawn is said in its place.
+    let build (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : string =
+        Page.html (render metrics trim against m)
 
     /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
     let frontierAlone (stream: string) (c: Comparison) : string option =

@@ -15,10 +15,12 @@ module Curves =
         (styles: Map<string, MethodStyle>)
         (courses: (string * (int * (float * float) list) list) list)
         =
-        let steps = courses |> List.collect (snd >> List.map fst)
-        let first, last = List.fold min Int32.MaxValue steps, List.fold max 1 steps
-        let ends = Theme.axis "end of step" linear (Some [ first..last ])
-        ends.SetProperty("range", [ float (first - 1); float last + 0.05 ])
+        let steps = courses |> List.collect (snd >> List.map fst) |> List.distinct |> List.sort
+        let first, last = List.fold min Int32.MaxValue steps, List.fold max Int32.MinValue steps
+        let ends = Theme.axis "end of step" linear (Some steps)
+
+        if not steps.IsEmpty then
+            ends.SetProperty("range", [ float first - 1.0; float last + 0.05 ])
 
         let course own =
             [ for step, points in List.sortBy fst own do
@@ -38,9 +40,12 @@ module Curves =
                   UseDefaults = false
               )
               |> Theme.traced method $"step %%{{x:.2f}}: %%{{y:.3~g}}<extra>{Theme.plain method}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress ends (Theme.axis title linear None)
-        |> Chart.withShapes [ for step in first .. last - 1 -> Theme.upright (float step) ]
+        |> Chart.withShapes
+            [ for step in steps do
+                  if step < last then
+                      Theme.upright (float step) ]
 
     /// By method and step: places within the step, the last at 1, and what `value` makes of the rows of all seeds there.
     let private courses
@@ -53,7 +58,7 @@ module Curves =
         [ for method, own in rows |> List.groupBy method do
               method,
               [ for step, part in own |> List.groupBy step do
-                    let length = part |> List.map place |> List.max
+                    let length = part |> List.map place |> List.max |> max 1.0
                     step, [ for at, seeds in part |> List.groupBy place -> at / length, value seeds ] ] ]
 
     /// The training loss of all steps, mean over seeds.
@@ -84,7 +89,7 @@ module Curves =
                 x = (part |> List.map _.Index),
                 y = (part |> List.map height),
                 Name = name,
-                LineColor = Color.fromString (if side = "input" then "#0072B2" else "#E69F00"),
+                LineColor = Color.fromString (if side = "input" then "#8B5E3C" else "#1A9BA8"),
                 LineWidth = width,
                 UseDefaults = false
             )
@@ -106,7 +111,7 @@ module Curves =
                   curve side 1.5 $"{name}: {outside.Length} free" outside
               elif not outside.IsEmpty then
                   curve side 1.5 $"{name}: no cut" outside ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress directions (Theme.logAxis "share of energy" (own |> List.map _.Energy))
         |> Chart.withShapes
             [ for _, (inside, _) in sides do

@@ -1,11 +1,54 @@
 namespace Cmcl
 
+open System
 open System.IO
+open System.Text.Json
 open Giraffe.ViewEngine
 open Plotly.NET
 
-/// A chart with the name that it has inside its page.
-type Figure = { Id: string; Chart: GenericChart }
+/// A chart with the name that it has inside its page: its JSON, or why it could not be drawn.
+type Figure = { Id: string; Json: Result<string, string> }
+
+/// A part of a page: its content, and its figures. What could not be made is among these, too.
+type internal Section = XmlNode list * Figure list
+
+/// A page before it is text.
+type internal Rendered =
+    { Name: string
+      Content: XmlNode list
+      Figures: Figure list }
+
+/// Drawing that costs nobody his results: whatever goes wrong in a chart or a part of a page is said in its place.
+[<RequireQualifiedAccess>]
+module internal Drawing =
+    /// The value, or what was raised, in a line.
+    let attempt (make: unit -> 'a) : Result<'a, string> =
+        try
+            Ok(make ())
+        with e ->
+            Error(String.Join(" ", e.Message.Split([| '\r'; '\n' |], StringSplitOptions.RemoveEmptyEntries)))
+
+    /// A chart by its name inside the page.
+    let figure (id: string) (chart: unit -> GenericChart) : Figure =
+        { Id = id
+          Json = attempt (fun () -> GenericChart.toFigureJson (chart ())) }
+
+    let private failure (sentence: string) = p [ _class "failure" ] [ str sentence ]
+
+    let sentence (why: string) = $"This chart could not be drawn: {why}"
+
+    /// What stands where the chart would.
+    let instead (why: string) : XmlNode = failure (sentence why)
+
+    /// A part of a page by its title.
+    let section (title: string) (part: unit -> Section) : Section =
+        match attempt part with
+        | Ok section -> section
+        | Error why ->
+            [ h2 [] [ str title ]; failure $"This part could not be made: {why}" ], [ { Id = title; Json = Error why } ]
+
+    /// A node in front of all parts, such as the heading.
+    let node (title: string) (make: unit -> XmlNode) : Section = section title (fun () -> [ make () ], [])
 
 /// The building blocks of a page that needs nothing but itself: styles, scripts and plotly.js are inside it.
 [<RequireQualifiedAccess>]
@@ -21,18 +64,23 @@ module Page =
     let internal inert (json: string) : string =
         json.Replace("<", "\\u003c").Replace("\u2028", "\\u2028").Replace("\u2029", "\\u2029")
 
+    let private plotlySource = lazy (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
+
     /// The source of plotly.js, as Plotly.NET has it inside.
-    let internal plotly () : string = resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js"
+    let internal plotly () : string = plotlySource.Value
 
     /// Every figure as JSON, by id.
     let private data (figures: Figure list) : string =
-        figures
-        |> List.map (fun f -> $"\"{f.Id}\":{GenericChart.toFigureJson f.Chart}")
+        let text (s: string) = JsonSerializer.Serialize s
+
+        [ for f in figures do
+              match f.Json with
+              | Ok json -> $"{text f.Id}:{json}"
+              | Error why -> $"{text f.Id}:{{\"failure\":{text (Drawing.sentence why)}}}" ]
         |> String.concat ",\n"
         |> fun entries -> inert $"{{{entries}}}"
 
-    /// Where a figure is drawn; with `legend` it has its own, otherwise the page's row of methods is its legend.
-    let plot (legend: bool) (place: string) (first: Figure) : XmlNode =
+    let private place (legend: bool) (place: string) (first: Figure) : XmlNode =
         div
             [ _id place
               _class "plot"
@@ -41,12 +89,18 @@ module Page =
                   attr "data-legend" "own" ]
             []
 
+    /// Where a figure is drawn; with `legend` it has its own, otherwise the page's row of methods is its legend.
+    let plot (legend: bool) (id: string) (first: Figure) : XmlNode =
+        match first.Json with
+        | Ok _ -> place legend id first
+        | Error why -> Drawing.instead why
+
     /// A figure to choose from groups of named ones, starting with the given one.
-    let chooser (legend: bool) (place: string) (what: string) (first: Figure) (groups: (string * (string * Figure) list) list) =
+    let chooser (legend: bool) (id: string) (what: string) (first: Figure) (groups: (string * (string * Figure) list) list) =
         figure
             []
             [ select
-                  [ attr "data-plot" place; attr "aria-label" what; attr "autocomplete" "off" ]
+                  [ attr "data-plot" id; attr "aria-label" what; attr "autocomplete" "off" ]
                   [ for name, choices in groups do
                         optgroup
                             [ attr "label" name ]
@@ -56,7 +110,7 @@ module Page =
                                         if choice.Id = first.Id then
                                             _selected ]
                                       [ str label ] ] ]
-              plot legend place first ]
+              place legend id first ]
 
     /// A table that scrolls by itself when it is too wide. The first column names its row; the first `texts` columns are
     /// words and stand left, the others are numbers and stand right. Every row comes with its class, or with "".
@@ -104,12 +158,40 @@ module Page =
                     noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
                     HtmlElements.script [ _id "figures"; _type "application/json" ] [ rawText (data figures) ]
                     script [] (plotly ())
-                    script [] (resource typeof<Figure> "Cmcl.report.js") ] ]
+                    script [] (resource typeof<Figure> "Cmcl.picture.js" + resource typeof<Figure> "Cmcl.report.js") ] ]
         |> RenderView.AsString.htmlDocument
 
-    /// A page of one chart with a title and a sentence: what a script leaves.
-    let single (name: string) (note: string) (chart: GenericChart) : string =
-        let only = { Id = "chart"; Chart = chart }
+    /// A page of what stands above and of parts, those without content left out.
+    let internal ofSections (name: string) (top: Section list) (mainClass: string) (parts: Section list) : Rendered =
+        let all = top @ parts
 
-        let top = header [ _class "top" ] [ h1 [] [ str name ]; p [] [ str note ] ]
-        render name [ top; main [] [ plot true "plot-chart" only ] ] [ only ]
+        let content =
+            [ yield! List.collect fst top
+              main
+                  [ if mainClass <> "" then
+                        _class mainClass ]
+                  [ for nodes, _ in parts do
+                        if not nodes.IsEmpty then
+                            section [] nodes ] ]
+
+        { Name = name
+          Content = content
+          Figures = List.collect snd all }
+
+    let internal html (page: Rendered) : string = render page.Name page.Content page.Figures
+
+    /// A sentence for everything that a page says it could not draw.
+    let internal undrawn (page: Rendered) : string list =
+        [ for f in page.Figures do
+              match f.Json with
+              | Error why -> $"'{f.Id}' could not be drawn: {why}"
+              | Ok _ -> () ]
+
+    /// Writes a page, and says on standard error what of it could not be drawn. Fault: `Unwritable`.
+    let internal write (path: string) (page: Rendered) : Result<string, Fault list> =
+        Results.writeWhole path (fun file -> file.Write(html page))
+        |> Result.map (fun () ->
+            for sentence in undrawn page do
+                eprintfn "cmcl: %s: %s" (Path.GetFileName path) sentence
+
+            path)

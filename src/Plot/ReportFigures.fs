@@ -27,9 +27,9 @@ module internal ReportFigures =
                       name,
                       [ for method in run.Methods do
                             if measured |> List.exists (fun r -> r.Method = method) then
-                                method, Charts.matrix (max top 0.01) metric method measured ] ]
+                                method, (fun () -> Charts.matrix (max top 0.01) metric method measured) ] ]
             |> List.mapi (fun g (name, charts) ->
-                name, charts |> List.mapi (fun i (method, chart) -> method, { Id = $"matrix-{g}-{i}"; Chart = chart }))
+                name, charts |> List.mapi (fun i (method, chart) -> method, Drawing.figure $"matrix-{g}-{i}" chart))
 
         match groups with
         | [] -> ReportText.nothing
@@ -67,9 +67,7 @@ module internal ReportFigures =
             let figures =
                 tasks
                 |> List.map (fun task ->
-                    task,
-                    { Id = $"task-{task}"
-                      Chart = Charts.forgetting run.Styles "r10" task recall })
+                    task, Drawing.figure $"task-{task}" (fun () -> Charts.forgetting run.Styles "r10" task recall))
 
             [ yield!
                   ReportText.heading
@@ -90,19 +88,16 @@ module internal ReportFigures =
         let figures =
             [ if not (valuesOf "bwt_r10").IsEmpty then
                   "Backward transfer of recall@10 after each step",
-                  { Id = "backward"
-                    Chart = Charts.backward run.Styles "r10" rows }
+                  Drawing.figure "backward" (fun () -> Charts.backward run.Styles "r10" rows)
 
               if several then
                   "Relative deviation of old alignment scores after each step",
-                  { Id = "deviation"
-                    Chart = Charts.deviation run.Styles log rows }
+                  Drawing.figure "deviation" (fun () -> Charts.deviation run.Styles log rows)
 
               for metric, name in [ "learned_r10", "learned recall@10"; "r10", "final recall@10" ] do
                   if several && (rows |> List.exists (fun r -> r.Metric = metric && r.Step = "final")) then
                       $"Stability against {name}",
-                      { Id = $"tradeoff-{metric}"
-                        Chart = Charts.tradeOff run.Styles log metric rows } ]
+                      Drawing.figure $"tradeoff-{metric}" (fun () -> Charts.tradeOff run.Styles log metric rows) ]
 
         if figures.IsEmpty then
             ReportText.nothing
@@ -131,8 +126,7 @@ module internal ReportFigures =
                           own |> List.filter (fun r -> r.Metric = "bound_rel" || r.Metric = "deviation_rel") |> List.map _.Value
 
                       method,
-                      { Id = $"certificate-{i}"
-                        Chart = Charts.certificate (Charts.wide values) method own } ]
+                      Drawing.figure $"certificate-{i}" (fun () -> Charts.certificate run.Styles (Charts.wide values) method own) ]
 
             let groups = [ "largest over the tasks learned before", figures ]
 
@@ -140,8 +134,7 @@ module internal ReportFigures =
                 if run.Monitor.IsEmpty then
                     []
                 else
-                    [ { Id = "monitor"
-                        Chart = Curves.monitor run.Styles run.Monitor } ]
+                    [ Drawing.figure "monitor" (fun () -> Curves.monitor run.Styles run.Monitor) ]
 
             [ yield!
                   ReportText.heading
@@ -164,9 +157,7 @@ module internal ReportFigures =
         if run.Losses.IsEmpty then
             ReportText.nothing
         else
-            let chart =
-                { Id = "losses"
-                  Chart = Curves.losses run.Styles run.Losses }
+            let chart = Drawing.figure "losses" (fun () -> Curves.losses run.Styles run.Losses)
 
             [ yield!
                   ReportText.heading
@@ -187,8 +178,8 @@ module internal ReportFigures =
                 keys
                 |> List.mapi (fun i (method, step, modality) ->
                     (method, step, modality),
-                    { Id = $"spectrum-{i}"
-                      Chart = Curves.spectrum method step modality byKey[(method, step, modality)] })
+                    Drawing.figure $"spectrum-{i}" (fun () ->
+                        Curves.spectrum method step modality byKey[(method, step, modality)]))
 
             let groups =
                 figures

@@ -17,9 +17,6 @@ type internal ReportedRun =
         Styles: Map<string, MethodStyle>
     }
 
-/// A section's content and the figures it draws.
-type internal Section = XmlNode list * Figure list
-
 /// What a report says in words and tables.
 [<RequireQualifiedAccess>]
 module internal ReportText =
@@ -37,6 +34,12 @@ module internal ReportText =
             [ _class (if style.Dash = Plotly.NET.StyleParam.DrawingStyle.Solid then "chip" else "chip hollow")
               _style $"color:{style.Colour}" ]
             []
+
+    /// A name that is broken between its settings, if at all.
+    let label (name: string) : XmlNode list =
+        [ for part in Text.RegularExpressions.Regex.Split(name, @"(?<=[\[;])") do
+              if part.Length > 20 then str part else span [ _class "part" ] [ str part ]
+              wbr [] ]
 
     /// The row of methods that shows and hides their lines in all figures of a page.
     let legend (styles: Map<string, MethodStyle>) (methods: string list) : XmlNode =
@@ -100,7 +103,7 @@ module internal ReportText =
 
         let row method =
             (if Label.isReference method then "reference" else ""),
-            [ [ chip run.Styles method; str method ]
+            [ chip run.Styles method :: label method
               for column in columns do
                   cell column method
               [ str (string seeds[method]) ] ]
@@ -168,7 +171,7 @@ module internal ReportText =
                       (own.Length + 1)
                       (List.map (fun (x: string) -> [ str x ]) ("method" :: own))
                       [ for m in trained ->
-                            "", [ str m.Label ] :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
+                            "", label m.Label :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
             []
 
     let repeat (run: ReportedRun) : Section =

@@ -23,7 +23,9 @@ type StudyResult =
     member r.Methods: string list =
         [ yield! r.Info.Methods |> List.map _.Label
           yield! r.Rows |> List.map _.Method
-          yield! r.Losses |> List.map _.Method ]
+          yield! r.Losses |> List.map _.Method
+          yield! r.Spectra |> List.map _.Method
+          yield! r.Monitor |> List.map _.Method ]
         |> List.distinct
 
     member r.Seeds: int list = r.Rows |> List.map _.Seed |> List.distinct |> List.sort

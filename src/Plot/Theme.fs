@@ -15,11 +15,11 @@ type MethodStyle =
     }
 
 /// What all charts share: one style per method, one layout. The colours are those of Okabe and Ito, which stay apart for
-/// colour-blind readers; symbols and dashes tell apart what is left.
+/// colour-blind readers, and a violet and an olive; symbols and dashes tell apart what is left.
 [<RequireQualifiedAccess>]
 module Theme =
     let private blue, vermilion = "#0072B2", "#D55E00"
-    let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9" ]
+    let private others = [ "#009E73"; "#CC79A7"; "#E69F00"; "#56B4E9"; "#8A63D2"; "#7C8A1E" ]
 
     let private greys = [ "#6e6e6e"; "#a3a3a3"; "#858585" ]
 
@@ -67,7 +67,18 @@ module Theme =
 
     let private colour = Color.fromString
 
-    /// An axis of the common look. `ticks` names every tick, for axes that count steps or tasks.
+    /// From nothing to all on a light page; pages show it the other way round in the dark.
+    let shades = StyleParam.Colorscale.Custom [ 0.0, colour "#eef3f8"; 0.5, colour "#6aa5cf"; 1.0, colour "#0b3c6f" ]
+
+    /// A name out of a file as Plotly shows it literally: its little HTML switched off.
+    let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")
+
+    /// At most sixteen of some ticks, evenly.
+    let sparse (ticks: 'a list) : 'a list =
+        let every = (ticks.Length + 15) / 16
+        ticks |> List.indexed |> List.filter (fun (i, _) -> i % every = 0) |> List.map snd
+
+    /// An axis of the common look. `ticks` are where it may have a tick, for axes that count steps or tasks.
     let axis (title: string) (kind: StyleParam.AxisType) (ticks: int list option) : LinearAxis =
         let axis =
             LinearAxis.init (
@@ -83,9 +94,26 @@ module Theme =
         match ticks with
         | Some values ->
             axis.SetProperty("tickmode", "array")
-            axis.SetProperty("tickvals", values)
+            axis.SetProperty("tickvals", sparse values)
         | None -> ()
 
+        axis
+
+    /// An axis of places with a name each.
+    let placesAxis (title: string) (places: (float * string) list) : LinearAxis =
+        let axis = axis title StyleParam.AxisType.Linear None
+        axis.SetProperty("tickmode", "array")
+        axis.SetProperty("tickvals", List.map fst places)
+        axis.SetProperty("ticktext", List.map snd places)
+        axis
+
+    /// An upright axis with a name a line, the first on top, at 1 to as many as there are.
+    let namesAxis (names: string list) : LinearAxis =
+        let words name = String.Join("<br>", Labels.lines name |> List.map plain)
+        let axis = placesAxis "" [ for i, name in List.indexed names -> float (names.Length - i), words name ]
+        axis.SetProperty("range", [ 0.4; float names.Length + 0.6 ])
+        // Of no meaning to Plotly: pages set these above their lines where they are narrow.
+        axis.SetProperty("names", names)
         axis
 
     /// `0.02`, `5·10⁻⁷`: as short as a tick wants it.
@@ -103,7 +131,7 @@ module Theme =
     let logAxis (title: string) (values: float list) : LinearAxis =
         let axis = axis title StyleParam.AxisType.Log None
 
-        match values |> List.filter (fun x -> x > 0.0) with
+        match values |> List.filter (fun x -> x > 0.0 && Double.IsFinite x) with
         | [] -> ()
         | positive ->
             let least, most = Math.Log10(List.min positive), Math.Log10(List.max positive)
@@ -119,6 +147,12 @@ module Theme =
             axis.SetProperty("ticktext", [ for digit, exponent in ticks -> tick digit exponent ])
 
         axis
+
+    /// Several charts in one; of none an empty one.
+    let combine (charts: GenericChart list) : GenericChart =
+        match charts with
+        | [] -> GenericChart.ofTraceObjects false []
+        | charts -> Chart.combine charts
 
     /// The common layout around a chart's traces, with its two axes.
     let dress (x: LinearAxis) (y: LinearAxis) (chart: GenericChart) : GenericChart =
@@ -143,6 +177,14 @@ module Theme =
             )
         )
 
+    /// The size in pixels that a chart is laid out for, and what of its layout a page changes where it is narrow.
+    let sized (width: float, height: float) (narrow: 'layout) (chart: GenericChart) : GenericChart =
+        chart
+        |> GenericChart.mapLayout (fun layout ->
+            layout.SetProperty("meta", {| width = width; height = height; narrow = narrow |})
+
+            layout)
+
     /// A vertical line at x over the whole height.
     let upright (x: float) : Shape =
         Shape.init (
@@ -154,9 +196,6 @@ module Theme =
             Yref = "paper",
             Line = Line.init (Color = colour ink, Width = 1., Dash = StyleParam.DrawingStyle.Dot)
         )
-
-    /// A name out of a file as Plotly shows it literally: its little HTML switched off.
-    let plain (name: string) : string = name.Replace("&", "&amp;").Replace("<", "&lt;")
 
     /// Marks a method's trace, so that a page can hide it, and words its hover text.
     let traced (method: string) (hover: string) (chart: GenericChart) =

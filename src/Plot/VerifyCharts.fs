@@ -1,8 +1,10 @@
 namespace Cmcl
 
+open System
 open Plotly.NET
 
-/// The charts of a verification, from its points alone.
+/// The charts of a verification, from its points alone. A colour is a run, in all of them; what else is to be told apart has dashes,
+/// widths and greys.
 [<RequireQualifiedAccess>]
 module VerifyCharts =
     let private linear = StyleParam.AxisType.Linear
@@ -16,18 +18,32 @@ module VerifyCharts =
     /// A logarithmic axis from a power of ten to a power of ten: also values that lie close together have a tick in sight.
     let private wholeDecades (title: string) (values: float list) =
         let axis = Theme.logAxis title values
-        axis.SetProperty("range", [ floor (log10 (List.min values)) - 0.1; ceil (log10 (List.max values)) + 0.1 ])
+
+        match values |> List.filter (fun x -> x > 0.0 && Double.IsFinite x) with
+        | [] -> ()
+        | positive ->
+            axis.SetProperty("range", [ floor (log10 (List.min positive)) - 0.1; ceil (log10 (List.max positive)) + 0.1 ])
+
         axis
 
     let private line name colour dash width points =
         Chart.Line(
             xy = points,
             Name = Theme.plain name,
+            ShowMarkers = false,
             LineColor = Color.fromString colour,
             LineDash = dash,
             LineWidth = width,
             UseDefaults = false
         )
+
+    /// With the run's symbol at every point, which tells runs of one colour apart.
+    let private marked (style: MethodStyle) (chart: GenericChart) =
+        chart
+        |> GenericChart.mapTrace (fun trace ->
+            trace.SetProperty("mode", "lines+markers")
+            trace)
+        |> Chart.withMarkerStyle (Size = 7, Symbol = style.Symbol, Color = Color.fromString style.Colour)
 
     let private ofRuns (points: Point list) =
         points |> List.groupBy _.Run |> List.sortBy (fun (run, _) -> points |> List.findIndex (fun p -> p.Run = run))
@@ -36,7 +52,13 @@ module VerifyCharts =
     let private largest (points: Point list) : (float * float) list =
         [ for x, own in points |> List.groupBy _.X |> List.sortBy fst -> x, own |> List.map (fun p -> shown p.Y) |> List.max ]
 
-    let private steps (points: Point list) = points |> List.map (fun p -> int p.X) |> List.distinct |> List.sort
+    /// The steps that points fall into, the end of the first being at 1.
+    let private steps (points: Point list) =
+        [ for p in points do
+              if p.X > 0.0 && p.X < 1e9 then
+                  int (ceil p.X) ]
+        |> List.distinct
+        |> List.sort
 
     /// After every step the largest relative deviation of an old step's scores (solid), and the largest bound (dotted).
     let deviation (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =
@@ -47,9 +69,12 @@ module VerifyCharts =
                       run, series, dash, width, own |> List.filter (fun p -> p.Series = series) |> largest ]
 
         [ for run, series, dash, width, course in drawn do
-              line run styles[run].Colour dash width course
+              let name = if series = "bound" then $"{run}, bound" else run
+
+              line name styles[run].Colour dash width course
+              |> marked styles[run]
               |> Theme.traced run $"step %%{{x}}: %%{{y:.2e}} {series}<extra>{Theme.plain run}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress
             (Theme.axis "after step" linear (Some(steps points)))
             (Theme.logAxis
@@ -57,13 +82,18 @@ module VerifyCharts =
                 [ for _, _, _, _, course in drawn do
                       yield! List.map snd course ])
 
-    let private blue, vermilion, green = "#0072B2", "#D55E00", "#009E73"
+    let private grey = "#858585"
 
     let private training (points: Point list) =
-        let count = points |> List.map _.X |> List.fold max 0.0 |> ceil |> int
-        let axis = Theme.axis "end of step" linear (Some [ 1..count ])
-        axis.SetProperty("range", [ 0.0; float count + 0.05 ])
-        axis, [ for step in 1 .. count - 1 -> Theme.upright (float step) ]
+        let steps = steps points
+        let last = List.fold max 1 steps
+        let axis = Theme.axis "end of step" linear (Some steps)
+        axis.SetProperty("range", [ 0.0; float last + 0.05 ])
+
+        axis,
+        [ for step in steps do
+              if step < last then
+                  Theme.upright (float step) ]
 
     /// A line with a hole after every step.
     let private course (f: Point -> float) (points: Point list) =
@@ -81,55 +111,54 @@ module VerifyCharts =
               own
               |> List.filter (fun p -> p.Series = "as the paper plots it")
               |> course _.Y
-              |> line run styles[run].Colour StyleParam.DrawingStyle.Solid 1.3
+              |> line run styles[run].Colour styles[run].Dash 1.3
               |> Theme.traced run $"step %%{{x:.2f}}: %%{{y:.3~g}}<extra>{Theme.plain run}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress axis (Theme.axis "o(η)/η as the paper writes it" linear None)
         |> Chart.withShapes ends
 
     /// The sizes of o(η)/η over one run's training, beside ‖Δ‖², which it has to stay below.
-    let remainders (run: string) (points: Point list) : GenericChart =
+    let remainders (styles: Map<string, MethodStyle>) (run: string) (points: Point list) : GenericChart =
         let own = points |> List.filter (fun p -> p.Run = run)
         let axis, ends = training own
 
         let series =
-            [ "‖Δ‖²", "‖Δ‖², the limit", vermilion, 2.5
-              "of the change made", "of the change made", blue, 1.3
-              "of a gradient step", "of a gradient step", green, 1.3 ]
+            [ "‖Δ‖²", "‖Δ‖², the limit", grey, StyleParam.DrawingStyle.Solid, 3.0
+              "of the change made", "of the change made", styles[run].Colour, StyleParam.DrawingStyle.Solid, 1.5
+              "of a gradient step", "of a gradient step", styles[run].Colour, StyleParam.DrawingStyle.Dot, 1.5 ]
 
-        let drawn = own |> List.filter (fun p -> List.exists (fun (name, _, _, _) -> name = p.Series) series)
+        let drawn = own |> List.filter (fun p -> List.exists (fun (name, _, _, _, _) -> name = p.Series) series)
 
-        [ for name, title, colour, width in series do
+        [ for name, title, colour, dash, width in series do
               drawn
               |> List.filter (fun p -> p.Series = name)
               |> course (fun p -> shown p.Y)
-              |> line title colour StyleParam.DrawingStyle.Solid width
+              |> line title colour dash width
               |> Theme.traced run $"step %%{{x:.2f}}: %%{{y:.2e}}<extra>{title}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress axis (Theme.logAxis "|o(η)|/η" (drawn |> List.map (fun p -> shown p.Y)))
         |> Chart.withShapes ends
 
-    /// |o(η)| against η, a line a step, with a straight one of slope 2.
+    /// |o(η)| against η, a line a step, the later the darker, with a straight one of slope 2. What is zero has no point.
     let order (run: string) (points: Point list) : GenericChart =
-        let own = points |> List.filter (fun p -> p.Run = run && p.Y > 0.0)
+        let own = points |> List.filter (fun p -> p.Run = run && p.Y > 0.0 && p.X > 0.0 && Double.IsFinite(p.X + p.Y))
         let byStep = own |> List.groupBy _.Series
-        let low, high = own |> List.map _.X |> List.min, own |> List.map _.X |> List.max
-        let middle = own |> List.map (fun p -> p.Y / (p.X * p.X)) |> List.sort |> fun all -> all[all.Length / 2]
-        let guide = [ low, middle * low * low; high, middle * high * high ]
+
+        let guide =
+            match own with
+            | [] -> []
+            | _ ->
+                let middle = own |> List.map (fun p -> p.Y / (p.X * p.X)) |> List.sort |> List.item (own.Length / 2)
+                [ for x in [ own |> List.map _.X |> List.min; own |> List.map _.X |> List.max ] -> x, middle * x * x ]
 
         [ for i, (step, own) in List.indexed byStep do
               let share = float i / float (max 1 (byStep.Length - 1))
-              let mix a b = int (a + share * (b - a))
+              let shade = int (190.0 - 100.0 * share)
 
-              line
-                  step
-                  $"rgb({mix 86.0 0.0},{mix 180.0 60.0},{mix 233.0 140.0})"
-                  StyleParam.DrawingStyle.Solid
-                  1.5
-                  [ for p in own -> p.X, p.Y ]
+              line step $"rgb({shade},{shade},{shade})" StyleParam.DrawingStyle.Solid 1.5 [ for p in own -> p.X, p.Y ]
               |> Theme.traced run $"η %%{{x:.2e}}: %%{{y:.2e}}<extra>{step}</extra>"
-          line "slope 2" vermilion StyleParam.DrawingStyle.Dash 1.5 guide |> Theme.traced run "<extra>slope 2</extra>" ]
-        |> Chart.combine
+          line "slope 2" grey StyleParam.DrawingStyle.Dash 2.5 guide |> Theme.traced run "<extra>slope 2</extra>" ]
+        |> Theme.combine
         |> Theme.dress
             (Theme.logAxis "η" (own |> List.map _.X))
             (Theme.logAxis "|o(η)|" ((guide |> List.map snd) @ (own |> List.map _.Y)))
@@ -148,7 +177,7 @@ module VerifyCharts =
                   UseDefaults = false
               )
               |> Theme.traced run $"%%{{text}}: %%{{x:.2e}} left out, moved %%{{y:.2e}}<extra>{Theme.plain run}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress
             (wholeDecades "share of energy left out" [ for p in points -> energyShown p.X ])
             (wholeDecades "relative change in one step" [ for p in points -> shown p.Y ])
@@ -157,9 +186,10 @@ module VerifyCharts =
     let leakage (styles: Map<string, MethodStyle>) (points: Point list) : GenericChart =
         [ for run, own in ofRuns points do
               largest own
-              |> line run styles[run].Colour StyleParam.DrawingStyle.Solid 2.0
+              |> line run styles[run].Colour styles[run].Dash 2.0
+              |> marked styles[run]
               |> Theme.traced run $"step %%{{x}}: %%{{y:.2e}}<extra>{Theme.plain run}</extra>" ]
-        |> Chart.combine
+        |> Theme.combine
         |> Theme.dress
             (Theme.axis "step" linear (Some(steps points)))
             (Theme.logAxis "‖P̃DP‖/‖D‖" (points |> List.map (fun p -> shown p.Y)))
@@ -184,9 +214,7 @@ module VerifyCharts =
             X = (own |> List.map _.X |> List.distinct |> List.sort),
             Y = (own |> List.map _.Y |> List.distinct |> List.sort),
             ShowScale = isEnergy,
-            ColorScale =
-                StyleParam.Colorscale.Custom
-                    [ 0.0, Color.fromString "#eef3f8"; 0.5, Color.fromString "#6aa5cf"; 1.0, Color.fromString "#0b3c6f" ],
+            ColorScale = Theme.shades,
             UseDefaults = false
         )
         |> GenericChart.mapTrace (fun trace ->

@@ -52,9 +52,9 @@ type Metric =
 /// recall is first averaged over both directions, tasks weigh the same.
 [<RequireQualifiedAccess>]
 module Metric =
-    let private rates =
-        ("acc", "Acc", "A", "")
-        :: [ for k in [ 1; 5; 10 ] -> $"r{k}", $"R@{k}", $"R{k}", " A match that ties with others counts by its expected rank." ]
+    let private ties = " A match that ties with others counts by its expected rank."
+
+    let private rates = ("acc", "Acc", "A", "") :: [ for k in [ 1; 5; 10 ] -> $"r{k}", $"R@{k}", $"R{k}", ties ]
 
     /// What can be said of a result matrix: before the rate's name in the metric's, the heading, and so on.
     let private transfers =
@@ -294,23 +294,26 @@ module Metric =
         let words = shown m x
         if x > 0.0 then "+" + words else words
 
-    /// The whole registry for a terminal of 100 columns: name, heading, which way is better, formula and convention.
-    let describe () : string =
-        let width = all |> List.map _.Name.Length |> List.max
+    /// The whole registry as lines for a terminal of so many columns: names, headings, which way is better, formula and convention. What is said
+    /// of several rates stands there once.
+    let lines (width: int) : string list =
+        let once (m: Metric) = m.Convention.Replace(ties, "")
 
-        let lines (m: Metric) =
-            let facts = [ m.Title; unit m; arrow m ] |> List.filter ((<>) "")
+        let entry (convention: string, like: Metric list) =
+            let joined (part: Metric -> string) = String.Join(", ", like |> List.map part |> List.distinct)
+            let facts = [ joined _.Title; unit like.Head; arrow like.Head ] |> List.filter ((<>) "") |> String.concat " "
 
-            Describe.wrap (96 - width) $"""{String.Join(" ", facts)}: {m.Convention}"""
-            |> List.mapi (fun i line -> "  " + (if i = 0 then m.Name else "").PadRight width + "  " + line)
+            [ yield! Layout.wrap (width - 2) (joined _.Name) |> List.map (fun line -> "  " + line)
+              yield! Layout.wrap (width - 6) $"{facts}: {convention}" |> List.map (fun line -> "      " + line) ]
 
-        String.Join(
-            "\n",
-            [ yield!
-                  Describe.wrap
-                      98
-                      "R[i, j] is a rate of task j after step i, T the last step, s(j) the step that trains task j; tasks weigh the same. Recall is the mean of both directions."
-              ""
-              for m in all do
-                  yield! lines m ]
-        )
+        [ yield!
+              Layout.wrap
+                  width
+                  ("R[i, j] is a rate of task j after step i, T the last step, s(j) the step that trains task j; tasks weigh the same. Recall is the mean of both directions."
+                   + ties)
+          ""
+          for group in all |> List.groupBy once do
+              yield! entry group ]
+
+    /// The same as one text, for a terminal of 100 columns.
+    let describe () : string = String.Join("\n", lines 100)

@@ -15,7 +15,7 @@ module Plan =
     let private form = "NAME or NAME[OPTION=VALUE;OPTION=VALUE]"
 
     let private parseOne (text: string) : Result<Written, Fault list> =
-        let bad = Error [ Fault.BadValue("--methods", form, text) ]
+        let bad = Error [ Fault.BadValue(Mention.option "methods", form, text) ]
 
         match text.IndexOf '[' with
         | -1 -> Ok { Name = text; Options = [] }
@@ -66,10 +66,30 @@ module Plan =
 
     let internal takes (m: Method) (name: string) : bool = m.Fields |> List.exists (fun f -> f.Name = name)
 
-    let private words (m: Method) =
-        match m.Fields with
-        | [] -> $"{m.Name} takes no options"
-        | fields -> $"{m.Name} takes " + String.Join(", ", Field.names fields)
+    let private foreign (m: Method) (name: string) : Fault = Fault.NotAnOption(m.Name, name, Field.names m.Fields)
+
+    /// Options as whoever reads the sentence wrote them in brackets.
+    let private inBrackets (name: string) (value: string option) : string =
+        value |> Option.map (fun v -> $"{name}={v}") |> Option.defaultValue name
+
+    /// The settings, each a way of its own, under which an option of the method would change something: those that can be had together with all
+    /// that is set already, and leave the options named beside it their sense.
+    let private remedies (m: Method) (settings: Settings) (beside: string list) (name: string) : (string * string) list list =
+        let combine (other, values) (rest: (string * string) list list) =
+            [ for value in values do
+                  for pairs in rest -> (other, value) :: pairs ]
+
+        let possible (pairs: (string * string) list) =
+            List.forall (fst >> takes m) pairs
+            && match apply pairs settings with
+               | Ok changed -> (m.Refuses changed).IsEmpty && List.forall (Field.matters changed) (name :: beside)
+               | Error _ -> false
+
+        List.foldBack combine (Field.wanting settings name) [ [] ] |> List.filter possible
+
+    let private orSet (ways: (string * string) list list) : string =
+        let way pairs = String.Join(" and ", [ for name, value in pairs -> Mention.setting name value ])
+        if ways.IsEmpty then "" else ", or set " + String.Join(", or ", List.map way ways)
 
     /// The hyperparameters that a plan really uses, for records.
     let effective (plan: Plan) : (string * string) list =
@@ -121,10 +141,21 @@ module Plan =
                 let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
 
                 let ofMethod = (host |> Option.map (ofStream preset) |> Option.defaultValue []) @ ofStream preset m.Name
-                let foreign = written.Options |> List.filter (fun (name, _) -> not (takes m name))
+                let strange = written.Options |> List.filter (fun (name, _) -> not (takes m name))
 
-                if not foreign.IsEmpty then
-                    Error [ for name, _ in foreign -> Fault.Contradiction($"'{name}' is not an option of {m.Name}", words m) ]
+                // An option in brackets is told of as it stands there; what would have to be set beside it, likewise.
+                let told (fault: Fault) =
+                    fault.WithOptions(fun name value ->
+                        let inside = List.exists (fst >> (=) name) written.Options
+                        let outside = List.exists (fst >> (=) name) given
+
+                        if inside || not (outside || written.Options.IsEmpty) then
+                            inBrackets name value
+                        else
+                            value |> Option.map (Mention.setting name) |> Option.defaultValue (Mention.option name))
+
+                if not strange.IsEmpty then
+                    Error [ for name, _ in strange -> foreign m name ]
                 else
                     Settings.initial
                     |> apply (own (Map.toList preset.Common))
@@ -141,13 +172,14 @@ module Plan =
                             @ [ for name, _ in idle ->
                                     Fault.Contradiction(
                                         $"'{name}' changes nothing in {label written}",
-                                        "leave it out, or set what it belongs to (--protect, --sides)"
+                                        "leave it out" + orSet (remedies m settings (List.map fst written.Options) name)
                                     )
                                 for name, _ in repeated ->
                                     Fault.Contradiction($"'{name}' is given twice in {label written}", "give each option once") ]
                         with
                         | [] -> Ok { Label = label written; Method = m; Settings = settings }
                         | faults -> Error faults)
+                    |> Result.mapError (List.map told)
 
     /// What a stream's preset says that nothing takes: an unknown hyperparameter, an unknown method, another method's option.
     let private presetFaults (preset: Preset) : Fault list =
@@ -160,7 +192,30 @@ module Plan =
               | Ok(m, _) ->
                   for name in options.Keys do
                       if not (takes m name) then
-                          Fault.Contradiction($"the stream's preset gives {method} '{name}'", words m) ]
+                          Fault.At("the stream's preset", foreign m name) ]
+
+    /// How an option that is set for all could come to matter: by what has to be set beside it, else by a method that takes it.
+    let private useful (plans: Plan list) (name: string, value: string) : string =
+        let taking = plans |> List.filter (fun p -> takes p.Method name)
+        let ways = taking |> List.collect (fun p -> remedies p.Method p.Settings [] name) |> List.distinct
+
+        let takers =
+            [ for m in Registry.methods do
+                  match apply (m.Presets @ [ name, value ]) Settings.initial with
+                  | Ok settings when takes m name && (m.Refuses settings).IsEmpty ->
+                      match remedies m settings [] name with
+                      | [] :: _ -> m.Name
+                      | way :: _ -> label { Name = m.Name; Options = way }
+                      | [] -> ()
+                  | _ -> () ]
+
+        match ways, takers with
+        | [], [] -> ""
+        | [], takers ->
+            let others = if takers.Length > 4 then " and others" else ""
+            let some = String.Join(", ", List.truncate 4 takers)
+            $", or add a method that takes it: {some}{others}"
+        | ways, _ -> orSet ways
 
     /// `resolve`, with methods found by the given function.
     let resolveWith
@@ -191,8 +246,8 @@ module Plan =
                           let names = String.Join(", ", plans |> List.map _.Label)
 
                           Fault.Contradiction(
-                              $"--{name} {value} changes nothing for {names}",
-                              "leave it out, or add a method and settings that use it (cmcl methods lists them)"
+                              $"{Mention.setting name value} changes nothing for {names}",
+                              "leave it out" + useful plans (name, value)
                           ) ]
 
             let repeated =

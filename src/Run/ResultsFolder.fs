@@ -50,7 +50,7 @@ module ResultsFolder =
 
     /// The folder that `--save-weights` fills for a method and a seed; in it `step-01` and so on.
     let weightsOf (results: string) (label: string) (seed: int) : string =
-        Path.Combine(weights results, Names.folder label, $"seed-{seed}")
+        Path.Combine(Names.within (weights results) label, $"seed-{seed}")
 
     /// Writes the heads after a step below `weightsOf`. Raises a `CmclException` where they cannot be written.
     let saveWeights (results: string) (label: string) (seed: int) (step: Step) (heads: Heads) : unit =

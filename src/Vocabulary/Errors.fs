@@ -2,6 +2,35 @@ namespace Cmcl
 
 open System
 open System.Collections.Generic
+open System.Text.RegularExpressions
+
+/// Options inside a sentence, marked so that each can be written as the user wrote it: `--place gradient`, or `place=gradient` in
+/// brackets, in F# and in a file.
+[<RequireQualifiedAccess>]
+module internal Mention =
+    // Of the private use area: no file name and no value has them by accident.
+    let private first, last = '\uE000', '\uE001'
+    let private marked = Regex $"{first}([^{first}{last}]*){last}"
+
+    /// An option by its name.
+    let option (name: string) : string = $"{first}{name}{last}"
+
+    /// An option with a value.
+    let setting (name: string) (value: string) : string = $"{first}{name}={value}{last}"
+
+    /// The options that a text mentions, each with its value where it has one.
+    let all (text: string) : (string * string option) list =
+        [ for m in marked.Matches text ->
+              match m.Groups[1].Value.Split('=', 2) with
+              | [| name; value |] -> name, Some value
+              | parts -> parts[0], None ]
+
+    /// The text with every option as `write` has it.
+    let rewrite (write: string -> string option -> string) (text: string) : string =
+        marked.Replace(text, (fun (m: Match) -> all m.Value |> List.map (fun (name, value) -> write name value) |> String.Concat))
+
+    /// The text with every option as `name` or `name=value`.
+    let plain (text: string) : string = marked.Replace(text, "$1")
 
 /// Everything that can be wrong with what a user gives: options, files, data. A value, so that several can be gathered
 /// and told at once; this file is the one place that words them.
@@ -23,6 +52,10 @@ type Fault =
     | Unknown of kind: string * given: string * known: string list
     /// A value that an option or a field does not take: its name, what it takes, what came.
     | BadValue of name: string * expected: string * given: string
+    /// An option that is another's or nobody's: whose it was taken for, its name, the options that there are.
+    | NotAnOption of owner: string * given: string * known: string list
+    /// A word that is none of those that an option takes: its name, what came, the words that it takes.
+    | NotOneOf of name: string * given: string * known: string list
     /// A list of rows with nothing in it: the step and the split.
     | EmptySplit of step: string * split: string
     /// A batch that the step cannot fill: the step, the batch, the rows it has.
@@ -49,7 +82,9 @@ type Fault =
     | NoLibtorch of reason: string
 
     /// One sentence or two: what was expected, what came, what to do.
-    member fault.Message: string =
+    member fault.Message: string = Mention.plain fault.Sentence
+
+    member private fault.Sentence: string =
         match fault with
         | Missing(path, neededBy) -> $"'{path}' does not exist; {neededBy} needs it."
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason.TrimEnd '.'}."
@@ -58,57 +93,90 @@ type Fault =
             $"'{path}' already holds results; choose another folder with --out, replace them with --force, or go on with an interrupted run by cmcl resume."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
-        | Unknown(kind, given, known) ->
-            let names = String.Join(", ", known)
-
-            match Fault.Nearest given known with
-            | Some name when known.Length > 12 -> $"there is no {kind} '{given}'; did you mean '{name}'?"
-            | Some name -> $"there is no {kind} '{given}'; did you mean '{name}'? Known: {names}."
-            | None -> $"there is no {kind} '{given}'. Known: {names}."
+        | Unknown(kind, given, known) -> $"there is no {kind} '{given}'{Fault.Suggestion(given, known)}"
+        | NotAnOption(owner, given, []) -> $"'{given}' is not an option of {owner}, which takes none; leave it out."
+        | NotAnOption(owner, given, known) -> $"'{given}' is not an option of {owner}{Fault.Suggestion(given, known)}"
         | BadValue(name, expected, given) -> $"{name} takes {expected}, not '{given}'."
+        | NotOneOf(name, given, known) ->
+            match Fault.Nearest given known with
+            | Some meant -> $"{name} takes {Fault.Choice known}, not '{given}'; did you mean '{meant}'?"
+            | None -> $"{name} takes {Fault.Choice known}, not '{given}'."
         | EmptySplit(step, split) -> $"step '{step}' has no {split} rows; every step needs at least one."
         | BatchTooLarge(step, batch, rows) ->
-            $"a batch of {batch} is larger than the {rows} training rows of step '{step}'; use --batch {rows} or less, or --batch all."
+            $"a batch of {batch} is larger than the {rows} training rows of step '{step}'; set batch to {rows} or less, or to all."
         | RowOutOfRange(where, row, rows) -> $"{where} names row {row}, but there are only {rows} rows (0 to {rows - 1L})."
         | Contradiction(what, instead) -> $"{what}; {instead}."
         | Diverged(method, seed, step, epoch) ->
-            $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss or its weights are not finite. Try a lower --lr, or --clip."
+            $"{method} (seed {seed}) diverged in step {step}, epoch {epoch}: its loss or its weights are not finite. Try a lower learning rate (lr), or a bound on gradients (clip)."
         | Broke(what, reason) -> $"{what} broke off: {reason.TrimEnd '.'}."
         | Held(path, holder) ->
             $"'{path}' is being written to by {holder}; wait until that is done or end it, or choose another folder with --out."
-        | UnknownKey(where, key, known) ->
-            let names = String.Join(", ", known)
-
-            match Fault.Nearest key known with
-            | Some name -> $"{where} has an unknown key '{key}'; did you mean '{name}'? Known: {names}."
-            | None -> $"{where} has an unknown key '{key}'. Known: {names}."
+        | UnknownKey(where, key, known) -> $"{where} has an unknown key '{key}'{Fault.Suggestion(key, known)}"
         | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
         | At(place, fault) -> $"{place}: {fault.Message}"
         | Several faults -> String.Join("\n", faults |> List.map _.Message)
         | NoLibtorch reason ->
             $"libtorch cannot be loaded: {reason}. Set {Native.FolderVariable} to the folder of a libtorch 2.10, such as Python's torch/lib, or build with -p:Torch=cpu."
 
-    /// The known name that is close enough to be a slip of the keyboard.
+    /// `a, b or c`.
+    static member internal Choice(words: string list) : string =
+        match List.rev words with
+        | last :: (_ :: _ as before) -> String.Join(", ", List.rev before) + " or " + last
+        | _ -> String.Join(", ", words)
+
+    /// How a sentence about a name that there is not ends.
+    static member private Suggestion(given: string, known: string list) : string =
+        let names = String.Join(", ", known)
+
+        match Fault.Nearest given known with
+        | Some name when known.Length > 12 -> $"; did you mean '{name}'?"
+        | Some name -> $"; did you mean '{name}'? Known: {names}."
+        | None -> $". Known: {names}."
+
+    /// How many slips of the keyboard lead from one word to another: a letter too many, too few, wrong, or two that changed places.
+    static member private Slips (a: string) (b: string) : int =
+        let next (before: int[], last: int[]) (i: int) =
+            let row = Array.zeroCreate (b.Length + 1)
+            row[0] <- i
+
+            for j in 1 .. b.Length do
+                let change = if a[i - 1] = b[j - 1] then 0 else 1
+                row[j] <- min (min (row[j - 1] + 1) (last[j] + 1)) (last[j - 1] + change)
+
+                if i > 1 && j > 1 && a[i - 1] = b[j - 2] && a[i - 2] = b[j - 1] then
+                    row[j] <- min row[j] (before[j - 2] + 1)
+
+            last, row
+
+        Seq.fold next ([||], [| 0 .. b.Length |]) [ 1 .. a.Length ] |> snd |> Array.last
+
+    /// The known name that was likely meant: one that a slip or two lead to, else the only one that contains what came.
     static member private Nearest (given: string) (known: string list) : string option =
-        let distance (a: string) (b: string) =
-            let next (previous: int[]) (i: int) =
-                let row = Array.zeroCreate (b.Length + 1)
-                row[0] <- i
+        let given = given.Trim().ToLowerInvariant()
+        let words = known |> List.filter (fun name -> not (name.Contains ' '))
 
-                for j in 1 .. b.Length do
-                    let change = if a[i - 1] = b[j - 1] then 0 else 1
-                    row[j] <- min (min (row[j - 1] + 1) (previous[j] + 1)) (previous[j - 1] + change)
+        let near =
+            words
+            |> List.map (fun name -> name, Fault.Slips given (name.ToLowerInvariant()))
+            |> List.filter (fun (name, slips) -> slips <= (name.Length + 2) / 3)
+            |> List.sortBy snd
 
-                row
+        match near, words |> List.filter (fun name -> given.Length > 2 && name.ToLowerInvariant().Contains given) with
+        | (name, _) :: _, _
+        | [], [ name ] -> Some name
+        | _ -> None
 
-            Array.last (Seq.fold next [| 0 .. b.Length |] [ 1 .. a.Length ])
+    /// The same with the options that it speaks of written by `write`, which is given an option's name and, where it is known, its value.
+    member fault.WithOptions(write: string -> string option -> string) : Fault =
+        let reword = Mention.rewrite write
 
-        known
-        |> List.map (fun name -> name, distance (given.ToLowerInvariant()) (name.ToLowerInvariant()))
-        |> List.filter (fun (name, d) -> d <= (name.Length + 2) / 3)
-        |> List.sortBy snd
-        |> List.tryHead
-        |> Option.map fst
+        match fault with
+        | BadValue(name, expected, given) -> BadValue(reword name, reword expected, given)
+        | NotOneOf(name, given, known) -> NotOneOf(reword name, given, known)
+        | Contradiction(what, instead) -> Contradiction(reword what, reword instead)
+        | At(place, inner) -> At(place, inner.WithOptions write)
+        | Several faults -> Several(faults |> List.map _.WithOptions(write))
+        | other -> other
 
     /// The message of each fault where there are several, else the one message.
     member fault.Sentences: IReadOnlyList<string> =
@@ -119,6 +187,18 @@ type Fault =
 /// A fault as an exception: a programmer's mistake in a pure function, or the end of a run.
 exception CmclException of Fault with
     override e.Message = e.Data0.Message
+
+    /// In F# Interactive the message with the line of the script that it came from, which is all that its user has to know; elsewhere what any
+    /// exception says of itself.
+    override e.ToString() =
+        let stack = Option.ofObj e.StackTrace |> Option.defaultValue ""
+
+        match Regex.Match(stack, @" in (.*\.fsx):line (\d+)") with
+        | place when place.Success && stack.Contains "FSI_" ->
+            $"{IO.Path.GetFileName place.Groups[1].Value}, line {place.Groups[2].Value}: {e.Message}"
+        | _ when stack.Contains "FSI_" -> e.Message
+        | _ -> $"{typeof<Fault>.Namespace}.CmclException: {e.Message}\n{stack}".TrimEnd()
+
     /// What is wrong, a sentence or two for each fault; the message has them as lines.
     member e.Sentences: IReadOnlyList<string> = e.Data0.Sentences
 
