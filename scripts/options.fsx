@@ -99,7 +99,7 @@ module Script =
 
                 printfn
                     "%s"
-                    (String.Join("\n" + String(' ', 20), Describe.wrap 80 c.Description.Value)
+                    (String.Join("\n" + String(' ', 20), Layout.wrap 80 c.Description.Value)
                      |> sprintf "  %-18s%s" (c.Name.Value + value))
 
             None

@@ -148,7 +148,7 @@ let private studies =
 
 let private takes (option: string) : string list =
     let field = Field.all |> List.find (fun f -> f.Name = option)
-    field.Takes.Split " or " |> List.ofArray
+    field.Takes.Split([| ", "; " or " |], StringSplitOptions.None) |> List.ofArray
 
 let private values<'e when 'e: struct and 'e :> Enum and 'e: (new: unit -> 'e)> () : 'e list =
     Enum.GetValues<'e>() |> List.ofArray

@@ -438,5 +438,8 @@ let tests =
               Expect.equal (large.Split '\n').Length 8 "corners of a large one"
               Expect.stringContains (Show.tensor (torch.tensor [| 1.0; nan |])) "1 of 2 not finite" "NaN"
               Expect.stringContains (Show.stream stream.Value) "3 steps over 3 modalities" "a stream"
+              let first = stream.Value.Steps.Head
+              Expect.stringContains (Show.bank first.A) "float64 [24 × 6]" "a bank"
+              Expect.stringContains (Show.step first) $"{first.A.Name} with {first.B.Name}, " "a step"
               let m = Moment.ofRows (torch.eye (4L, dtype = torch.float64))
               Expect.stringContains (Show.moment m) "4 rows in 4 dimensions: trace 1, rank 4" "a moment") ]

@@ -63,6 +63,16 @@ let tests =
               Expect.stringContains said "mine.fsx, line 5: epochs takes a whole number ≥ 1, not '0'." "the sentence"
               Expect.isFalse (said.Contains "   at ") $"no trace: {said}")
 
+          testCase "a tree that is not built says what builds it"
+          <| inFolder (fun folder ->
+              let scripts = Directory.CreateDirectory(Path.Combine(folder, "scripts")).FullName
+              File.Copy(Path.Combine(root, "scripts", "load.fsx"), Path.Combine(scripts, "load.fsx"))
+              let file = Path.Combine(folder, "mine.fsx")
+              File.WriteAllText(file, "#load \"scripts/load.fsx\"")
+              let code, said = finish (start "dotnet" [ "fsi"; file ])
+              Expect.equal code 1 said
+              Expect.stringContains said "not built. In its root run   dotnet build cli -c Release" "the command")
+
           testCase "help tells the question, the command and only the options that there are"
           <| fun () ->
               let code, said = finish (script "cost" [ "--"; "--help" ])

@@ -2,11 +2,11 @@
 //
 //     node build/browser/check.mjs [--out FOLDER] [--limit N] FILE-OR-FOLDER …
 //
-// A page is opened at desktop and phone width (1280, 390), at each in light and dark. For each width a line: errors of the console and
-// of loading, things from elsewhere, how much wider than the window the page is, how many Tab presses reach the menu and the main part,
-// the least contrast of text. Screenshots go into --out. Of a folder every .html is opened, N at most. Exits with 1 if anything is wrong.
+// A page is opened at desktop and phone width (1280, 390) and on a wide screen (1920), at each in light and dark. For each width a line: errors
+// of the console and of loading, things from elsewhere, how much wider than the window the page is, how many Tab presses reach the menu and
+// the main part, the least contrast of text, titles and legends of charts that are cut or cover each other, charts that the keyboard cannot save. Screenshots go into --out. Of a folder every .html is opened, N at most. Exits with 1 if anything is wrong.
 // Needs: npm install --prefix build/browser --no-package-lock; Chromium (Debian: chromium; or CHROMIUM=FILE).
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { tmpdir } from "node:os";
 import { pathToFileURL } from "node:url";
@@ -60,6 +60,36 @@ function measure() {
     contrast: least, where };
 }
 
+/** In the page: words of charts that stick out of their chart, and titles and names in a legend that cover other words. */
+function misplaced() {
+  const found = [];
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+    const frame = plot.getBoundingClientRect();
+    const words = (selector) => [...plot.querySelectorAll(selector)].filter((e) => e.textContent.trim() && e.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
+      .map((e) => [e.textContent.trim(), e.getBoundingClientRect()]);
+    const titles = words(".xtitle, .ytitle, .legendtext"), ticks = words(".xtick text, .ytick text");
+    const covers = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
+    for (const [text, r] of [...titles, ...ticks])
+      if (r.left < frame.left - 1 || r.right > frame.right + 1 || r.top < frame.top - 1 || r.bottom > frame.bottom + 1) found.push(`cut: ${text}`);
+    titles.forEach(([text, r], i) => [...titles.slice(i + 1), ...ticks].forEach(([other, o]) => { if (covers(r, o)) found.push(`'${text}' covers '${other}'`); }));
+  }
+  return found;
+}
+
+/** Saves the first chart in every form by the keyboard; gives the charts that cannot be saved. */
+async function unsaved(page) {
+  const charts = await page.locator(".plot[data-figure]").count();
+  if (!charts) return [];
+  const wrong = charts * 2 === (await page.locator(".save button").count()) ? [] : ["charts without buttons"];
+  for (const format of ["SVG", "PNG"]) {
+    const [saved] = await Promise.all([page.waitForEvent("download", { timeout: 20000 }).catch(() => null),
+      page.locator(".save button", { hasText: format }).first().press("Enter")]);
+    const bytes = saved ? readFileSync(await saved.path()) : Buffer.alloc(0);
+    if (!(format === "SVG" ? bytes.toString().includes("</svg>") : bytes.subarray(1, 4).toString() === "PNG")) wrong.push(`no ${format} is saved`);
+  }
+  return wrong;
+}
+
 /** Presses of Tab until the focus is in the part; the menu's button counts as the menu. */
 async function tabsTo(page, selector) {
   if (!(await page.locator(selector).count())) return null;
@@ -76,7 +106,7 @@ async function tabsTo(page, selector) {
 
 let wrong = 0;
 const profile = mkdtempSync(join(tmpdir(), "cmcl-browser-"));
-const context = await chromium.launchPersistentContext(profile, { executablePath, headless: true, offline: true,
+const context = await chromium.launchPersistentContext(profile, { executablePath, headless: true, offline: true, acceptDownloads: true,
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
 for (const file of files) {
   const page = await context.newPage();
@@ -85,9 +115,9 @@ for (const file of files) {
   page.on("pageerror", (e) => errors.push(e.message));
   page.on("requestfailed", (r) => errors.push(`not loaded: ${r.url()}`));
   page.on("request", (r) => { if (/^(https?|wss?):/.test(r.url())) foreign.push(r.url()); });
-  for (const width of [1280, 390]) {
+  for (const width of [1280, 390, 1920]) {
     await page.setViewportSize({ width, height: width > 800 ? 900 : 844 });
-    let contrast = 21, where = "", beyond = 0, widest = [];
+    let contrast = 21, where = "", beyond = 0, widest = [], charts = [];
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });
       await page.goto(pathToFileURL(resolve(file)).href, { waitUntil: "load" });
@@ -95,15 +125,16 @@ for (const file of files) {
       const m = await page.evaluate(measure);
       if (m.contrast < contrast) ({ contrast, where } = m);
       if (m.beyond > beyond) ({ beyond, widest } = m);
+      if (colorScheme === "light") charts = [...await page.evaluate(misplaced), ...await unsaved(page)];
       if (out) await page.screenshot({ path: join(out, `${basename(dirname(resolve(file)))}-${basename(file, ".html")}-${width}-${colorScheme}.png`) });
     }
     const menu = await tabsTo(page, "nav, #menu-button, [aria-controls]"), main = await tabsTo(page, "main, #content");
-    const faults = errors.length + foreign.length + (beyond > 0) + (contrast < 4.5) + (menu === -1) + (main === -1);
+    const faults = errors.length + foreign.length + (beyond > 0) + (contrast < 4.5) + (menu === -1) + (main === -1) + charts.length;
     wrong += faults;
     const tabs = (name, n) => n === null ? `no ${name}` : n === -1 ? `${name} NOT reached by Tab` : `${name} after ${n} Tab`;
     console.log(`${faults ? "WRONG" : "ok"} ${file} ${width}: ${errors.length} errors, ${foreign.length} from elsewhere, ${beyond} px too wide${widest.length ? ` (${widest.join(", ")})` : ""}, ` +
       `${tabs("menu", menu)}, ${tabs("main part", main)}, contrast ≥ ${contrast.toFixed(1)}${contrast < 4.5 ? ` ('${where}')` : ""}`);
-    for (const text of new Set([...errors, ...foreign])) console.log(`    ${text}`);
+    for (const text of new Set([...errors, ...foreign, ...charts])) console.log(`    ${text}`);
     errors.length = foreign.length = 0;
   }
   await page.close();

@@ -105,5 +105,8 @@ module Notebook =
         printer Show.spectrum
         printer Show.stream
         printer Show.chart
+        printer Show.bank
+        printer Show.step
+        printer (fun (m: Method) -> $"method {m.Name}: {m.Summary}")
         printer (fun (frame: Deedle.Internal.IFsiFormattable) -> frame.Format())
         charts ()

@@ -81,9 +81,18 @@ module Plot =
               match Measured.spread r.Stream label m measured with
               | Some spread -> label, spread
               | None -> () ]
-        |> fun rows -> CompareCharts.metric (styles r) m rows |> named (90 + 34 * rows.Length)
+        |> fun rows -> CompareCharts.metric (styles r) m rows |> named (Theme.namesHeight (List.map fst rows))
 
     // ---- sweeps --------------------------------------------------------------------------------------------------
+
+    /// As short as a tick or a mark wants it: `0.003`, `3e-6`.
+    let private brief (x: float) : string =
+        x
+            .ToString("G6", CultureInfo.InvariantCulture)
+            .Replace("E+0", "e")
+            .Replace("E+", "e")
+            .Replace("E-0", "e-")
+            .Replace("E", "e")
 
     /// An axis by its title, logarithmic where that is said.
     let private axis (title: string, log: bool) (values: float list) =
@@ -100,7 +109,7 @@ module Plot =
             let axis = Theme.axis title (if log then StyleParam.AxisType.Log else linear) None
             axis.SetProperty("tickmode", "array")
             axis.SetProperty("tickvals", places)
-            axis.SetProperty("ticktext", [ for x in places -> x.ToString("G6", CultureInfo.InvariantCulture) ])
+            axis.SetProperty("ticktext", List.map brief places)
             axis
 
     /// Lines through points with error bars in both directions, each with a text for the pointer: name, [(x, y, text)]; `mark` gives what of
@@ -281,7 +290,7 @@ module Plot =
 
         let short (setting: string) =
             match number setting with
-            | Some x -> x.ToString("G4", CultureInfo.InvariantCulture)
+            | Some x -> brief x
             | None -> setting
 
         Map [ for m in own -> m.Label, varied |> List.choose m.Setting |> List.map short |> List.distinct |> String.concat " · " ]
@@ -348,7 +357,7 @@ module Plot =
                   |> Theme.traced name $"%%{{x:.3~g}}<extra>{Theme.plain name}</extra>" ]
         |> Theme.combine
         |> Theme.dress (axis (title, log) [ for _, value in rows -> value.Mean ]) (Theme.namesAxis (List.map fst rows))
-        |> named (90 + 34 * rows.Length)
+        |> named (Theme.namesHeight (List.map fst rows))
 
     /// Writes a chart as a picture of its own size (`Chart.withSize`) by the ending of the name, `.svg`, `.png` or `.pdf`, and gives its full
     /// path; makes the folder if there is none. It is what the buttons of a page save, and drawn by a browser without a window: Chromium,

@@ -42,7 +42,10 @@ module Sheet =
     let private tableNode (t: TextTable) : XmlNode list =
         [ if t.Title <> "" then
               h2 [] [ str t.Title ]
-          Page.table 1 [ for head in t.Head -> [ str head ] ] [ for row in t.Rows -> "", [ for cell in row -> [ str cell ] ] ]
+          Page.table
+              1
+              [ for head in t.Head -> [ str head ] ]
+              [ for row in t.Rows -> "", row |> List.mapi (fun i cell -> if i = 0 then ReportText.label cell else [ str cell ]) ]
           for sentence in t.Notes do
               p [ _class "note" ] [ str sentence ] ]
 

@@ -107,6 +107,14 @@ module Show =
             :: List.map step s.Steps
         )
 
+    /// A bank of features in a line.
+    let bank (b: Bank) : string =
+        $"bank {b.Name} of {b.Modality}: {b.Features.dtype.ToString().ToLowerInvariant()} {Tensors.shapeText b.Features}"
+
+    /// A step in a line.
+    let step (x: Step) : string =
+        $"step {x.Index} {x.Name}: {x.A.Name} with {x.B.Name}, {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} rows (train / validation / test)"
+
     /// A chart in a line: its traces by name.
     /// Example: `Show.chart (Plotly.NET.Chart.Line([ 1, 2; 3, 4 ], Name = "a")) = "a chart of a; Chart.show opens it in a browser, Plot.save writes it"`.
     let chart (chart: GenericChart) : string =

@@ -264,34 +264,59 @@ module Charts =
 
         let rates, deviations = final metric, final "deviation_rel"
 
-        let points =
+        let points: (string * Spread * Spread) list =
             [ for KeyValue(method, x) in deviations do
                   match Map.tryFind method rates with
                   | Some rate when shown log x && shown false rate -> method, x, scaled 100.0 rate
                   | _ -> () ]
             |> List.sortByDescending (fun (_, _, y) -> y.Mean)
 
-        let place (x: float) = if log then Math.Log10 x else x
-        let places = points |> List.map (fun (_, x, _) -> place x.Mean)
+        let across (x: float) = if log then Math.Log10 x else x
+        let sd (s: Spread) = Option.defaultValue 0.0 s.Sd
 
-        // Labels point inwards, where there is room, and neighbours in height point apart.
-        let side rank (x: float) =
-            let positions =
-                if 2.0 * place x > (if log then List.min places else 0.0) + List.max places then
-                    [ StyleParam.TextPosition.TopLeft; StyleParam.TextPosition.MiddleLeft; StyleParam.TextPosition.BottomLeft ]
-                else
-                    [ StyleParam.TextPosition.TopRight; StyleParam.TextPosition.MiddleRight; StyleParam.TextPosition.BottomRight ]
+        let left, right =
+            Theme.roomy
+                0.08
+                0.08
+                [ for _, x, _ in points do
+                      across x.Mean
+                      across (x.Mean + sd x)
 
-            positions[rank % 3]
+                      if not log then
+                          x.Mean - sd x ]
 
-        [ for rank, (method, x, y) in List.indexed points ->
-              Chart.Scatter(
+        let bottom, top =
+            Theme.roomy
+                0.1
+                0.14
+                [ for _, _, y in points do
+                      y.Mean - sd y
+                      y.Mean + sd y ]
+
+        /// The names, placed for a chart of this size.
+        let notes (width: float, height: float) : obj list =
+            let inner, tall = width - 70.0, height - 70.0
+            let place x = (across x - left) / (right - left) * inner
+            let down y = (top - y) / (top - bottom) * tall
+
+            let bars =
+                [ for _, x, y in points -> place x.Mean - 3.0, down (y.Mean + sd y), place x.Mean + 3.0, down (y.Mean - sd y) ]
+
+            [ for method, x, y in points -> method, place x.Mean, down y.Mean ]
+            |> Labels.place inner tall bars
+            |> List.map2 (fun (_, x: Spread, y: Spread) label -> Theme.note (across x.Mean, y.Mean) label) points
+
+        let xAxis = scale "relative deviation of old scores" log [ for _, x, _ in points -> x.Mean ]
+
+        let yAxis = Theme.axis $"{rate metric}, %%" linear None
+        xAxis.SetProperty("range", [ left; right ])
+        yAxis.SetProperty("range", [ bottom; top ])
+
+        [ for method, x, y in points ->
+              Chart.Point(
                   x = [ x.Mean ],
                   y = [ y.Mean ],
-                  mode = StyleParam.Mode.Markers_Text,
                   Name = Theme.plain method,
-                  Text = $"  {Theme.plain method}  ",
-                  TextPosition = side rank x.Mean,
                   MarkerColor = Color.fromString styles[method].Colour,
                   MarkerSymbol = styles[method].Symbol,
                   UseDefaults = false
@@ -301,7 +326,7 @@ module Charts =
               |> Chart.withYError (error [ y ])
               |> Theme.traced method $"deviation %%{{x:.3~g}}, %%{{y:.1f}} %%<extra>{Theme.plain method}</extra>" ]
         |> Theme.combine
-        |> Theme.dress
-            (scale "relative deviation of old scores" log [ for _, x, _ in points -> x.Mean ])
-            (Theme.axis $"{rate metric}, %%" linear None)
+        |> Theme.dress xAxis yAxis
+        |> Theme.annotated (notes (620.0, 420.0))
+        |> Theme.sized (620.0, 420.0) {| annotations = notes (360.0, 340.0) |}
         |> Chart.withLayoutStyle (ShowLegend = false)

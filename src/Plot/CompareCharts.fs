@@ -39,14 +39,6 @@ module CompareCharts =
             Width = 3.
         )
 
-    let private annotated (notes: obj list) (chart: GenericChart) =
-        chart
-        |> GenericChart.mapLayout (fun layout ->
-            layout.SetProperty("annotations", notes)
-            layout)
-
-    let private broken (lines: string list) = String.Join("<br>", lines |> List.map Theme.plain)
-
     /// A marker with a name, at one place.
     let private marker (style: MethodStyle) (method: string) (x: float) (y: float) =
         Chart.Point(
@@ -69,16 +61,6 @@ module CompareCharts =
             Y1 = y,
             Line = Line.init (Color = Color.fromString "#858585", Width = 1.2, Dash = style)
         )
-
-    /// A span with room at both ends, never empty.
-    let private roomy (below: float) (above: float) (values: float list) =
-        let low, high =
-            match List.filter Double.IsFinite values with
-            | [] -> 0.0, 1.0
-            | finite -> List.min finite, List.max finite
-
-        let length = if high > low then high - low else max 1e-3 (abs high)
-        low - below * length, high + above * length
 
     /// Recall@10 against relative deviation, a point a method with both deviations over seeds, the frontier as a line: what is below
     /// and right of it is beaten in both. Bounds without a deviation are levels, or named at the edge. On a logarithmic axis, taken when the deviations span
@@ -113,14 +95,14 @@ module CompareCharts =
 
         // A level far from all methods would leave them no room; it is named at the edge instead.
         let ys =
-            let low, high = roomy 0.6 0.6 ofMethods
+            let low, high = Theme.roomy 0.6 0.6 ofMethods
 
             ofMethods
             @ [ for _, s in levels do
                     if 100.0 * s.Mean > low && 100.0 * s.Mean < high then
                         100.0 * s.Mean ]
 
-        let (left, right), (bottom, top) = roomy 0.08 0.08 xs, roomy 0.1 0.14 ys
+        let (left, right), (bottom, top) = Theme.roomy 0.08 0.08 xs, Theme.roomy 0.1 0.14 ys
 
         let inside, outside = levels |> List.partition (fun (_, s) -> 100.0 * s.Mean > bottom && 100.0 * s.Mean < top)
         let front = points |> List.filter _.OnFrontier
@@ -169,19 +151,7 @@ module CompareCharts =
                 [ for label in labels do
                       let p = points |> List.find (fun p -> p.Method = label.Text)
 
-                      {| name = label.Text
-                         text = broken label.Lines
-                         x = across p.Deviation.Mean
-                         y = 100.0 * p.Recall.Mean
-                         ax = label.Dx
-                         ay = label.Dy
-                         align = "left"
-                         showarrow = true
-                         arrowhead = 0
-                         arrowwidth = 0.8
-                         standoff = 5
-                         arrowcolor = (if label.Gap > 12.0 then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
-                      :> obj ]
+                      Theme.note (across p.Deviation.Mean, 100.0 * p.Recall.Mean) label ]
 
             let levelNotes =
                 [ for i, (name, s) in List.indexed inside ->
@@ -239,7 +209,7 @@ module CompareCharts =
         |> Chart.withShapes
             [ for i, (_, s) in List.indexed inside ->
                   level (100.0 * s.Mean) (if i % 2 = 0 then StyleParam.DrawingStyle.Dash else StyleParam.DrawingStyle.Dot) ]
-        |> annotated (notes (width, height))
+        |> Theme.annotated (notes (width, height))
         |> Theme.sized (width, height) {| annotations = notes (370.0, 420.0) |}
         |> Chart.withLayoutStyle (ShowLegend = false)
 

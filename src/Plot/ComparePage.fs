@@ -47,9 +47,9 @@ module ComparePage =
                     :: List.map2 cell t.Metrics r.Cells ]
           ul [ _class "meta" ] [ for sentence in t.Notes -> li [] [ str sentence ] ] ]
 
-    /// Room for so many lines with a name each.
-    let private tall (lines: int) (content: XmlNode) : XmlNode =
-        div [ _class "tall"; _style $"--tall:{90 + 34 * lines}px" ] [ content ]
+    /// Room for a line a name.
+    let private tall (names: string list) (content: XmlNode) : XmlNode =
+        div [ _class "tall"; _style $"--tall:{Theme.namesHeight names}px" ] [ content ]
 
     let private drawFrontier (styles: Map<string, MethodStyle>) (stream: string) (m: Measured) (id: string) =
         match Frontier.points stream m with
@@ -97,7 +97,7 @@ module ComparePage =
                   if not rows.IsEmpty then
                       let id = $"{id}-{name}"
                       let figure = Drawing.figure id (fun () -> CompareCharts.metric styles metric rows)
-                      words, tall rows.Length (Page.plot false $"plot-{id}" figure), figure ]
+                      words, tall (List.map fst rows) (Page.plot false $"plot-{id}" figure), figure ]
 
         if charts.IsEmpty then
             ReportText.nothing
@@ -161,7 +161,10 @@ module ComparePage =
                   | [] -> ()
                   | own ->
                       let id = $"{id}-{metric.Name}"
-                      metric, own.Length, Drawing.figure id (fun () -> CompareCharts.differences styles against metric own) ]
+
+                      metric,
+                      [ for d: Difference in own -> d.Method ],
+                      Drawing.figure id (fun () -> CompareCharts.differences styles against metric own) ]
 
         match choices with
         | [] -> ReportText.nothing
@@ -181,7 +184,7 @@ module ComparePage =
                       $"Differences to {against}"
                       $"Each method less {against}, mean over {seedWords} paired seeds with its 95 %% interval.{words}"
               tall
-                  (choices |> List.map (fun (_, n, _) -> n) |> List.max)
+                  (choices |> List.map (fun (_, names, _) -> names) |> List.maxBy List.length)
                   (Page.chooser
                       false
                       $"plot-{id}"

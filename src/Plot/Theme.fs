@@ -116,6 +116,36 @@ module Theme =
         axis.SetProperty("names", names)
         axis
 
+    /// How many pixels a chart with such an axis is high.
+    let namesHeight (names: string list) : int =
+        let most = names |> List.map (Labels.lines >> List.length) |> List.fold max 1
+        90 + names.Length * max 34 (10 + 15 * most)
+
+    /// A span with room at both ends in shares of its length, never empty.
+    let roomy (below: float) (above: float) (values: float list) : float * float =
+        let low, high =
+            match List.filter Double.IsFinite values with
+            | [] -> 0.0, 1.0
+            | finite -> List.min finite, List.max finite
+
+        let length = if high > low then high - low else max 1e-3 (abs high)
+        low - below * length, high + above * length
+
+    /// A label as a note beside its point, with a thin line to it where it stands apart.
+    let note (x: float, y: float) (label: PlacedLabel) : obj =
+        {| name = label.Text
+           text = String.Join("<br>", label.Lines |> List.map plain)
+           x = x
+           y = y
+           ax = label.Dx
+           ay = label.Dy
+           align = "left"
+           showarrow = true
+           arrowhead = 0
+           arrowwidth = 0.8
+           standoff = 5
+           arrowcolor = (if label.Gap > 12.0 then "rgba(128,128,128,0.7)" else "rgba(0,0,0,0)") |}
+
     /// `0.02`, `5·10⁻⁷`: as short as a tick wants it.
     let private tick (digit: int) (exponent: int) : string =
         let power = string exponent |> String.map (fun c -> if c = '-' then '−' else c)
@@ -176,6 +206,13 @@ module Theme =
                 X = 0.
             )
         )
+
+    /// With notes at places of the chart.
+    let annotated (notes: obj list) (chart: GenericChart) : GenericChart =
+        chart
+        |> GenericChart.mapLayout (fun layout ->
+            layout.SetProperty("annotations", notes)
+            layout)
 
     /// The size in pixels that a chart is laid out for, and what of its layout a page changes where it is narrow.
     let sized (width: float, height: float) (narrow: 'layout) (chart: GenericChart) : GenericChart =

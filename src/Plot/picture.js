@@ -46,11 +46,14 @@ const cmcl = (() => {
     }
   }
 
+  /** As high as a line a name wants it, each as high as its lines of text. */
+  const namesHeight = (axis) => 90 + axis.names.length * Math.max(34, 10 + 15 * Math.max(...axis.ticktext.map((text) => text.split("<br>").length)));
+
   /** A chart as it is saved, on white and at its own size: the source of an SVG, or a PNG in base 64. */
   function picture(figure, format) {
     const { layout } = figure;
     const width = layout.width ?? layout.meta?.width ?? 760;
-    const height = layout.height ?? layout.meta?.height ?? (layout.yaxis?.names ? 90 + 34 * layout.yaxis.names.length : 460);
+    const height = layout.height ?? layout.meta?.height ?? (layout.yaxis?.names ? namesHeight(layout.yaxis) : 460);
     layout.font = { ...layout.font, family: "Arial, Liberation Sans, sans-serif" };
     if (!layout.paper_bgcolor || layout.paper_bgcolor === "rgba(0,0,0,0)") layout.paper_bgcolor = "#ffffff";
     colour(figure, false, "#ffffff");

@@ -27,6 +27,22 @@
     return 90 + axis.names.length * (31 + 15 * Math.max(1, ...names.map((n) => n.length)));
   }
 
+  /** Breaks names that are wider than the page, sets the legend above the chart, and gives the height in pixels that it takes. */
+  function fitLegend({ data, layout }, width) {
+    const shown = data.filter((trace) => trace.name && trace.showlegend !== false && trace.type !== "heatmap");
+    if (shown.length < 2) return 0;
+    const size = layout.font?.size ?? 12, room = width - 70;
+    for (const trace of shown)
+      trace.name = lines(trace.name.split(/(?<=[\[;,])/), "", (line) => wide(line, size) <= room).join("<br>");
+    if (narrow.matches)
+      layout.legend = { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" };
+    if (layout.legend?.orientation !== "h") return 0;
+    const widest = Math.max(...shown.flatMap((trace) => trace.name.split("<br>").map((line) => wide(line, size)))) + 50;
+    const columns = Math.max(1, Math.floor((width - 60) / widest));
+    const rows = Math.ceil(shown.length / columns), tallest = Math.max(...shown.map((trace) => trace.name.split("<br>").length));
+    return 16 * rows * tallest + 8;
+  }
+
   function fail(plot, text) {
     Plotly.purge(plot);
     plot.classList.add("failure");
@@ -48,8 +64,10 @@
         if (layout.yaxis?.names) plot.style.height = `${namesAbove(layout, plot.clientWidth)}px`;
       }
       layout.showlegend = plot.dataset.legend === "own";
+      const height = plot.clientHeight;
+      if (layout.showlegend) plot.style.height = `${height + fitLegend(figure, plot.clientWidth)}px`;
       colour(figure, dark.matches, getComputedStyle(document.body).backgroundColor);
-      fitTitles(figure, plot.clientWidth, plot.clientHeight);
+      fitTitles(figure, plot.clientWidth, height);
       hide(figure);
       await Plotly.react(plot, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
     } catch (e) {
