@@ -119,6 +119,27 @@ let private commands (out: string) (path: string) : string list list =
       [ "import"; "npy"; path; "--out"; file "imported" ]
       [ "import"; "cmcl-h5"; path; "--backbone"; "imagebind"; "--out"; file "imported" ] ]
 
+let private notReplaced =
+    posix (fun folder ->
+        let fifo = Path.Combine(folder, "fifo")
+        ran [] "mkfifo" [ fifo ] |> ignore
+        File.CreateSymbolicLink(Path.Combine(folder, "link"), fifo) |> ignore
+        let empty = Path.Combine(folder, "empty")
+        File.WriteAllText(empty, "")
+
+        do
+            use scope = TorchSharp.torch.NewDisposeScope()
+            ImportFiles.save folder "x.npy" (ImportFiles.matrix (ImportFiles.numbers "x" 4 3))
+
+        let sum out = cmcl [ "moments"; "accumulate"; Path.Combine(folder, "x.npy"); "-o"; out; "--force"; "-q" ]
+
+        for path in [ fifo; Path.Combine(folder, "link") ] do
+            sum path |> expectRefused [ path; "it is no file, but a pipe" ]
+            Expect.isFalse (InputFile.isRegular path) "still a pipe"
+
+        Expect.equal (sum empty).Code 0 "a file with nothing in it"
+        Expect.isGreaterThan (FileInfo(empty).Length) 0L "replaced")
+
 let private inPlaceOfFiles =
     posix (fun folder ->
         let out = Path.Combine(folder, "out")
@@ -493,6 +514,7 @@ let tests =
         testList
             "Hostile"
             [ testCase "things in the place of files" inPlaceOfFiles
+              testCase "pipes and devices are not replaced by files" notReplaced
               testCase "a safetensors header of very many names" manyNames
               testCase "an archive that would unpack to gigabytes" bomb
               top

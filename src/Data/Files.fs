@@ -38,6 +38,10 @@ module Files =
         let beside = Path.Combine(folderOf full, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
 
         writing path (fun () ->
+            // The file would take its place.
+            if File.Exists full && not (InputFile.isRegular full) then
+                raise (IOException "it is no file, but a pipe, a device or a socket")
+
             try
                 do
                     use file = File.Create beside

@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.Collections.Generic
+open System.Formats.Tar
 open System.IO
 open System.Runtime.InteropServices
 open System.Text
@@ -20,8 +21,32 @@ module InputFile =
         | null -> FileInfo path
         | file -> FileInfo file.FullName
 
-    /// Whether a path leads to a file with something in it. A pipe would be waited for, and a device would never end; those have no
-    /// length, so nothing without a length is opened. Faults: `Missing`, `Unreadable`.
+    /// Whether what is there is a file, and no pipe, device or socket, without opening those. They have no length; what has none is looked at
+    /// as an archive would, .NET's only way to tell.
+    let isRegular (path: string) : bool =
+        let file = target path
+
+        file.Exists
+        && (file.Length > 0L
+            || (use archive = new MemoryStream()
+
+                try
+                    do
+                        use writer = new TarWriter(archive, leaveOpen = true)
+                        writer.WriteEntry(file.FullName, "file")
+
+                    archive.Position <- 0L
+                    use reader = new TarReader(archive)
+
+                    match reader.GetNextEntry() with
+                    | null -> false
+                    | entry -> entry.EntryType = TarEntryType.RegularFile
+                with :? IOException ->
+                    // A socket.
+                    false))
+
+    /// Whether a path leads to a file with something in it. A pipe would be waited for, and a device would never end. Faults: `Missing`,
+    /// `Unreadable`.
     let check (neededBy: string) (path: string) : Result<unit, Fault list> =
         let unreadable reason = Error [ Fault.Unreadable(path, reason) ]
 
@@ -35,13 +60,12 @@ module InputFile =
                 match FileInfo(path).LinkTarget with
                 | null -> Error [ Fault.Missing(path, neededBy) ]
                 | goal -> unreadable $"it is a link to '{goal}', where there is nothing"
+            else if not (isRegular path) then
+                unreadable "it is no file, but a pipe, a device or a socket"
+            elif (target path).Length = 0L then
+                unreadable "it is empty"
             else
-                let file = target path
-
-                if not file.Exists || file.Length = 0L then
-                    unreadable "it is empty, or no file (a pipe, a device or a socket)"
-                else
-                    Ok()
+                Ok()
         with
         | :? IOException
         | :? UnauthorizedAccessException
