@@ -80,7 +80,8 @@ function misplaced() {
 async function unsaved(page) {
   const charts = await page.locator(".plot[data-figure]").count();
   if (!charts) return [];
-  const wrong = charts * 2 === (await page.locator(".save button").count()) ? [] : ["charts without buttons"];
+  if (charts * 2 !== (await page.locator(".save button").count())) return ["charts without buttons"];
+  const wrong = [];
   for (const format of ["SVG", "PNG"]) {
     const [saved] = await Promise.all([page.waitForEvent("download", { timeout: 20000 }).catch(() => null),
       page.locator(".save button", { hasText: format }).first().press("Enter")]);

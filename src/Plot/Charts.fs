@@ -328,5 +328,5 @@ module Charts =
         |> Theme.combine
         |> Theme.dress xAxis yAxis
         |> Theme.annotated (notes (620.0, 420.0))
-        |> Theme.sized (620.0, 420.0) {| annotations = notes (360.0, 340.0) |}
+        |> Theme.sized (620.0, 420.0) {| annotations = notes (360.0, 380.0); height = 380 |}
         |> Chart.withLayoutStyle (ShowLegend = false)

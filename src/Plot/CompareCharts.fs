@@ -206,7 +206,7 @@ module CompareCharts =
             [ for i, (_, s) in List.indexed inside ->
                   level (100.0 * s.Mean) (if i % 2 = 0 then StyleParam.DrawingStyle.Dash else StyleParam.DrawingStyle.Dot) ]
         |> Theme.annotated (notes (width, height))
-        |> Theme.sized (width, height) {| annotations = notes (370.0, 420.0) |}
+        |> Theme.sized (width, height) {| annotations = notes (370.0, 420.0); height = 420 |}
         |> Chart.withLayoutStyle (ShowLegend = false)
 
     /// One line a method: a value with a bar of ± some length. Names stand left; a narrow page sets them above their points.

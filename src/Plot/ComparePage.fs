@@ -58,11 +58,7 @@ module ComparePage =
             let figure =
                 Drawing.figure id (fun () -> CompareCharts.frontier styles (1140.0, 520.0) (CompareCharts.levels stream m) points)
 
-            Some(
-                points,
-                div [ _class "tall"; _style "--tall:520px;--tall-narrow:420px" ] [ Page.plot false $"plot-{id}" figure ],
-                [ figure ]
-            )
+            Some(points, div [ _class "tall"; _style "--tall:520px" ] [ Page.plot false $"plot-{id}" figure ], [ figure ])
 
     let private frontier styles (m: Measured) stream id : Section =
         match drawFrontier styles stream m id with

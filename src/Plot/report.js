@@ -60,7 +60,9 @@
       delete layout.height;
       plot.style.height = "";
       if (narrow.matches) {
-        Object.assign(layout, layout.meta?.narrow);
+        const { height, ...changes } = layout.meta?.narrow ?? {};
+        Object.assign(layout, changes);
+        if (height) plot.style.height = `${height}px`;
         if (layout.yaxis?.names) plot.style.height = `${namesAbove(layout, plot.clientWidth)}px`;
       }
       layout.showlegend = plot.dataset.legend === "own";
