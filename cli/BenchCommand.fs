@@ -117,7 +117,7 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
                   "--batches", batches.IsSome
                   "--ranks", ranks.IsSome ]
 
-        and! () = checkMode "--parity" parity [ "--rounds", rounds.IsSome; "--steps", steps.IsSome; "--out", out.IsSome ]
+        and! () = checkMode "--parity" parity [ "--rounds", rounds.IsSome; "--steps", steps.IsSome ]
 
         and! forms =
             (defaultArg forms otherwise.Forms).Split ','
@@ -181,7 +181,7 @@ let private show (event: BenchEvent) : unit =
 
         AnsiConsole.Write(BenchDisplay.steps found)
 
-let private parity (quiet: bool) (r: BenchRequest) : int =
+let private parity (quiet: bool) (out: string option) (r: BenchRequest) : int =
     torch.set_num_threads r.ThreadCounts.Head
 
     let found =
@@ -206,12 +206,16 @@ let private parity (quiet: bool) (r: BenchRequest) : int =
     if not quiet then
         AnsiConsole.Write(BenchDisplay.parity found)
 
-    if apart.IsEmpty then
+    match out |> Option.map (fun folder -> BenchFiles.writeParity folder found) with
+    | Some(Error faults) -> refuse faults
+    | Some(Ok())
+    | None when apart.IsEmpty ->
         if not quiet then
             printfn "All forms on %O are within tolerance of their pure functions on the CPU." r.Device
 
         0
-    else
+    | Some(Ok())
+    | None ->
         let names = String.Join(", ", apart |> List.map _.Form |> List.distinct)
         eprintfn "cmcl: on %O the weights are too far from those of the pure functions: %s" r.Device names
         1
@@ -255,4 +259,4 @@ let bench (command: string) (arguments: ParseResults<BenchArgument>) : int =
         if Console.IsOutputRedirected then
             AnsiConsole.Profile.Width <- 150
 
-        if arguments.Contains BenchArgument.Parity then parity quiet r else time command quiet out r
+        if arguments.Contains BenchArgument.Parity then parity quiet out r else time command quiet out r

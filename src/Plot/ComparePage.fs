@@ -317,23 +317,3 @@ module ComparePage =
               ReportText.legend styles labels
               main [ _class "compared" ] [ for nodes, _ in parts -> section [] nodes ] ]
             (List.collect snd parts)
-
-    /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
-    let frontierAlone (stream: string) (c: Comparison) : string option =
-        let m = Measured.ofComparison c
-        let styles = CompareCharts.styles (Measured.methods m)
-
-        drawFrontier styles stream m "frontier"
-        |> Option.map (fun (_, node, figures) ->
-            let name = "Stability against recall@10"
-
-            let top =
-                header
-                    [ _class "top" ]
-                    [ h1 [] [ str name ]
-                      p
-                          []
-                          [ str
-                                $"Stream {stream}, mean ± standard deviation over {c.Seeds.Length} seeds. Further up and to the left is better; what is below and to the right of the grey line is beaten in both." ] ]
-
-            Page.render name [ top; main [ _class "compared" ] [ node ] ] figures)

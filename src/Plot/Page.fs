@@ -106,10 +106,3 @@ module Page =
                     script [] (plotly ())
                     script [] (resource typeof<Figure> "Cmcl.report.js") ] ]
         |> RenderView.AsString.htmlDocument
-
-    /// A page of one chart with a title and a sentence: what a script leaves.
-    let single (name: string) (note: string) (chart: GenericChart) : string =
-        let only = { Id = "chart"; Chart = chart }
-
-        let top = header [ _class "top" ] [ h1 [] [ str name ]; p [] [ str note ] ]
-        render name [ top; main [] [ plot true "plot-chart" only ] ] [ only ]

@@ -368,7 +368,3 @@ module Experiment =
                   Failures = tables.Failures
                   Left = left () }
         | faults -> Error faults
-
-    /// `runSafely` without checkpoints.
-    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
-        runSafely Safekeeping.none created tell request
