@@ -143,7 +143,8 @@ about
 
 mkdir -p "$out"
 code=0
-"$cmcl" bench --parity --device "$device" --dtype float32,float64 | tee "$out/parity.txt" || code=1
+"$cmcl" bench --parity --device "$device" --dtype float32,float64 --out "$out/parity" --force | tee "$out/parity.txt" || code=1
+[ -f "$out/parity/parity.csv" ] || stop "the forms could not be compared; see above."
 
 # Of the CPU's thread counts each form gets the one that it is fastest with; beside a GPU one thread is enough.
 if [ "$device" = cpu ]; then
@@ -165,15 +166,19 @@ table() {
             if (device != "cpu") printf " %s |", time["gpu " at] ? shown(time["cpu " at] / time["gpu " at]) : "–"
             print ""
         }
-        FNR == 1 { part = FILENAME ~ /parity.txt$/ ? "parity" : FILENAME ~ /gpu.bench.csv$/ ? "gpu" : "cpu" }
-        part == "parity" && $2 ~ /^float(32|64)$/ {
-            apart[$1 " " $2] = $3 ($6 == "✓" ? "" : " ✗")
-            if (!($1 in forms)) { forms[$1] = 1; order[++compared] = $1 }
+        FNR == 1 {
+            part = FILENAME ~ /parity.csv$/ ? "parity" : FILENAME ~ /gpu.bench.csv$/ ? "gpu" : "cpu"
+            split("", column)
+            for (i = 1; i <= NF; i++) column[$i] = i
             next
         }
-        part != "parity" && FNR == 1 { split("", column); for (i = 1; i <= NF; i++) column[$i] = i; next }
+        { form = $column["form"] }
+        part == "parity" {
+            apart[form " " $column["dtype"]] = sprintf("%.1e", $column["difference"]) ($column["holds"] == 1 ? "" : " ✗")
+            if (!(form in forms)) { forms[form] = 1; order[++compared] = form }
+        }
         part != "parity" {
-            form = $column["form"]; at = form " " $column["rank"]; ms = 1000 * $column["median"]
+            at = form " " $column["rank"]; ms = 1000 * $column["median"]
             if (!(at in places)) { places[at] = 1; timed[form] = 1; rows[++count] = at }
             at = part " " at
             if (!(at in time) || ms < time[at]) { time[at] = ms; over[at] = $column["over_none"] }
@@ -186,7 +191,7 @@ table() {
             print head; print rule
             for (i = 1; i <= count; i++) { split(rows[i], place, " "); line(place[1], place[2]) }
             for (i = 1; i <= compared; i++) if (!(order[i] in timed)) line(order[i], "")
-        }' "$out/parity.txt" FS=, "$@"
+        }' FS=, "$out/parity/parity.csv" "$@"
 }
 
 tables=("$out/cpu/bench.csv")
@@ -202,5 +207,6 @@ tables=("$out/cpu/bench.csv")
 } | tee "$out/gpu.md"
 
 say "The table: $out/gpu.md"
+if grep -q ✗ "$out/gpu.md"; then code=1; fi
 [ "$code" = 0 ] || say "gpu.sh: some forms are too far apart (✗)."
 exit "$code"

@@ -350,7 +350,7 @@ type BenchArgument =
             | Quick ->
                 "under a minute: none, published, block, block-own and soft at d = 1024 and a batch of 64, with the ratios; nothing is written unless --out is given"
             | Parity ->
-                "time nothing: train every form on the device and by pure functions on the CPU, and tell how far the weights are apart"
+                "time nothing: train every form on the device and by pure functions on the CPU, and tell how far the weights are apart; parity.csv is written if --out is given"
             | Forms _ -> $"""forms, separated by commas (default: all): {System.String.Join(", ", Cmcl.Form.names)}"""
             | Sizes _ -> "sizes d of the d × d heads (default: 256,768,1024,2048; with --parity 256)"
             | Batches _ -> "pairs in a batch (default: 64,256,1024; with --parity 64)"

@@ -116,7 +116,7 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
                   "--batches", batches.IsSome
                   "--ranks", ranks.IsSome ]
 
-        and! () = checkMode "--parity" parity [ "--rounds", rounds.IsSome; "--steps", steps.IsSome; "--out", out.IsSome ]
+        and! () = checkMode "--parity" parity [ "--rounds", rounds.IsSome; "--steps", steps.IsSome ]
 
         and! forms =
             (defaultArg forms otherwise.Forms).Split ','
@@ -175,7 +175,7 @@ let private show (event: BenchEvent) : unit =
         Terminal.say $"Whole steps, {e.Dtype}, d = {e.Width}, batch {e.Pairs}, rank {e.Rank}"
         Terminal.show (BenchDisplay.steps found)
 
-let private parity (quiet: bool) (r: BenchRequest) : int =
+let private parity (quiet: bool) (out: string option) (r: BenchRequest) : int =
     torch.set_num_threads r.ThreadCounts.Head
 
     let found =
@@ -200,12 +200,16 @@ let private parity (quiet: bool) (r: BenchRequest) : int =
     if not quiet then
         Terminal.show (BenchDisplay.parity found)
 
-    if apart.IsEmpty then
+    match out |> Option.map (fun folder -> BenchFiles.writeParity folder found) with
+    | Some(Error faults) -> refuse faults
+    | Some(Ok())
+    | None when apart.IsEmpty ->
         if not quiet then
             Terminal.say $"All forms on {r.Device} are within tolerance of their pure functions on the CPU."
 
         0
-    else
+    | Some(Ok())
+    | None ->
         let names = String.Join(", ", apart |> List.map _.Form |> List.distinct)
         eprintfn "cmcl: on %O the weights are too far from those of the pure functions: %s" r.Device names
         1
@@ -236,7 +240,7 @@ let bench (command: string) (arguments: ParseResults<BenchArgument>) : int =
         | None when arguments.Contains BenchArgument.Quick || arguments.Contains BenchArgument.Parity -> None
         | given -> Some(Option.defaultValue (Path.Combine("results", "bench")) given)
 
-    let work r = if arguments.Contains BenchArgument.Parity then parity quiet r else time command quiet out r
+    let work r = if arguments.Contains BenchArgument.Parity then parity quiet out r else time command quiet out r
 
     match request arguments, out with
     | Error faults, _ -> refuse faults

@@ -30,6 +30,7 @@ type ApplyArgument =
     | [<Mandatory>] Modality of NAME: string
     | [<Mandatory; AltCommandLine("-o")>] Out of FILE: string
     | Normalise
+    | Bias
     | Force
     | [<AltCommandLine("-q")>] Quiet
 
@@ -41,6 +42,7 @@ type ApplyArgument =
             | Modality _ -> "whose head"
             | Out _ -> "the .npy file for the outputs"
             | Normalise -> "outputs of unit length, for heads trained on cosines (--scores cosine)"
+            | Bias -> "the heads have a bias in their last column, where nothing beside them says so (a folder of .npy files)"
             | Force -> "replace a file that is there"
             | Quiet -> "print nothing but errors"
 

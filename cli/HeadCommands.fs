@@ -54,6 +54,12 @@ let export (arguments: ParseResults<ExportArgument>) : int =
             @ [ about; Path.GetFullPath out ]
         ))
 
+/// Heads of which the user says that they have a bias.
+let private withBias (path: string) (saved: SavedHeads) : Result<SavedHeads, Fault list> =
+    match Map.tryFind "bias" saved.About with
+    | Some "no" -> Error [ Fault.Contradiction($"--bias, and '{path}' says that its heads have none", "leave out --bias") ]
+    | _ -> Ok { saved with About = Map.add "bias" "yes" saved.About }
+
 let apply (arguments: ParseResults<ApplyArgument>) : int =
     use scope = torch.NewDisposeScope()
     let heads, features = arguments.GetResult ApplyArgument.Files
@@ -65,6 +71,7 @@ let apply (arguments: ParseResults<ApplyArgument>) : int =
         and! () = free (arguments.Contains ApplyArgument.Force) [ out ]
         and! modality = Modality.create (arguments.GetResult ApplyArgument.Modality)
         and! saved = SavedHeads.read heads
+        let! saved = if arguments.Contains ApplyArgument.Bias then withBias heads saved else Ok saved
         return modality, saved
     }
     |> Result.bind (fun (modality, saved) -> Projected.file scoring saved modality features out)

@@ -18,7 +18,7 @@ public sealed class Heads : IDisposable
     public SavedHeads Value { get; }
 
     /// <summary>
-    /// The weight of every modality. A weight with one column more than its features carries a bias in the last.
+    /// The weight of every modality. The last column is a bias where <see cref="About"/> has <c>yes</c> for <c>bias</c>.
     /// </summary>
     public IReadOnlyDictionary<string, torch.Tensor> Weights { get; }
 
@@ -62,7 +62,7 @@ public sealed class Heads : IDisposable
         Tensors.requireMatrix(what, -1, -1, features);
         using var scope = torch.NewDisposeScope();
         var weight = Projected.head(Value, ModalityModule.named(modality), features.shape[1]).OrFaults();
-        return scope.MoveToOuter(torch.cat([.. Projected.blocks(scoring.ToUnion(), what, weight, features)]));
+        return scope.MoveToOuter(torch.cat([.. Projected.blocks(scoring.ToUnion(), what, Projected.hasBias(Value), weight, features)]));
     }
 
     /// <summary>The same from and to an array.</summary>

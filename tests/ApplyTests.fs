@@ -28,17 +28,21 @@ let private projecting =
         "projecting"
         [ property "block by block it is X Wᵀ, at unit length if wanted" (fun c ->
               let w, x = (heads c "w")[pair.A], normal c "x" c.N c.Da
-              same "raw" tight (joined (Projected.blocks Scoring.Raw "x" w x)) (x.mm (w.t ()))
-              let y = joined (Projected.blocks Scoring.Cosine "x" w x)
+              same "raw" tight (joined (Projected.blocks Scoring.Raw "x" false w x)) (x.mm (w.t ()))
+              let y = joined (Projected.blocks Scoring.Cosine "x" false w x)
               same "lengths" close (y.norm 1) (torch.ones (c.N, dtype = torch.float64))
               same "directions" close (y * (x.mm (w.t ())).norm(1, true)) (x.mm (w.t ())))
-          property "a head with one column more than the features adds its last column" (fun c ->
+          property "a head with a bias adds its last column, and one without it is refused" (fun c ->
               let w, x = normal c "w" c.D (c.Da + 1L), normal c "x" c.N c.Da
               let plain = x.mm (w.narrow(1L, 0L, c.Da).t())
-              same "outputs" tight (joined (Projected.blocks Scoring.Raw "x" w x)) (plain .+ w.narrow(1L, c.Da, 1L).t()))
+              same "outputs" tight (joined (Projected.blocks Scoring.Raw "x" true w x)) (plain .+ w.narrow(1L, c.Da, 1L).t())
+
+              match faultOf (fun () -> joined (Projected.blocks Scoring.Raw "x" false w x)) with
+              | Fault.Shape _ -> ()
+              | other -> failtest other.Message)
           property "features and head stay as they are" (fun c ->
               let w, x = (heads c "w")[pair.A], normal c "x" c.N c.Da
-              untouched "blocks" [ w; x ] (fun () -> joined (Projected.blocks Scoring.Raw "x" w x)))
+              untouched "blocks" [ w; x ] (fun () -> joined (Projected.blocks Scoring.Raw "x" false w x)))
           test "many blocks, float16 from a file, as from memory" (fun () ->
               inFolder (fun folder ->
                   let rows = 3L * (1L <<< 20) / 64L + 5L
@@ -50,10 +54,10 @@ let private projecting =
                   Expect.equal (Projected.file Scoring.Raw saved pair.A from into |> Check.get) [| rows; 8L |] "the shape"
 
                   same "outputs" single (Npy.read into |> Check.get) ((x.``to`` torch.float32).mm(w.t ()))))
-          test "what is known of the bias decides where the number of columns does not" (fun () ->
+          test "what is known of the bias says how many columns features have, and nothing is guessed" (fun () ->
               let c = { Seed = 0; N = 3L; D = 4L; Da = 5L; Db = 5L; Rank = 0L }
               let fits bias columns = (Projected.head (known bias c) pair.A columns).IsOk
-              Expect.equal [ for n in [ 3L; 4L; 5L; 6L ] -> fits None n ] [ false; true; true; false ] "nothing known"
+              Expect.equal [ for n in [ 3L; 4L; 5L; 6L ] -> fits None n ] [ false; false; true; false ] "nothing known"
               Expect.equal [ for n in [ 3L; 4L; 5L; 6L ] -> fits (Some "yes") n ] [ false; true; false; false ] "with a bias"
               Expect.equal [ for n in [ 3L; 4L; 5L; 6L ] -> fits (Some "no") n ] [ false; false; true; false ] "without")
           test "a NaN is named with its row, counted from the first of the file, and nothing is written" (fun () ->
@@ -251,9 +255,34 @@ let private commands =
 
                           Expect.equal (told.Code, told.Error) (0, "") "apply"
                           let w = saved.Heads[side]
-                          let y = Alignment.normalise (Heads.outputs w (x.``to`` w.dtype))
+                          let x = x.``to`` w.dtype
+                          let y = (if bias = "yes" then Heads.withBias x else x) |> Heads.outputs w |> Alignment.normalise
                           same "outputs" single (Npy.read into |> Check.get) y
 
+                      // A folder of arrays does not say, so the user has to; a file that says otherwise is believed.
+                      let bare, from = place folder $"{method}-bare", place folder $"{step.Pair.A}.npy"
+                      SavedHeads.write bare saved |> Check.get
+                      let again = place folder "again.npy"
+
+                      let apply more =
+                          cmcl ([ "apply"; bare; from; "--modality"; step.Pair.A.Name; "-o"; again; "--normalise" ] @ more)
+
+                      if bias = "yes" then
+                          apply [] |> expectRefused [ "--bias" ]
+                          Expect.equal (apply [ "--bias"; "-q" ]) { Code = 0; Out = ""; Error = "" } "said"
+                      else
+                          apply [ "--bias" ] |> expectRefused [ "the last a bias" ]
+                          Expect.equal (apply [ "-q" ]) { Code = 0; Out = ""; Error = "" } "none"
+
+                          cmcl [ "apply"; heads; from; "--modality"; step.Pair.A.Name; "-o"; place folder "no.npy"; "--bias" ]
+                          |> expectRefused [ "says that its heads have none" ]
+
+                      Expect.equal
+                          (File.ReadAllBytes again)
+                          (File.ReadAllBytes(place folder $"{step.Pair.A}-out.npy"))
+                          "as from the file that says"
+
+                      File.Delete again
                       let a, b = place folder $"{step.Pair.A}-out.npy", place folder $"{step.Pair.B}-out.npy"
                       let told = cmcl [ "retrieve"; a; b; "-k"; "3" ]
                       Expect.equal (told.Code, told.Error) (0, "") "retrieve"

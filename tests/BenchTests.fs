@@ -383,12 +383,12 @@ let private whole =
                           Device = "cuda:0, \"the\" other" }
 
                   BenchFiles.write folder { b with Iterations = odd :: b.Iterations } |> Check.get
-                  Expect.equal (BenchFiles.readIterations folder) (Ok(odd :: b.Iterations)) "bench.csv"
-                  Expect.equal (BenchFiles.readSteps folder) (Ok b.Steps) "steps.csv"
+                  Expect.equal (Tables.iterations folder) (Ok(odd :: b.Iterations)) "bench.csv"
+                  Expect.equal (Tables.steps folder) (Ok b.Steps) "steps.csv"
                   let file = Path.Combine(folder, "bench.csv")
                   File.WriteAllText(file, (File.ReadAllText file).Replace("float64", "float16"))
 
-                  match BenchFiles.readIterations folder with
+                  match Tables.iterations folder with
                   | Error(fault :: _) -> Expect.stringContains fault.Message "dtype takes float32 or float64" "the sentence"
                   | other -> failtest $"%A{other}"))
 

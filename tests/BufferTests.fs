@@ -19,6 +19,61 @@ let private parts (buffer: Buffer) : torch.Tensor list =
     [ for g in buffer.Groups do
           yield! g.Parts.Values ]
 
+/// What `Reservoir.offer` does, every item gone through and every group made anew.
+let private naive (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
+    let random = System.Random(int (seed.Value &&& 0x7FFFFFFFUL))
+    let incoming = buffer.Groups.Length
+    let items = ResizeArray()
+
+    for place, g in List.indexed buffer.Groups do
+        for row in 0L .. g.Count - 1L do
+            items.Add struct (place, row)
+
+    for row in 0L .. batch.Count - 1L do
+        let number = buffer.Seen + row + 1L
+
+        if items.Count < capacity then
+            items.Add struct (incoming, row)
+        else
+            let slot = random.NextInt64 number
+
+            if slot < int64 capacity then
+                items[int slot] <- struct (incoming, row)
+
+    let chosen place =
+        [| for struct (group, row) in items do
+               if group = place then
+                   row |]
+
+    let groups () =
+        let left =
+            [ for place, g in List.indexed buffer.Groups do
+                  match chosen place with
+                  | [||] -> ()
+                  | few when few.LongLength = g.Count -> g
+                  | few -> Buffer.rows (torch.tensor few) g ]
+
+        match chosen incoming with
+        | [||] -> left
+        | few ->
+            let added = Buffer.rows (torch.tensor few) batch
+            let own, others = left |> List.partition (fun g -> g.Step = batch.Step && g.Pair = batch.Pair)
+
+            let join (g: Group) =
+                { g with
+                    Parts = g.Parts |> Map.map (fun name t -> torch.cat ([| t; added.Parts[name] |], 0L)) }
+
+            (own |> List.tryHead |> Option.map join |> Option.defaultValue added) :: others
+            |> List.sortBy (fun g -> g.Step, g.Pair)
+
+    { Seen = buffer.Seen + batch.Count
+      Groups = Tensors.scopedWith (Seq.collect (fun (g: Group) -> g.Parts.Values)) groups }
+
+/// The same by a reservoir.
+let private offer (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
+    Tensors.scopedWith (fun (b: Buffer) -> b.Groups |> Seq.collect (fun g -> g.Parts.Values)) (fun () ->
+        Reservoir.ofBuffer buffer |> Reservoir.offer capacity seed batch |> Reservoir.toBuffer)
+
 /// Items 0, 1, … in batches of these sizes, the i-th of step i/2.
 let private batches (sizes: int64 list) : Group list =
     let firsts = List.scan (+) 0L sizes |> List.truncate sizes.Length
@@ -26,7 +81,7 @@ let private batches (sizes: int64 list) : Group list =
 
 let private offered (capacity: int) (seed: Seed) (between: Buffer -> Buffer) (batches: Group list) : Buffer =
     (Buffer.empty, List.indexed batches)
-    ||> List.fold (fun buffer (i, batch) -> Buffer.offer capacity (Seed.split $"batch {i}" seed) batch (between buffer))
+    ||> List.fold (fun buffer (i, batch) -> offer capacity (Seed.split $"batch {i}" seed) batch (between buffer))
 
 let private sizes (c: Case) : int64 list = [ for i in 1..5 -> 1L + int64 (9.0 * fraction c $"size {i}") ]
 let private capacity (c: Case) = 2 + int (20.0 * fraction c "capacity")
@@ -83,12 +138,75 @@ let tests =
                   for batch in batches (sizes c) |> List.filter (fun b -> b.Step <> g.Step) do
                       Expect.isEmpty (List.filter (fun i -> List.contains i (numbers batch)) (numbers g)) "of its step")
 
+          property "the same bits as when every item is gone through, offer after offer, and the same draws" (fun c ->
+              let capacity = capacity c
+              let mutable slow, fast = Buffer.empty, Reservoir.ofBuffer Buffer.empty
+              let mutable memory: Memory = Map.empty
+
+              for i in 0..39 do
+                  let seed = draw c $"offer {i}"
+                  // Steps come back, and two pairs take turns in one.
+                  let batch =
+                      numbered
+                          (i / 10)
+                          (if i % 7 = 0 then other else pair)
+                          (int64 (10 * i))
+                          (1L + int64 (9.0 * fraction c $"size {i}"))
+
+                  let earlier, before = fast, parts (Reservoir.toBuffer fast) |> List.map (fun t -> t.clone ())
+                  slow <- naive capacity seed batch slow
+                  fast <- Reservoir.offer capacity seed batch fast
+                  memory <- Reservoir.toMemory earlier fast memory
+                  List.iter2 (identical "what was there before") (parts (Reservoir.toBuffer earlier)) before
+
+                  for now in [ Reservoir.toBuffer fast; Buffer.ofMemory memory; Reservoir.toBuffer (Reservoir.ofMemory memory) ] do
+                      Expect.equal now.Seen slow.Seen "offered"
+                      Expect.equal [ for g in now.Groups -> g.Step, g.Pair ] [ for g in slow.Groups -> g.Step, g.Pair ] "groups"
+                      List.iter2 (identical "items") (parts now) (parts slow)
+
+                  for count in [ 1L; 3L; 100L ] do
+                      let one, two = Reservoir.draw seed count fast |> Option.get, Buffer.draw seed count slow |> Option.get
+                      Expect.equal (one.Step, one.Pair) (two.Step, two.Pair) "drawn from"
+                      List.iter2 (identical "drawn") (List.ofSeq one.Parts.Values) (List.ofSeq two.Parts.Values)
+
+                  // From its midst on, as a run that is taken up again.
+                  if i = 20 then
+                      fast <- Reservoir.ofMemory memory)
+
+          property "two ways on from one reservoir do not see each other" (fun c ->
+              let start =
+                  batches [ 5L; 5L; 5L ]
+                  |> List.fold (fun r b -> Reservoir.offer 100 (draw c "room") b r) (Reservoir.ofBuffer Buffer.empty)
+
+              let on first = Reservoir.offer 100 (draw c "on") (numbered 1 pair first 2L) start
+              let one, two = on 1000L, on 2000L
+              let last (r: Reservoir) = all (Reservoir.toBuffer r) |> List.rev |> List.truncate 2
+              Expect.equal (last one, last two) ([ 1001; 1000 ], [ 2001; 2000 ]) "each its own"
+              Expect.equal (all (Reservoir.toBuffer start)) [ 0..14 ] "and the start neither")
+
+          property "what enters a full reservoir is written behind what is there, mostly without a copy" (fun c ->
+              let capacity, batches = 50, [ for i in 0..99 -> numbered 1 pair (int64 (10 * i)) 10L ]
+
+              let copies =
+                  ((Reservoir.ofBuffer Buffer.empty, Map.empty, 0), List.indexed batches)
+                  ||> List.fold (fun (before, memory: Memory, copies) (i, batch) ->
+                      let after = Reservoir.offer capacity (draw c $"{i}") batch before
+                      let next = Reservoir.toMemory before after memory
+                      let part (memory: Memory) = memory["buffer/0001/vision/text/a"]
+
+                      let stayed = i > 0 && obj.ReferenceEquals(part next, part memory)
+                      after, next, (if stayed then copies else copies + 1))
+                  |> fun (_, _, copies) -> copies
+
+              // About 250 items enter, 50 of room at a time.
+              Expect.isLessThan copies 20 "copies")
+
           property "while there is room every item enters, in its order" (fun c ->
               let buffer = batches (sizes c) |> offered 1000 (draw c "offers") id
               Expect.equal (all buffer) [ 0 .. int (List.sum (sizes c)) - 1 ] "all")
 
           test "pairs of modalities of one step are groups of their own" (fun () ->
-              let offer of' first = Buffer.offer 100 (Seed.ofInt 0) (numbered 1 of' first 4L)
+              let offer of' first = offer 100 (Seed.ofInt 0) (numbered 1 of' first 4L)
               let buffer = Buffer.empty |> offer pair 0L |> offer other 4L |> offer pair 8L |> offer other 12L
               Expect.equal (buffer.Groups |> List.map (fun g -> g.Pair)) (List.sort [ pair; other ]) "both"
 
@@ -129,7 +247,7 @@ let tests =
 
           property "what stays as it is stays the same tensor" (fun c ->
               let buffer = stored c
-              let next = Buffer.offer (capacity c) (draw c "next") (numbered 9 pair 1000L 2L) buffer
+              let next = offer (capacity c) (draw c "next") (numbered 9 pair 1000L 2L) buffer
 
               for g in next.Groups do
                   for before in buffer.Groups do
@@ -216,7 +334,7 @@ let tests =
               let seed = draw c "again"
 
               untouched "a buffer" given (fun () ->
-                  Buffer.offer (capacity c) seed batch buffer |> ignore
+                  offer (capacity c) seed batch buffer |> ignore
                   Buffer.keep c.N seed batch buffer |> ignore
                   Buffer.keep 100L seed batch buffer |> ignore
                   Buffer.share (int64 (capacity c)) seed batch buffer |> ignore
@@ -234,7 +352,7 @@ let tests =
 
                   let left =
                       leaked (fun () ->
-                          let next = Buffer.offer 20 (Seed.ofInt seed) batch buffer
+                          let next = offer 20 (Seed.ofInt seed) batch buffer
                           let old t = given |> List.exists (fun g -> obj.ReferenceEquals(g, t))
                           fresh <- parts next |> List.filter (old >> not) |> List.length |> int64)
 

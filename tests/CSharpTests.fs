@@ -575,7 +575,7 @@ let private heads =
               let features = CSharp.Features.Of x
 
               for scoring, theirs in [ CSharp.Scoring.Raw, Scoring.Raw; CSharp.Scoring.Cosine, Scoring.Cosine ] do
-                  let expected = Projected.blocks theirs "x" heads.Weights["text"] features |> Array.ofSeq |> torch.cat
+                  let expected = Projected.blocks theirs "x" false heads.Weights["text"] features |> Array.ofSeq |> torch.cat
                   identical "outputs" (heads.Apply("text", features, scoring)) expected
                   Expect.equal (heads.Apply("text", x, scoring)) (CSharp.Features.ToArray expected) "as an array"
 

@@ -565,8 +565,8 @@ let private bench =
                       Expect.isGreaterThan (FileInfo(Path.Combine(out, name)).Length) 300L name
 
                   // d = 8 and 16, ranks d/4 and d/2, three forms each.
-                  Expect.hasLength (BenchFiles.readIterations out |> Check.get) 12 "bench.csv"
-                  Expect.hasLength (BenchFiles.readSteps out |> Check.get) 4 "steps.csv"
+                  Expect.hasLength (Tables.iterations out |> Check.get) 12 "bench.csv"
+                  Expect.hasLength (Tables.steps out |> Check.get) 4 "steps.csv"
                   tiny out [] |> expectRefused [ "already holds results"; "--force" ]
                   Expect.equal (tiny out [ "--force"; "--quiet" ]) { Code = 0; Out = ""; Error = "" } "--quiet"))
           testCase "parity times nothing and writes nothing" (fun () ->
@@ -600,7 +600,7 @@ let private bench =
                 [ "--quick"; "--sizes"; "256"; "--forms"; "none" ],
                 [ "--quick does not go with --forms and --sizes"; "leave out" ]
                 [ "--quick"; "--parity" ], [ "--quick does not go with --parity" ]
-                [ "--parity"; "--rounds"; "3" ], [ "--parity does not go with --rounds and --out" ]
+                [ "--parity"; "--rounds"; "3" ], [ "--parity does not go with --rounds" ]
                 [ "--quick"; "--quick" ], [ "--quick is given twice" ]
                 [ "--size"; "256" ], [ "no option '--size'"; "did you mean '--sizes'"; "cmcl bench --help" ]
                 [ "more" ], [ "cmcl bench does not take 'more'" ] ] do

@@ -6,7 +6,11 @@ open Cmcl.Tests.Checks
 open TorchSharp
 
 let private group step (pair: Pair) (c: Case) purpose rows (columns: Modality -> int64) : Group =
-    Buffer.group step pair (normal c $"{purpose} a" rows (columns pair.A)) (normal c $"{purpose} b" rows (columns pair.B)) []
+    let side name (m: Modality) =
+        let x = normal c $"{purpose} {name}" rows (columns m)
+        if m.Name = text then Heads.withBias x else x
+
+    Buffer.group step pair (side "a" pair.A) (side "b" pair.B) []
 
 let private columns (c: Case) (m: Modality) : int64 =
     if m.Name = vision then c.Da
@@ -41,11 +45,7 @@ let private variants (c: Case) : Settings list =
 
 /// The whole loss written again with torch's softmax and cross entropy, from the definition.
 let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: Group) (replayed: Group) : torch.Tensor =
-    let outputs (heads: Heads) m (x: torch.Tensor) =
-        let w = heads[m]
-        let d = x.shape[1]
-        let y = x.mm (w.narrow(1L, 0L, d).t())
-        if w.shape[1] > d then y .+ w.narrow(1L, d, 1L).t() else y
+    let outputs (heads: Heads) m (x: torch.Tensor) = x.mm (heads[m].t())
 
     let unit (y: torch.Tensor) = torch.nn.functional.normalize (y, 2.0, 1L)
     let prepare = if s.Scoring = Scoring.Cosine then unit else id
@@ -154,7 +154,7 @@ let tests =
                       let y m = Heads.outputs heads[m] batch.Parts[if m = pair.A then "a" else "b"]
                       Contrastive.gradients (Settings.contrast s) (y pair.A) (y pair.B)
 
-                  let gradient (g: torch.Tensor) m part = Contrastive.weightGradient g (Heads.inputs heads[m] batch.Parts[part])
+                  let gradient (g: torch.Tensor) m part = Contrastive.weightGradient g batch.Parts[part]
                   same "a" close plain.Pass.Gradients[pair.A] (gradient expected.A pair.A "a")
                   same "b" close plain.Pass.Gradients[pair.B] (gradient expected.B pair.B "b")
 
@@ -211,7 +211,8 @@ let tests =
                               { Stream = stream
                                 Device = torch.CPU
                                 Split = Split.Test
-                                Settings = plan.Settings }
+                                Settings = plan.Settings
+                                Bias = false }
 
                       let found = (torch.cdist (g.Parts["a"], task.A)).argmin(1L).data<int64>().ToArray()
                       Expect.equal (Array.distinct found).Length 22 "distinct rows"

@@ -434,10 +434,6 @@ let private pages =
                       let html = File.ReadAllText(Path.Combine(folder, "compare.html"))
                       has html "The table"))
 
-          testCase "the frontier alone" (fun () ->
-              has (ComparePage.frontierAlone "toy" full).Value "\"frontier\":"
-              Expect.isNone (ComparePage.frontierAlone "toy" (one [ "a", values [ 0.1 ] ])) "one method")
-
           testCase "files are those that the comparison has" (fun () ->
               written full (fun folder ->
                   let names () = Directory.GetFiles folder |> Array.map Path.GetFileName |> Array.sort |> List.ofArray

@@ -267,7 +267,7 @@ let tests =
               Expect.equal (Conditions.firstOrderSquared none none 5L eye) 0.0 "squared")
 
           test "a bias is a column of the change" (fun () ->
-              let x, y = Tensors.ofRows [ [ 2.0 ]; [ 3.0 ] ], Tensors.ofRows [ [ 1.0 ]; [ 10.0 ] ]
+              let x, y = Heads.withBias (Tensors.ofRows [ [ 2.0 ]; [ 3.0 ] ]), Tensors.ofRows [ [ 1.0 ]; [ 10.0 ] ]
               let d = Tensors.ofRows [ [ 1.0; 0.5 ] ]
               same "first order" tight (Conditions.firstOrder d x y) (Tensors.ofRows [ [ 2.5; 25.0 ]; [ 3.5; 35.0 ] ])
               near "one-sided" tight (Conditions.oneSidedResidual d x) (sqrt (18.5 / 15.0 / 1.25)))

@@ -137,6 +137,85 @@ let private without =
       testCase "gpu.sh refuses what it does not take" (fun () ->
           started "" "bash" [ script.Value; "--device"; "tpu" ] |> told [ "cuda, cuda:N or cpu"; "tpu" ]
           started "" "bash" [ script.Value; "--frob" ] |> told [ "--frob"; "--help" ])
+      testCase "gpu.sh: one table of what the command found, and a code that says whether it holds" (fun () ->
+          let extent dtype = { Width = 256L; Pairs = 64L; Rank = 64L; Dtype = dtype }
+
+          let parity form dtype difference : Parity =
+              { Form = form
+                Extent = extent dtype
+                Difference = difference
+                Moved = 0.25
+                Tolerance = 1e-6 }
+
+          let timed form seconds : Iteration =
+              { Form = form
+                Extent = extent Dtype.Float32
+                Threads = 1
+                Device = "cpu"
+                Timing = { Samples = [| seconds |] }
+                OverNone = Some 1.25
+                Work = { Operations = 1.0; Bytes = 1.0 }
+                Ceilings = { Product = 1.0; Copy = 1.0 } }
+
+          /// The script beside a command that leaves given tables: its exit code and the table's lines, cut into cells.
+          let table (difference: float) (commandsCode: int) =
+              let folder = (Directory.CreateTempSubdirectory "cmcl-gpu").FullName
+
+              try
+                  File.Copy(script.Value, Path.Combine(folder, "gpu.sh"))
+
+                  BenchFiles.writeParity
+                      folder
+                      [ parity "none" Dtype.Float32 1.5e-8
+                        parity "none" Dtype.Float64 2.5e-15
+                        parity "block" Dtype.Float32 difference
+                        parity "block" Dtype.Float64 3.5e-15
+                        parity "untimed" Dtype.Float32 4.5e-8 ]
+                  |> Check.get
+
+                  BenchFiles.writeIterations folder [ timed "none" 0.002; timed "block" 0.0025 ] |> Check.get
+
+                  File.WriteAllText(
+                      Path.Combine(folder, "cmcl"),
+                      $"""#!/usr/bin/env bash
+here=$(dirname "$0"); out=; before=
+for given in "$@"; do if [ "$before" = --out ]; then out=$given; fi; before=$given; done
+case "$1 ${{2:-}}" in
+    "bench --parity") mkdir -p "$out"; cp "$here/parity.csv" "$out"; exit {commandsCode} ;;
+    "bench --quick") mkdir -p "$out"; cp "$here/bench.csv" "$out" ;;
+    *) echo a version ;;
+esac
+"""
+                  )
+
+                  File.SetUnixFileMode(Path.Combine(folder, "cmcl"), UnixFileMode.UserRead ||| UnixFileMode.UserExecute)
+
+                  for name in [ "Cmcl.dll"; "libtorch_cpu.so" ] do
+                      File.WriteAllText(Path.Combine(folder, name), "")
+
+                  let out = Path.Combine(folder, "out")
+                  let code, _, error = started folder "bash" [ Path.Combine(folder, "gpu.sh"); "--device"; "cpu"; "--out"; out ]
+                  Expect.stringContains error "The table" "where it is"
+
+                  code,
+                  [ for line in File.ReadAllLines(Path.Combine(out, "gpu.md")) do
+                        if line.StartsWith "| " then
+                            [ for cell in line.Trim('|').Split '|' -> cell.Trim() ] ]
+              finally
+                  Directory.Delete(folder, true)
+
+          let head = [ "form"; "rank"; "float32 differs by"; "float64 differs by"; "CPU ms"; "over none" ]
+
+          let lines block =
+              [ head
+                [ "none"; "64"; "1.5e-08"; "2.5e-15"; "2.00"; "1.25" ]
+                [ "block"; "64"; block; "3.5e-15"; "2.50"; "1.25" ]
+                [ "untimed"; "–"; "4.5e-08"; ""; "–"; "–" ] ]
+
+          Expect.equal (table 5e-7 0) (0, lines "5.0e-07") "all hold"
+          Expect.equal (table 5e-6 1) (1, lines "5.0e-06 ✗") "one does not"
+          Expect.equal (table 5e-6 0) (1, lines "5.0e-06 ✗") "whatever the command says"
+          Expect.equal (fst (table 5e-7 1)) 1 "and whatever the table says")
       testCase "gpu.sh tells what it takes" (fun () ->
           let code, out, error = started "" "bash" [ script.Value; "--help" ]
           Expect.equal (code, error) (0, "") "exit code, standard error"

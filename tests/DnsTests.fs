@@ -310,6 +310,7 @@ let tests =
                     "dns-trust" ] do
                   let p = plan s text
                   let heads = p.Method.Initial initial
+                  let inputs = if Method.hasBias p.Method then Heads.withBias else id
 
                   let tasks =
                       s.Steps
@@ -317,8 +318,8 @@ let tests =
                           { Index = t.Index
                             Name = t.Name
                             Pair = t.Pair
-                            A = t.A.Features
-                            B = t.B.Features
+                            A = inputs t.A.Features
+                            B = inputs t.B.Features
                             Source = None })
 
                   let context =

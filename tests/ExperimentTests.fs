@@ -36,7 +36,7 @@ let private request folder methods : Request =
       Arguments = [] }
 
 let private methods = [ "zero-shot"; "vanilla[epochs=1;batch=4]"; "dns[epochs=1;batch=4]" ]
-let private run request = Experiment.run DateTimeOffset.UnixEpoch ignore request |> Check.get
+let private run request = experiment ignore request |> Check.get
 let private touch folder name = File.WriteAllText(Path.Combine(folder, name), name)
 let private has folder name = File.Exists(Path.Combine(folder, name))
 
@@ -168,7 +168,7 @@ let tests =
                   Expect.isOk (ResultsFolder.prepare false (of' jobs).Out) "prepared"
 
               run (of' 1) |> ignore
-              Experiment.run DateTimeOffset.UnixEpoch tell (of' 3) |> Check.get |> ignore
+              experiment tell (of' 3) |> Check.get |> ignore
               Expect.equal (lines (of' 3).Out) (lines (of' 1).Out) "the same lines in the same order"
 
               for cell, events in told |> Seq.groupBy (fun (cell, _, _) -> cell) do
@@ -190,7 +190,7 @@ let tests =
                   | Progress.Unkept(_, _, fault) -> failtest fault.Message
                   | Progress.Ended(_, _, fault) -> Expect.isNone fault "no fault"
 
-              Experiment.run DateTimeOffset.UnixEpoch tell (request folder methods) |> Check.get |> ignore
+              experiment tell (request folder methods) |> Check.get |> ignore
               Expect.equal (Seq.head shares) 0.0 "begins"
               near "ends" tight (Seq.last shares) 1.0
               Expect.isTrue (Seq.pairwise shares |> Seq.forall (fun (a, b) -> a <= b)) "never falls") ]

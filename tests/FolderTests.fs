@@ -45,7 +45,7 @@ let private request (folder: string) (methods: Method list) : Request =
       Command = "cmcl run"
       Arguments = [] }
 
-let private run tell request = Experiment.run DateTimeOffset.UnixEpoch tell request
+let private run = experiment
 
 let private kept: Safekeeping =
     { Safekeeping.none with

@@ -26,10 +26,26 @@ let tests =
                   for k in 0 .. int c.D - 1 do
                       near "entry" tight (y[i][k]) (Array.fold2 (fun sum a b -> sum + a * b) 0.0 w'[k] x'[i]))
 
-          property "one column more than the features is a bias" (fun c ->
+          property "a bias is a column of ones in the features, and nothing else makes one" (fun c ->
               let w, b, x = normal c "w" c.D c.Da, normal c "b" c.D 1L, normal c "x" c.N c.Da
-              let y = Heads.outputs (torch.cat ([| w; b |], 1L)) x
-              same "outputs" tight y (Heads.outputs w x .+ b.t ()))
+              let biased = torch.cat ([| w; b |], 1L)
+              same "outputs" tight (Heads.outputs biased (Heads.withBias x)) (Heads.outputs w x .+ b.t ())
+              let h: Heads = Map [ pair.A, biased; pair.B, normal c "wb" c.D c.Da ]
+
+              for f in
+                  [ fun () -> Heads.outputs biased x |> ignore
+                    fun () -> Alignment.between pair h x x |> ignore
+                    fun () -> Stability.deviation pair h h x x |> ignore
+                    fun () -> Bounds.change pair h h x x |> ignore
+                    fun () -> Conditions.firstOrder biased x x |> ignore
+                    fun () -> Conditions.oneSidedResidual biased x |> ignore
+                    fun () -> OldStep.ofRows 1 pair h x x |> ignore ] do
+                  match faultOf f with
+                  | Fault.Shape _ -> ()
+                  | other -> failtest other.Message
+
+              let message = (faultOf (fun () -> Heads.outputs biased x)).Message
+              Expect.stringContains message "withBias" "what to do")
 
           property "the global parameter gives the scores" (fun c ->
               let h, xa, xb = heads c, normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
@@ -44,7 +60,7 @@ let tests =
                   identical "replaced" (replaced[pair.A]) other
                   identical "kept" (replaced[pair.B]) (h[pair.B])
                   Heads.outputs (h[pair.A]) x |> ignore
-                  Heads.inputs (h[pair.A]) x |> ignore
+                  Heads.withBias x |> ignore
                   Heads.globalParameter pair h |> ignore
                   Heads.map (fun w -> w * number 2.0) h))
 

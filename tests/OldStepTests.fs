@@ -3,6 +3,7 @@ module Cmcl.Tests.OldStepTests
 open Cmcl
 open Expecto
 open Cmcl.Tests.Checks
+open Cmcl.Tests.SketchTests
 open TorchSharp
 
 /// Two sets of heads and a step's rows of any rank, with what is kept of the step.
@@ -21,18 +22,6 @@ let tests =
               Expect.equal rows.shape[0] (min (min c.Rank c.N) c.Da) "as many as the rank"
               same "moment" close (rows.t().mm rows) (x.t().mm x))
 
-          property "and so have those of QR, or of the spectrum where rank is missing" (fun c ->
-              let w = torch.eye (c.D, c.Da, dtype = torch.float64)
-
-              for rank, n in [ c.Rank, c.N; 9L, c.N; 9L, 80L ] do
-                  let x = planted c "x" rank n c.Da
-                  let rows = OldStep.rows w x
-                  Expect.equal rows.shape[0] (min (min rank n) c.Da) "as many as the rank"
-                  same "moment" close (rows.t().mm rows) (x.t().mm x)
-
-              let biased = torch.ones (c.D, c.Da + 1L, dtype = torch.float64)
-              Expect.equal (OldStep.rows biased (normal c "x" 20L c.Da)).shape[1] (c.Da + 1L) "a column for the bias")
-
           property "the drift is the measured deviation, in float64" (fun c ->
               let learned, xa, xb, old = kept c
               let now = heads c "now"
@@ -46,7 +35,7 @@ let tests =
           property "and in float32, biases included" (fun c ->
               let single (h: Heads) : Heads = Heads.map (fun w -> w.``to`` torch.float32) h
               let rows purpose columns = (normal c purpose c.N columns).``to`` torch.float32
-              let xa, xb = rows "xa" c.Da, rows "xb" c.Db
+              let xa, xb = Heads.withBias (rows "xa" c.Da), rows "xb" c.Db
 
               let biased purpose : Heads =
                   single (Map [ pair.A, normal c (purpose + " a") c.D (c.Da + 1L); pair.B, normal c (purpose + " b") c.D c.Db ])
@@ -76,8 +65,7 @@ let tests =
 
           property "following changes one after the other is standing under the last of them" (fun c ->
               let learned, xa, xb, _ = kept c
-              let rows m x = OldStep.rows (Heads.weight m learned) x
-              let first = OldStep.atEnd 1 pair c.N learned (rows pair.A xa) (rows pair.B xb)
+              let first = OldStep.atEnd 1 pair c.N learned (Sketch.ofRows xa) (Sketch.ofRows xb)
               Expect.equal first.Drift.Frobenius (OldStep.under learned first.Old).Drift.Frobenius "no drift at the end"
 
               let step (standing, before: Heads) (i, moving) =
@@ -92,6 +80,7 @@ let tests =
                   near "after" close now.Drift.Relative drift.Relative
                   near "norm" close now.Drift.Frobenius (OldStep.drift after old).Frobenius
                   Expect.equal (OldStep.certificate before after old) across "the certificate alone"
+                  near "beyond" (1e-10 * max 1.0 across.Bound) certificate.Beyond across.Beyond
                   near "first order of a" close certificate.FirstA across.FirstA
                   near "first order of b" close certificate.FirstB across.FirstB
                   near "second order" close certificate.Second across.Second
@@ -115,6 +104,46 @@ let tests =
               let bound = (OldStep.certificate before after old).Bound
               let measured = truth.Rms * float c.N
               Expect.isLessThanOrEqual measured (bound * (1.0 + 1e-9) + 1e-9) "bound")
+
+          property "nor for features of low rank, where only what is beyond the rank moves scores" (fun c ->
+              let n, d = 14L, 9L
+              let before = Map [ pair.A, normal c "wa" d d; pair.B, normal c "wb" d d ]
+              let sides = List.zip (awkward c n d) (awkward { c with Seed = c.Seed + 1 } n d)
+
+              for (kind, xa), (_, xb) in sides do
+                  /// A change that spares what the rows reach most.
+                  let sparing m (x: torch.Tensor) =
+                      let struct (_, vectors) = torch.linalg.eigh (x.t().mm x)
+                      let free = vectors.narrow (1L, 0L, 7L)
+                      (normal c $"change {m}" d 7L).mm(free.t ())
+
+                  let after = Map [ pair.A, before[pair.A] + sparing "a" xa; pair.B, before[pair.B] + sparing "b" xb ]
+                  let truth = Tensors.norm (Bounds.change pair before after xa xb)
+
+                  for how, sketch in [ "rows", Sketch.ofRows; "moment", Moment.ofRows >> Sketch.ofMoment ] do
+                      let old = (OldStep.atEnd 1 pair n before (sketch xa) (sketch xb)).Old
+                      let certificate = OldStep.certificate before after old
+                      let rounding = [ before; after ] |> List.sumBy (fun h -> OldStep.arithmetic h old * max old.Size 1e-300)
+                      Expect.isLessThanOrEqual truth (certificate.Bound + rounding) $"{kind}, by {how}"
+
+                      if how = "rows" then
+                          let loose = 4.0 * truth + 1e-12 * Tensors.norm xa * Tensors.norm xb * 1e3
+                          Expect.isLessThanOrEqual certificate.Bound loose $"{kind}: tight")
+
+          mustFail "the certificate of a moment's rows without what is beyond them" (fun c ->
+              let x = planted c "low" 1L 14L 9L + normal c "tiny" 14L 9L * number 1e-10
+              let before = Map [ pair.A, normal c "wa" 9L 9L; pair.B, normal c "wb" 9L 9L ]
+              let struct (_, vectors) = torch.linalg.eigh (x.t().mm x)
+              let after = Map.add pair.A (before[pair.A] + (normal c "d" 9L 1L).mm(vectors.narrow(1L, 0L, 1L).t())) before
+              let sketch = Sketch.ofMoment (Moment.ofRows x)
+              let old = (OldStep.atEnd 1 pair 14L before sketch sketch).Old
+              let certificate = OldStep.certificate before after old
+              let truth = Tensors.norm (Bounds.change pair before after x x)
+
+              Expect.isLessThanOrEqual
+                  truth
+                  (certificate.Bound - certificate.Beyond + OldStep.arithmetic after old * old.Size)
+                  "bound")
 
           property "must not: one part left out is no bound" (fun c ->
               // With one head moving, the truth is that head's part: without it nothing is left.
@@ -167,7 +196,7 @@ let tests =
               let da, db = OldStep.shift changes pair.A old.A, OldStep.shift changes pair.B old.B
               let standing = OldStep.under learned old
 
-              untouched "OldStep.follow" (given @ OldStep.held standing @ Option.toList da) (fun () ->
+              untouched "OldStep.follow" (given @ OldStep.held standing @ [ for s in Option.toList da -> s.Rows ]) (fun () ->
                   Expect.equal (leaked (fun () -> OldStep.follow da db standing |> ignore)) 3L "the next standing"
                   Expect.equal (leaked (fun () -> OldStep.follow None None standing |> ignore)) 0L "the same")
 

@@ -44,6 +44,21 @@ let private apply (t: Transform) (updates: Heads) (w: Heads) =
     let struct (u, _) = t.Update (t.Init w) updates w
     u
 
+/// Heavy-ball momentum b ← βb + g, as in torch's SGD: a transform whose state says much; β = 0 is plain SGD.
+let momentum (beta: float) : Transform =
+    { Init =
+        fun parameters ->
+            { TransformState.empty with
+                Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
+      Update =
+        fun state updates _ ->
+            let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() + g)
+
+            struct (running,
+                    { state with
+                        Step = state.Step + 1L
+                        Slots = Map [ "b", Heads.replace running state.Slots["b"] ] }) }
+
 let tests =
     testList
         "Optim"
@@ -59,7 +74,7 @@ let tests =
 
           property "gradient descent is torch's, with and without momentum" (fun c ->
               for beta in [ 0.0; 0.9 ] do
-                  let mine = Transform.chain [ Optim.momentum beta; Optim.rate 1e-2 Schedule.Constant 50L ]
+                  let mine = Transform.chain [ momentum beta; Optim.rate 1e-2 Schedule.Constant 50L ]
 
                   let make (parameters: Modules.Parameter list) : torch.optim.Optimizer = torch.optim.SGD(parameters, 1e-2, beta)
 

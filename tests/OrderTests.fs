@@ -23,6 +23,36 @@ let tests =
                   Expect.equal (List.distinct some) some $"{n} steps"
                   Expect.isFalse (List.contains [ 0 .. n - 1 ] some.Tail) "only the first is the stream's own")
 
+          test "the orders are those that they always were, and the first so many take a draw each" (fun () ->
+              // As they were drawn when every one drew all before it.
+              let slow n order =
+                  let drawn (number: int) (attempt: int) =
+                      let seed = Seed.ofInt number |> Seed.split "order of steps" |> Seed.split $"attempt {attempt}"
+                      (Seed.permutation (int64 n) seed).data<int64>().ToArray() |> Array.map int |> List.ofArray
+
+                  let next taken number =
+                      Seq.initInfinite (drawn number) |> Seq.find (fun p -> not (List.contains p taken)) |> fun p -> p :: taken
+
+                  Seq.fold next [ [ 0 .. n - 1 ] ] (seq { 1..order }) |> List.head
+
+              for n in 1..5 do
+                  let expected = [ for order in 0 .. min 23 (Order.count n - 1) -> slow n order ]
+                  Expect.equal (Order.permutations n |> Seq.truncate 24 |> List.ofSeq) expected $"{n} steps"
+                  Expect.equal [ for order in 0 .. expected.Length - 1 -> Order.permutation n order ] expected "one by one"
+
+              let ordered = Order.first 7 synthetic.Value
+
+              Expect.equal
+                  (ordered |> List.map names)
+                  [ for order in 0..6 -> names (Order.apply order synthetic.Value) ]
+                  "streams"
+
+              let few =
+                  { synthetic.Value with
+                      Steps = List.truncate 2 synthetic.Value.Steps }
+
+              Expect.hasLength (Order.first 7 few) 2 "no more than there are")
+
           test "an order is decided by its number alone" (fun () ->
               Expect.equal (Order.permutation 6 5) (Order.permutation 6 5) "twice"
               let places = Order.permutation 6 2

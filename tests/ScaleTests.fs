@@ -100,7 +100,8 @@ let private bench (stream: Stream) : Bench =
     { Stream = stream
       Device = torch.CPU
       Split = Split.Test
-      Settings = (plan stream "vanilla").Settings }
+      Settings = (plan stream "vanilla").Settings
+      Bias = false }
 
 let private tasks =
     testList

@@ -93,7 +93,7 @@ let tests =
               for name, t in
                   [ "clip", Optim.clip 0.1
                     "adam", Optim.adam
-                    "momentum", Optim.momentum 0.9
+                    "momentum", OptimTests.momentum 0.9
                     "decay", Optim.decay 0.1 1L
                     "rate", rate
                     "within", Optim.within w ellipsoid

@@ -173,6 +173,26 @@ let tests =
                     "dns[lr=0]" ] do
                   allHold (verify [ spoiled written id ]))
 
+          test "on features of low rank, as float32 rounds them, and of other awkward kinds" (fun () ->
+              let case seed = { Seed = seed; N = 0L; D = 0L; Da = 0L; Db = 0L; Rank = 0L }
+
+              for i, (kind, _) in List.indexed (SketchTests.awkward (case 0) 2L 2L) do
+                  let side seed = (SketchTests.awkward (case seed) 24L 16L)[i] |> snd |> fun x -> x.``to`` torch.float32
+
+                  let stream =
+                      streamOf [ vision, text, side 1, side 2; audio, text, side 3, side 4; vision, text, side 5, side 6 ]
+
+                  for dtype in [ "float64"; "float32" ] do
+                      let plans =
+                          Plan.resolve
+                              stream.Preset
+                              [ "dtype", dtype; "epochs", "2"; "batch", "8" ]
+                              [ "dns"; "dns[exact=on]"; "dns[place=update]"; "dns-trust[total-budget=0.2]" ]
+                          |> Check.get
+
+                      let v = Verification.run ignore { request plans with Stream = stream } |> Check.get
+                      Expect.isEmpty [ for f in v.Broken -> f.Run, f.Condition ] $"{kind}, {dtype}")
+
           test "must fail: a plan without its mask" (fun () ->
               let found = broken (verify [ spoiled "dns[place=update]" withoutMask ])
               let expected = [ "constraint set: P̃ D P = 0"; "Theorem 5: beyond the second order"; "Theorem 5: bound" ]
@@ -242,10 +262,10 @@ let tests =
               inFolder (fun folder ->
                   VerificationFiles.write folder made |> Check.get
                   // A NaN is not equal to itself.
-                  Expect.equal (string (VerificationFiles.readFindings folder |> Check.get)) (string made.Findings) "verify.csv"
-                  Expect.equal (VerificationFiles.readPoints folder) (Ok made.Points) "curves.csv"
+                  Expect.equal (string (Tables.findings folder |> Check.get)) (string made.Findings) "verify.csv"
+                  Expect.equal (Tables.points folder) (Ok made.Points) "curves.csv"
                   VerificationFiles.write folder double.Value |> Check.get
-                  Expect.equal (VerificationFiles.readFindings folder) (Ok double.Value.Findings) "of a whole verification"))
+                  Expect.equal (Tables.findings folder) (Ok double.Value.Findings) "of a whole verification"))
 
           test "the page has every condition and every figure, and nothing from elsewhere" (fun () ->
               let text = page double.Value

@@ -5,32 +5,38 @@ open TorchSharp
 /// New features through a trained head, any number of rows, block by block.
 [<RequireQualifiedAccess>]
 module Projected =
-    /// The head of a modality as it goes with features of so many columns: with a bias where it has one column more. What is known
-    /// of the bias (`SavedHeads.About`) must agree. Faults: `Unknown`, `Shape`.
+    /// Whether the heads have a bias in their last column: what is known of them says so (`SavedHeads.About`).
+    let hasBias (saved: SavedHeads) : bool = Map.tryFind "bias" saved.About = Some "yes"
+
+    /// The head of a modality for features of so many columns, as many as it has, less the bias that it is said to have. Faults:
+    /// `Unknown`, `Shape`.
     let head (saved: SavedHeads) (modality: Modality) (columns: int64) : Result<torch.Tensor, Fault list> =
-        match Map.tryFind modality saved.Heads, Map.tryFind "bias" saved.About with
-        | None, _ -> Error [ Fault.Unknown("head", modality.Name, [ for m in saved.Heads.Keys -> m.Name ]) ]
-        | Some w, bias ->
+        match Map.tryFind modality saved.Heads with
+        | None -> Error [ Fault.Unknown("head", modality.Name, [ for m in saved.Heads.Keys -> m.Name ]) ]
+        | Some w ->
             let held = w.shape[1]
 
             let expected, fits =
-                match bias with
+                match Map.tryFind "bias" saved.About with
                 | Some "yes" -> $"d = {held - 1L} (its head has {held} columns, the last a bias)", held = columns + 1L
-                | Some "no" -> $"d = {held}", held = columns
-                | _ -> $"d = {held}, or {held - 1L} if the head carries a bias", held = columns || held = columns + 1L
+                | None when held = columns + 1L ->
+                    $"d = {held}, as nothing says that the last column of its head is a bias (--bias of cmcl apply, or bias = yes among what is known of it)",
+                    false
+                | _ -> $"d = {held}", held = columns
 
             if fits then
                 Ok w
             else
                 Error [ Fault.Shape($"features of modality '{modality}'", expected, string columns) ]
 
-    /// Y = X Wᵀ (+ 1 bᵀ), at unit length when `Cosine`, of the features' rows block by block, in the head's type. Blocks belong to the
-    /// caller. Raises `Fault.NonFinite` with the row where an output is not finite. As in `Projected.blocks Scoring.Raw "X" w xa`.
-    let blocks (scoring: Scoring) (what: string) (w: torch.Tensor) (features: torch.Tensor) : seq<torch.Tensor> =
+    /// Y = X Wᵀ, with a bias X Wᵀ + 1 bᵀ, at unit length when `Cosine`, of the features' rows block by block, in the head's type. Blocks
+    /// belong to the caller. Raises `Fault.NonFinite` with the row where an output is not finite. As in
+    /// `Projected.blocks Scoring.Raw "X" false w xa`.
+    let blocks (scoring: Scoring) (what: string) (bias: bool) (w: torch.Tensor) (features: torch.Tensor) : seq<torch.Tensor> =
         let project (first: int64, count: int64) =
             Tensors.scoped (fun () ->
                 let x = features.narrow(0L, first, count).``to``(w.device).``to`` w.dtype
-                let y = Alignment.prepare scoring (Heads.outputs w x)
+                let y = (if bias then Heads.withBias x else x) |> Heads.outputs w |> Alignment.prepare scoring
 
                 match Tensors.nonFiniteRow y with
                 | Some row -> Check.fail (Fault.NonFinite(what, first + row))
@@ -66,5 +72,6 @@ module Projected =
                 let w = if w.dtype = torch.float16 then w.``to`` torch.float32 else w
 
                 Files.makeFolderOf into
-                |> Result.bind (fun () -> blocks scoring $"'{from}'" w x |> Npy.writeRows into w.dtype x.shape[0] w.shape[0])
+                |> Result.bind (fun () ->
+                    blocks scoring $"'{from}'" (hasBias saved) w x |> Npy.writeRows into w.dtype x.shape[0] w.shape[0])
                 |> Result.map (fun () -> [| x.shape[0]; w.shape[0] |])))

@@ -81,15 +81,11 @@ module SavedHeads =
 
     // ---- from a run ----------------------------------------------------------------------------------------------
 
-    /// Whether a method's heads carry a bias, by what it makes of a head of one number.
+    /// Whether a method's heads carry a bias.
     let private biased (name: string) : string option =
         match Registry.find name with
         | Error _ -> None
-        | Ok m ->
-            use scope = torch.NewDisposeScope()
-            let probe = Heads.identity Dtype.Float32 torch.CPU 1L [ Modality.named "probe", 1L ]
-            let columns = (m.Initial probe |> Heads.weight (Modality.named "probe")).shape[1]
-            Some(if columns = 2L then "yes" else "no")
+        | Ok m -> Some(if Method.hasBias m then "yes" else "no")
 
     /// What `config.json` says of the run, as texts.
     let internal about (info: RunInfo) (label: string) (seed: int) (step: int) : Map<string, string> =

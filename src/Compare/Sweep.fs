@@ -85,8 +85,14 @@ module Sweep =
               if Field.measures name || List.contains name own && Field.matters plan.Settings name then
                   [ name; value ] ]
 
-    let private cell (sweep: Sweep) (s: SweepStream) (written: string, plan: Plan) (order: int) (seed: int) : SweepCell =
-        let identity = CellFile.identity (Order.apply order s.Stream) plan seed sweep.Split sweep.Device.``type``
+    let private cell
+        (sweep: Sweep)
+        (s: SweepStream)
+        (order: int, ordered: Cmcl.Stream)
+        (written: string, plan: Plan)
+        (seed: int)
+        : SweepCell =
+        let identity = CellFile.identity ordered plan seed sweep.Split sweep.Device.``type``
 
         { Cell =
             { Stream = s.Stream.Name
@@ -137,12 +143,16 @@ module Sweep =
     let cells (sweep: Sweep) : Result<SweepCell list, Fault list> =
         match streamFaults sweep, sweep.Streams |> List.map (plans sweep) |> Check.all with
         | [], Ok all ->
+            let streams =
+                [ for s, plans in List.zip sweep.Streams all ->
+                      s, List.zip sweep.Methods plans, Array.ofList (Order.first sweep.Orders s.Stream) ]
+
             Ok
                 [ for seed in sweep.Seeds do
                       for order in 0 .. sweep.Orders - 1 do
                           yield!
-                              [ for s, plans in List.zip sweep.Streams all do
-                                    for plan in List.zip sweep.Methods plans -> cell sweep s plan order seed ]
+                              [ for s, plans, ordered in streams do
+                                    for plan in plans -> cell sweep s (order, ordered[order]) plan seed ]
                               |> List.sortBy (fun c -> -c.Updates) ]
         | faults, Ok _ -> Error faults
         | faults, Error more -> Error(List.distinct (faults @ more))

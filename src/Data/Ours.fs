@@ -17,7 +17,8 @@ module Ours =
               "verify.csv", "run,condition,where,value,"
               "curves.csv", "figure,run,series,where,"
               "bench.csv", "form,d,batch,rank,"
-              "steps.csv", "form,d,batch,rank," ]
+              "steps.csv", "form,d,batch,rank,"
+              "parity.csv", "form,dtype,d,batch,rank," ]
 
     /// Was a file of such a name written by Cmcl? One with nothing in it is nobody's loss.
     let private isOurs (path: string) : bool =

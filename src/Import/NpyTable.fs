@@ -180,7 +180,8 @@ module NpyTable =
             | torch.ScalarType.Int32
             | torch.ScalarType.Int64 when header.Shape.Length = 1 ->
                 use numbers = Npy.readBody stream header
-                found <- numbers.``to``(torch.int64).data<int64>().ToArray()
+                use wide = numbers.``to`` torch.int64
+                found <- wide.data<int64>().ToArray()
             | torch.ScalarType.Int32
             | torch.ScalarType.Int64 -> wrong <- [ Fault.Shape($"'{place.File}'", "a vector", String.Join(" × ", header.Shape)) ]
             | other -> wrong <- [ Fault.BadValue($"'{place.File}'", "numbers of type int32 or int64", Draft.typeName other) ])

@@ -90,7 +90,7 @@ module Bounds =
     /// Example: `Bounds.truncation pyb pa da xa yb`.
     let truncation (partner: torch.Tensor) (input: torch.Tensor) (d: torch.Tensor) (x: torch.Tensor) (y: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
-        let x, y, d = Heads.inputs d (wide x), wide y, wide d
+        let x, y, d = wide x, wide y, wide d
         let kept = Tensors.product x (wide input)
         let r, s = x - kept, y - Tensors.product y (wide partner)
         smallest [ r; d; y ] + smallest [ kept; d; s ]
@@ -100,6 +100,6 @@ module Bounds =
     /// Example: `Bounds.discarded pa xa`.
     let discarded (input: torch.Tensor) (x: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
-        let x = Heads.inputs input (wide x)
+        let x = wide x
         let all = Tensors.norm x
         if all = 0.0 then 0.0 else (Tensors.norm (x - Tensors.product x (wide input)) / all) ** 2.0

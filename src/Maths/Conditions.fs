@@ -84,7 +84,7 @@ module Conditions =
 
     let private firstOrderAgainst (scale: torch.Tensor) (d: torch.Tensor) (x: torch.Tensor) (y: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
-        let x = Heads.inputs d (wide x)
+        let x = wide x
         let size = productNorm (Tensors.product x ((wide d).t())) (wide y)
         relative size [ Tensors.norm x; Tensors.norm scale; Tensors.norm y ]
 
@@ -111,7 +111,7 @@ module Conditions =
     /// Example: `Conditions.oneSidedResidual da xa`.
     let oneSidedResidual (d: torch.Tensor) (x: torch.Tensor) : float =
         use scope = torch.NewDisposeScope()
-        let x = Heads.inputs d (wide x)
+        let x = wide x
         relative (Tensors.norm (Tensors.product x ((wide d).t()))) [ Tensors.norm x; Tensors.norm d ]
 
     /// How far a change D (d × d_m) is out of Theorem 4's constraint set P̃ D P = 0: ‖P̃ D P‖/‖D‖, from 0 to 1, for P̃ (d × d)

@@ -16,7 +16,7 @@ module FisherInformation =
     let private side (scoring: Scoring) (w: torch.Tensor) (x: torch.Tensor) : Side =
         let y = Heads.outputs w x
 
-        { Inputs = Heads.inputs w x
+        { Inputs = x.alias ()
           Outputs = Alignment.prepare scoring y
           Lengths =
             match scoring with
@@ -138,6 +138,4 @@ module FisherInformation =
             let wa, wb = Heads.weight pair.A heads, Heads.weight pair.B heads
             let g = Contrastive.gradients c (Heads.outputs wa xa) (Heads.outputs wb xb)
 
-            Map
-                [ pair.A, (Contrastive.weightGradient g.A (Heads.inputs wa xa)).squared()
-                  pair.B, (Contrastive.weightGradient g.B (Heads.inputs wb xb)).squared() ])
+            Map [ pair.A, (Contrastive.weightGradient g.A xa).squared(); pair.B, (Contrastive.weightGradient g.B xb).squared() ])

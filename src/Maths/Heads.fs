@@ -2,8 +2,8 @@ namespace Cmcl
 
 open TorchSharp
 
-/// The trainable part: one weight W_m (d × d_m) per modality, an immutable map. A weight with one column more than its
-/// features carries a bias in the last column, as if a constant 1 were appended to the inputs.
+/// The trainable part: one weight W_m (d × d_m) per modality, an immutable map. A weight may carry a bias in a last column of its own;
+/// its inputs then have a constant 1 there, which whoever gives the inputs has to append (`Heads.withBias`).
 type Heads = Map<Modality, torch.Tensor>
 
 [<RequireQualifiedAccess>]
@@ -19,19 +19,23 @@ module Heads =
         | Some w -> w
         | None -> Check.fail (Fault.Unknown("head", modality.Name, [ for m in heads.Keys -> m.Name ]))
 
-    /// The inputs that a weight is applied to: X itself (n × d_m), or X with a column of ones where the weight carries a bias
-    /// (theory.md, section 9). Example: `Heads.inputs heads[pair.A] xa`.
-    let inputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
+    /// Features X (n × d_m) with a column of ones behind them, n × (d_m + 1): what a weight with a bias in its last column is applied to
+    /// (theory.md, section 9). Example: `Heads.withBias xa`.
+    let withBias (x: torch.Tensor) : torch.Tensor =
         Tensors.requireMatrix "features" -1L -1L x
+        Tensors.scoped (fun () -> torch.cat ([| x; torch.ones (x.shape[0], 1L, dtype = x.dtype, device = x.device) |], 1L))
 
-        if w.shape[1] = x.shape[1] + 1L then
-            Tensors.scoped (fun () -> torch.cat ([| x; torch.ones (x.shape[0], 1L, dtype = x.dtype, device = x.device) |], 1L))
-        else
-            x.alias ()
-
-    /// Y = X Wᵀ (n × d) of features X (n × d_m); with a bias column, Y = X Wᵀ + 1 bᵀ. Example: `Heads.outputs heads[pair.A] xa`.
+    /// Y = X Wᵀ (n × d) of inputs X, n × the columns of W: features, or those with a column of ones for a weight with a bias
+    /// (`withBias`), which makes Y = X Wᵀ + 1 bᵀ. Fault: `Shape` for any other width. Example: `Heads.outputs heads[pair.A] xa`.
     let outputs (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
-        Tensors.scoped (fun () -> Tensors.product (inputs w x) (w.t ()))
+        if x.dim () = 2L && x.shape[1] + 1L = w.shape[1] then
+            let expected =
+                $"[any × {w.shape[1]}], or if the head's last column is a bias, these with a column of ones (Heads.withBias)"
+
+            Check.fail (Fault.Shape("features", expected, Tensors.shapeText x))
+
+        Tensors.requireMatrix "features" -1L w.shape[1] x
+        Tensors.scoped (fun () -> Tensors.product x (w.t ()))
 
     /// The same heads with new weights for some modalities. Example: `heads |> Heads.replace (Map [ pair.A, after[pair.A] ])`.
     let replace (changed: Heads) (heads: Heads) : Heads = Map.fold (fun all m w -> Map.add m w all) heads changed

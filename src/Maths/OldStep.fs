@@ -14,8 +14,8 @@ type Drift =
         Relative: float
     }
 
-/// What is kept of a step when its data are gone (theory.md, section 8): for each side rows that have the second moment of the
-/// step's own and are no samples, and their scores at its end. Everything a Frobenius norm says of all n × n scores follows.
+/// What is kept of a step when its data are gone (theory.md, section 8): for each side a few rows that are no samples in the place of
+/// the step's own, and their scores at its end. Everything a Frobenius norm says of all n × n scores follows.
 type OldStep =
     {
         /// 1 for the first step.
@@ -24,8 +24,8 @@ type OldStep =
         /// n, the matched rows there were.
         Count: int64
         /// r_a × columns of W_a and r_b × columns of W_b, float64; a bias column is among them.
-        A: torch.Tensor
-        B: torch.Tensor
+        A: Sketch
+        B: Sketch
         /// r_a × r_b: the scores of those rows at the step's end.
         Scores: torch.Tensor
         /// ‖A_then‖_F over all n × n scores.
@@ -38,8 +38,8 @@ type Standing =
     {
         Old: OldStep
         /// The outputs of the kept rows, r_a × d and r_b × d, float64.
-        A: torch.Tensor
-        B: torch.Tensor
+        A: Sketch
+        B: Sketch
         /// r_a × r_b: what the scores of those rows have changed by since the step's end.
         Moved: torch.Tensor
         Drift: Drift
@@ -56,65 +56,29 @@ type Certificate =
         FirstB: float
         /// ‖X_a D_aᵀ D_b X_bᵀ‖_F: the second order, only where both heads moved.
         Second: float
+        /// What the kept rows may miss of these three.
+        Beyond: float
     }
 
     member c.First: float = c.FirstA + c.FirstB
-    member c.Bound: float = c.First + c.Second
+    member c.Bound: float = c.First + c.Second + c.Beyond
 
 /// Stability known without the old data.
 [<RequireQualifiedAccess>]
 module OldStep =
-    let private outputs (m: Modality) (heads: Heads) (rows: torch.Tensor) =
-        Tensors.product rows ((Heads.weight m heads).``to``(torch.float64).t())
+    let private outputs (m: Modality) (heads: Heads) (rows: Sketch) : Sketch = Sketch.through (Heads.weight m heads) rows
 
-    let private scores (ya: torch.Tensor) (yb: torch.Tensor) = Tensors.product ya (yb.t ())
-
-    /// Whether no singular value of a triangle R is zero to rounding, σ > √(d ε) ‖R‖ (the sense of `Spectrum.NumericalRank`), by two
-    /// steps of inverse iteration on its leading square. An estimate: where it misses, more rows are kept than the rank, and all holds.
-    let private fullRank (r: torch.Tensor) : bool =
-        use scope = torch.NewDisposeScope()
-        let square = r.narrow (1L, 0L, r.shape[0])
-
-        let step (x: torch.Tensor) =
-            torch.linalg.solve_triangular (square, torch.linalg.solve_triangular (square.t (), x, false), true)
-
-        let once = step (torch.ones (r.shape[0], 1L, dtype = torch.float64, device = r.device))
-        let twice = step (once / once.norm ())
-
-        let inverse = Tensors.toFloat (twice.norm () * r.norm().squared())
-        inverse * float r.shape[1] * Tolerance.epsilon Dtype.Float64 < 1.0
-
-    /// Rows for each column from which on a moment, in bounded memory, is cheaper than a QR.
-    let private longest = 8L
-
-    /// Rows that have a given second moment, as many as its rank, and are no samples; float64. Example: `OldStep.ofMoment ma`.
-    let ofMoment (m: Moment) : torch.Tensor = Tensors.scoped (fun () -> Spectrum.rows m.Count (Spectrum.decompose m.Matrix))
-
-    /// Rows that have the second moment of a head's inputs X (n × d_m, a column of ones with them for a bias) and are no samples: R of
-    /// X = QR (min(n, d_m) × d_m), or, where X may lack rank or is long, as many rows as its rank by `Spectrum.rows`; float64.
-    /// Example: `OldStep.rows heads[pair.A] xa`.
-    let rows (w: torch.Tensor) (x: torch.Tensor) : torch.Tensor =
-        Tensors.scoped (fun () ->
-            let x = Heads.inputs w x
-
-            let bySpectrum () = ofMoment (Moment.ofRows x)
-
-            if x.shape[0] > longest * x.shape[1] then
-                bySpectrum ()
-            else
-                let struct (_, r) = torch.linalg.qr (x.``to`` torch.float64, torch.linalg.QRMode.R)
-                // It comes by columns, and products with it would take half as long again.
-                if fullRank r then r.contiguous () else bySpectrum ())
+    let private scores (a: Sketch) (b: Sketch) : torch.Tensor = Tensors.product a.Rows (b.Rows.t ())
 
     /// The tensors of what is kept, for scopes and byte counts. Example: `OldStep.tensors old |> List.sumBy Tensors.bytes`.
-    let tensors (s: OldStep) : torch.Tensor list = [ s.A; s.B; s.Scores ]
+    let tensors (s: OldStep) : torch.Tensor list = [ s.A.Rows; s.B.Rows; s.Scores ]
 
     /// Those of a standing, the old step's not among them. Example: `OldStep.held (OldStep.under heads old)`.
-    let held (s: Standing) : torch.Tensor list = [ s.A; s.B; s.Moved ]
+    let held (s: Standing) : torch.Tensor list = [ s.A.Rows; s.B.Rows; s.Moved ]
 
-    /// An old step of n matched rows at its end, from what `rows` made of them (theory.md, section 8).
-    /// Example: `OldStep.atEnd 1 pair ma.Count heads (OldStep.rows heads[pair.A] xa) (OldStep.rows heads[pair.B] xb)`.
-    let atEnd (index: int) (pair: Pair) (n: int64) (heads: Heads) (a: torch.Tensor) (b: torch.Tensor) : Standing =
+    /// An old step of n matched rows at its end, from sketches of its two sides (theory.md, section 8).
+    /// Example: `OldStep.atEnd 1 pair ma.Count heads (Sketch.ofRows xa) (Sketch.ofRows xb)`.
+    let atEnd (index: int) (pair: Pair) (n: int64) (heads: Heads) (a: Sketch) (b: Sketch) : Standing =
         Tensors.scopedWith (fun s -> tensors s.Old @ held s) (fun () ->
             let ya, yb = outputs pair.A heads a, outputs pair.B heads b
             let then' = scores ya yb
@@ -136,8 +100,7 @@ module OldStep =
     /// Example: `OldStep.ofRows 1 pair heads xa xb`.
     let ofRows (index: int) (pair: Pair) (heads: Heads) (xa: torch.Tensor) (xb: torch.Tensor) : OldStep =
         Tensors.scopedWith (fun s -> tensors s) (fun () ->
-            let rows m x = rows (Heads.weight m heads) x
-            (atEnd index pair xa.shape[0] heads (rows pair.A xa) (rows pair.B xb)).Old)
+            (atEnd index pair xa.shape[0] heads (Sketch.ofRows xa) (Sketch.ofRows xb)).Old)
 
     /// A Frobenius size relative to ‖A_then‖, where the step had scores at all.
     /// Example: `OldStep.relative old (OldStep.certificate heads after old).Bound`.
@@ -160,9 +123,8 @@ module OldStep =
               Moved = moved
               Drift = driftOf s (Tensors.norm moved) })
 
-    /// ‖A_now − A_then‖ over all scores of the step under the given heads, exactly: n² tr(C_a M C_b Mᵀ) with
-    /// M = W_aᵀ W_b now − then, without one of its rows (this project's, theory.md, section 8).
-    /// Example: `(OldStep.drift after old).Relative`.
+    /// ‖A_now − A_then‖ over all scores of the step under the given heads: n² tr(C_a M C_b Mᵀ) with M = W_aᵀ W_b now − then, without one of
+    /// its rows, to what their sketches miss (this project's, theory.md, section 8). Example: `(OldStep.drift after old).Relative`.
     let drift (heads: Heads) (s: OldStep) : Drift =
         use scope = torch.NewDisposeScope()
         (under heads s).Drift
@@ -173,47 +135,57 @@ module OldStep =
             let wide m heads = (Heads.weight m heads).``to`` torch.float64
             Map [ for m in Heads.moved before after -> m, wide m after - wide m before ])
 
-    /// X Dᵀ of kept rows, where their head moved. Example: `OldStep.shift (OldStep.changes heads after) pair.A old.A`.
-    let shift (changes: Heads) (m: Modality) (rows: torch.Tensor) : torch.Tensor option =
-        Map.tryFind m changes |> Option.map (fun d -> Tensors.scoped (fun () -> Tensors.product rows (d.t ())))
+    /// X Dᵀ by the kept rows, where their head moved. Example: `OldStep.shift (OldStep.changes heads after) pair.A old.A`.
+    let shift (changes: Heads) (m: Modality) (rows: Sketch) : Sketch option =
+        Map.tryFind m changes
+        |> Option.map (fun d -> Tensors.scopedWith (fun s -> [ s.Rows ]) (fun () -> Sketch.through d rows))
 
-    /// The terms of a change of scores in the certificate's order, none where a head did not move; the outputs before it are asked for
-    /// only where they are needed.
-    let private terms (ya: unit -> torch.Tensor) (yb: unit -> torch.Tensor) (da: torch.Tensor option) (db: torch.Tensor option) =
-        [ da |> Option.map (fun da -> scores da (yb ()))
-          db |> Option.map (fun db -> scores (ya ()) db)
-          Option.map2 scores da db ]
+    /// The two factors of each term of a change of scores, in the certificate's order, none where a head did not move; the outputs
+    /// before it are asked for only where they are needed.
+    let private terms (ya: unit -> Sketch) (yb: unit -> Sketch) (da: Sketch option) (db: Sketch option) =
+        [ da |> Option.map (fun da -> struct (da, yb ()))
+          db |> Option.map (fun db -> struct (ya (), db))
+          Option.map2 (fun da db -> struct (da, db)) da db ]
 
-    let private sizes (s: OldStep) (matrices: torch.Tensor option list) : float list =
-        use scope = torch.NewDisposeScope()
-        let none = torch.zeros ([||], dtype = torch.float64, device = s.Scores.device)
-        Tensors.toFloats [ for t in matrices -> t |> Option.map _.norm() |> Option.defaultValue none ]
+    let private matrix (struct (a, b): struct (Sketch * Sketch)) : torch.Tensor = scores a b
 
-    let private certificateOf (sizes: float list) : Certificate = { FirstA = sizes[0]; FirstB = sizes[1]; Second = sizes[2] }
+    /// The size of a term, and what the kept rows may miss of it.
+    let private measured (term: struct (Sketch * Sketch) option) (matrix: torch.Tensor option) : struct (float * float) =
+        match term, matrix with
+        | Some(struct (a, b)), Some ab ->
+            use scope = torch.NewDisposeScope()
+            let sizes = Tensors.toFloats [ ab.norm (); a.Rows.norm (); b.Rows.norm () ]
+            struct (sizes[0], Sketch.beyond (a, sizes[1]) (b, sizes[2]))
+        | _ -> struct (0.0, 0.0)
 
-    let private plus (sum: torch.Tensor) (term: torch.Tensor option) : torch.Tensor =
-        match term with
-        | Some t -> sum .+ t
-        | None -> sum
+    let private certificateOf (terms: struct (Sketch * Sketch) option list) (matrices: torch.Tensor option list) : Certificate =
+        let found = List.map2 measured terms matrices
+        let size term = let struct (size, _) = List.item term found in size
+
+        { FirstA = size 0
+          FirstB = size 1
+          Second = size 2
+          Beyond = found |> List.sumBy (fun struct (_, missed) -> missed) }
 
     /// The standing after a change of the heads, given by what it shifts the outputs of the kept rows by, and its certificate:
     /// A_after − A_before = X_a D_aᵀ Y_bᵀ + Y_a D_b X_bᵀ + X_a D_aᵀ D_b X_bᵀ with the changes D and the outputs Y before it.
     /// Example: `let struct (now, certificate) = OldStep.follow None None (OldStep.under heads old) in certificate.Bound = 0.0`.
-    let follow (da: torch.Tensor option) (db: torch.Tensor option) (before: Standing) : struct (Standing * Certificate) =
+    let follow (da: Sketch option) (db: Sketch option) (before: Standing) : struct (Standing * Certificate) =
         if da.IsNone && db.IsNone then
-            struct (before, certificateOf [ 0.0; 0.0; 0.0 ])
+            struct (before, { FirstA = 0.0; FirstB = 0.0; Second = 0.0; Beyond = 0.0 })
         else
             Tensors.scopedWith (fun struct (now, _) -> held now) (fun () ->
                 let terms = terms (fun () -> before.A) (fun () -> before.B) da db
-                let moved = List.fold plus before.Moved terms
-                let found = sizes before.Old (Some moved :: terms)
+                let matrices = terms |> List.map (Option.map matrix)
+                let moved = matrices |> List.choose id |> List.fold (+) before.Moved
+                let plus outputs shift = shift |> Option.map (Sketch.add outputs) |> Option.defaultValue outputs
 
                 struct ({ Old = before.Old
                           A = plus before.A da
                           B = plus before.B db
                           Moved = moved
-                          Drift = driftOf before.Old found.Head },
-                        certificateOf found.Tail))
+                          Drift = driftOf before.Old (Tensors.norm moved) },
+                        certificateOf terms matrices))
 
     /// What a change of the heads shifts the outputs of an old step's kept rows by.
     let private shifts (before: Heads) (after: Heads) (s: OldStep) =
@@ -235,9 +207,24 @@ module OldStep =
     let certificate (before: Heads) (after: Heads) (s: OldStep) : Certificate =
         use scope = torch.NewDisposeScope()
         let struct (da, db) = shifts before after s
-
-        terms (fun () -> outputs s.Pair.A before s.A) (fun () -> outputs s.Pair.B before s.B) da db |> sizes s |> certificateOf
+        let terms = terms (fun () -> outputs s.Pair.A before s.A) (fun () -> outputs s.Pair.B before s.B) da db
+        certificateOf terms (terms |> List.map (Option.map matrix))
 
     /// What rounding may add to a relative change of scores whose outputs are kept in this type: √d_a ε.
     /// Example: `OldStep.rounding Dtype.Float32 old`.
-    let rounding (dtype: Dtype) (s: OldStep) : float = sqrt (float s.A.shape[1]) * Tolerance.epsilon dtype
+    let rounding (dtype: Dtype) (s: OldStep) : float = sqrt (float s.A.Rows.shape[1]) * Tolerance.epsilon dtype
+
+    /// What rounding in float64 may add to a size of scores under some heads, relative to ‖A_then‖:
+    /// √d ε (‖X_a‖ ‖W_a‖ ‖Y_b‖ + ‖Y_a‖ ‖W_b‖ ‖X_b‖ + ‖Y_a‖ ‖Y_b‖)/‖A_then‖, d the largest dimension (theory.md, section 8).
+    /// Example: `OldStep.arithmetic after old`.
+    let arithmetic (heads: Heads) (s: OldStep) : float =
+        use scope = torch.NewDisposeScope()
+
+        let side m (rows: Sketch) =
+            let w = Heads.weight m heads
+            struct (Tensors.norm rows.Rows, Tensors.norm w, Tensors.norm (outputs m heads rows).Rows, max w.shape[0] w.shape[1])
+
+        let struct (xa, wa, ya, da) = side s.Pair.A s.A
+        let struct (xb, wb, yb, db) = side s.Pair.B s.B
+        let size = xa * wa * yb + ya * wb * xb + ya * yb
+        sqrt (float (max da db)) * Tolerance.epsilon Dtype.Float64 * size |> relative s

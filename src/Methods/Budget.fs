@@ -26,11 +26,15 @@ module Budget =
             | all -> Some(List.min all)
 
     /// The largest θ ≤ 1 for which the change times θ stays within: θ F + θ² S ≤ allowed, F and S the first and the second
-    /// order of its certificate.
+    /// order of its certificate; what the kept rows may miss counts in F, since it shrinks at least as fast as θ.
     let share (allowed: float) (c: Certificate) : float =
-        if c.Bound <= allowed then 1.0
-        elif allowed <= 0.0 then 0.0
-        else 2.0 * allowed / (c.First + sqrt (c.First * c.First + 4.0 * c.Second * allowed))
+        if c.Bound <= allowed then
+            1.0
+        elif allowed <= 0.0 then
+            0.0
+        else
+            let first = c.First + c.Beyond
+            2.0 * allowed / (first + sqrt (first * first + 4.0 * c.Second * allowed))
 
     /// What of a step's change in the frames keeps every old step within its allowance: while the first order is too large the trust
     /// regions of its modalities are tightened, and what is left over, of second order, is met by scaling the whole change.

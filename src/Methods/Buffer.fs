@@ -46,8 +46,6 @@ module Buffer =
 
         { buffer with Groups = List.map features buffer.Groups }
 
-    let private tensors (groups: Group list) : torch.Tensor seq = groups |> Seq.collect _.Parts.Values
-
     /// Some of a group's items, by row number (int64).
     let rows (rows: torch.Tensor) (g: Group) : Group =
         { g with
@@ -60,14 +58,18 @@ module Buffer =
         else
             Tensors.scopedWith _.Parts.Values (fun () -> rows ((Seed.permutation g.Count seed).narrow(0L, 0L, count)) g)
 
+    /// Which of so many items a replay batch is drawn around.
+    let internal place (seed: Seed) (items: int64) : int64 =
+        use g = Seed.generator (Seed.split "group" seed)
+        use place = torch.randint (items, [| 1L |], generator = g)
+        place.item<int64>()
+
     /// A replay batch: one old step, as likely as it has items here, and so many of its items. None from an empty buffer.
     let draw (seed: Seed) (count: int64) (buffer: Buffer) : Group option =
         if buffer.Count = 0L then
             None
         else
             use scope = torch.NewDisposeScope()
-            use g = Seed.generator (Seed.split "group" seed)
-            let place = torch.randint(buffer.Count, [| 1L |], generator = g).item<int64>()
 
             let rec find left groups =
                 match groups with
@@ -75,68 +77,12 @@ module Buffer =
                 | (first: Group) :: rest -> if left < first.Count then first else find (left - first.Count) rest
                 | [] -> invalidOp "a buffer of no groups"
 
-            let drawn = find place buffer.Groups |> sample (Seed.split "rows" seed) count
+            let drawn = find (place seed buffer.Count) buffer.Groups |> sample (Seed.split "rows" seed) count
 
             for t in drawn.Parts.Values do
                 scope.MoveToOuter t |> ignore
 
             Some drawn
-
-    /// Where items come from while a batch is offered: rows of a group that is there, or of the batch.
-    [<Struct>]
-    type private Item = { Group: int; Row: int64 }
-
-    /// Offers a batch, item by item, to a reservoir of so many items: item number s (1 for the first ever) enters with probability
-    /// min(1, capacity/s) and takes the place of one that is drawn from all (Vitter's algorithm R), so that at any time every item offered
-    /// is as likely to be there. Groups are ordered by step.
-    let offer (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
-        let random = System.Random(int (seed.Value &&& 0x7FFFFFFFUL))
-        let incoming = buffer.Groups.Length
-        let items = ResizeArray()
-
-        for place, g in List.indexed buffer.Groups do
-            for row in 0L .. g.Count - 1L do
-                items.Add { Group = place; Row = row }
-
-        for row in 0L .. batch.Count - 1L do
-            let number = buffer.Seen + row + 1L
-
-            if items.Count < capacity then
-                items.Add { Group = incoming; Row = row }
-            else
-                let slot = random.NextInt64 number
-
-                if slot < int64 capacity then
-                    items[int slot] <- { Group = incoming; Row = row }
-
-        let chosen place =
-            [| for item in items do
-                   if item.Group = place then
-                       item.Row |]
-
-        let groups () =
-            let left =
-                [ for place, g in List.indexed buffer.Groups do
-                      match chosen place with
-                      | [||] -> ()
-                      | few when few.LongLength = g.Count -> g
-                      | few -> rows (torch.tensor few) g ]
-
-            match chosen incoming with
-            | [||] -> left
-            | few ->
-                let added = rows (torch.tensor few) batch
-                let own, others = left |> List.partition (fun g -> g.Step = batch.Step && g.Pair = batch.Pair)
-
-                let join (g: Group) =
-                    { g with
-                        Parts = g.Parts |> Map.map (fun name t -> torch.cat ([| t; added.Parts[name] |], 0L)) }
-
-                (own |> List.tryHead |> Option.map join |> Option.defaultValue added) :: others
-                |> List.sortBy (fun g -> g.Step, g.Pair)
-
-        { Seen = buffer.Seen + batch.Count
-          Groups = Tensors.scopedWith tensors groups }
 
     /// The buffer with so many items of a step that has ended, drawn from all of them, in tensors of its own.
     let keep (perStep: int64) (seed: Seed) (step: Group) (buffer: Buffer) : Buffer =
@@ -166,8 +112,17 @@ module Buffer =
 
     let private prefix = "buffer/"
 
-    /// The buffer in a method's memory; empty where there is none.
-    let ofMemory (memory: Memory) : Buffer =
+    /// The names in a method's memory of what is kept of a step and pair.
+    let internal name (step: int) (pair: Pair) (part: string) : string = $"{prefix}{step:D4}/{pair.A}/{pair.B}/{part}"
+
+    /// How many items were offered.
+    let internal offered = "offered"
+
+    /// The part that says which rows of the others count, and in what order, where not all do (`Reservoir`).
+    let internal counting = "rows"
+
+    /// Everything that is kept of each step and pair, and how many items were offered.
+    let internal parts (memory: Memory) : Group list * int64 =
         let groups =
             [ for KeyValue(name, t) in memory do
                   if name.StartsWith prefix then
@@ -181,19 +136,31 @@ module Buffer =
                   Pair = Pair.named a b
                   Parts = parts |> List.map snd |> Map })
 
-        { Seen =
-            match Map.tryFind "offered" memory with
+        let seen =
+            match Map.tryFind offered memory with
             | Some n ->
                 use onCpu = n.cpu ()
                 onCpu.item<int64>()
             | None -> 0L
-          Groups = groups }
+
+        groups, seen
+
+    /// The buffer in a method's memory; empty where there is none.
+    let ofMemory (memory: Memory) : Buffer =
+        let groups, seen = parts memory
+
+        let alone (g: Group) =
+            match Map.tryFind counting g.Parts with
+            | Some places -> rows places { g with Parts = Map.remove counting g.Parts }
+            | None -> g
+
+        { Seen = seen; Groups = List.map alone groups }
 
     /// A method's memory with this buffer for the one in it.
     let toMemory (buffer: Buffer) (memory: Memory) : Memory =
         let others = memory |> Map.filter (fun name _ -> not (name.StartsWith prefix))
 
         buffer.Groups
-        |> List.collect (fun g -> [ for KeyValue(part, t) in g.Parts -> $"{prefix}{g.Step:D4}/{g.Pair.A}/{g.Pair.B}/{part}", t ])
+        |> List.collect (fun g -> [ for KeyValue(part, t) in g.Parts -> name g.Step g.Pair part, t ])
         |> List.fold (fun memory (name, t) -> Map.add name t memory) others
-        |> Map.add "offered" (torch.tensor buffer.Seen)
+        |> Map.add offered (torch.tensor buffer.Seen)

@@ -99,7 +99,7 @@ module Co2l =
             let gradient (m: Modality, sides: (Side * torch.Tensor) list) =
                 let all ts = torch.cat (Array.ofList ts, 0L)
                 let x = sides |> List.map (fun (s, _) -> s.X) |> all
-                m, Contrastive.weightGradient (sides |> List.map snd |> all) (Heads.inputs (Heads.weight m now) x)
+                m, Contrastive.weightGradient (sides |> List.map snd |> all) x
 
             { Contrast = contrast.Matched.Loss
               Distillation = distillation

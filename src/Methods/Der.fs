@@ -57,9 +57,16 @@ module Der =
     /// Of InfoNCE and both terms of replay, each left out where its factor is zero, and the batch offered after it.
     let private direction (settings: Settings) (beta: float) (heads: Heads) (tasks: Task list) : Direction =
         let contrast = Settings.contrast settings
+        // What the last memory holds need not be read from it again.
+        let last: struct (Memory * Reservoir) voption ref = ref ValueNone
+
+        let reservoir (kept: Memory) : Reservoir =
+            match last.Value with
+            | ValueSome(struct (memory, reservoir)) when obj.ReferenceEquals(memory, kept) -> reservoir
+            | _ -> Reservoir.ofMemory kept
 
         let step (kept: Memory) (weights: Heads) (batch: Batch) =
-            let buffer = Buffer.ofMemory kept
+            let before = reservoir kept
             let moves m = Map.containsKey m weights
             let all = Heads.replace weights heads
             let output m x = Heads.outputs (Heads.weight m weights) x
@@ -70,14 +77,14 @@ module Der =
                 { Loss = own.Loss
                   Gradients =
                     Map
-                        [ batch.Pair.A, Contrastive.weightGradient own.A (Heads.inputs weights[batch.Pair.A] batch.A)
-                          batch.Pair.B, Contrastive.weightGradient own.B (Heads.inputs weights[batch.Pair.B] batch.B) ] }
+                        [ batch.Pair.A, Contrastive.weightGradient own.A batch.A
+                          batch.Pair.B, Contrastive.weightGradient own.B batch.B ] }
 
             let replayed purpose factor loss =
                 if factor = 0.0 then
                     None
                 else
-                    Buffer.draw (Seed.split purpose batch.Seed) batch.A.shape[0] buffer
+                    Reservoir.draw (Seed.split purpose batch.Seed) batch.A.shape[0] before
                     |> Option.map (fun group -> struct (group.Count, Replay.pass moves all (loss group) group))
 
             let held = replayed "held" settings.Alpha (fun g -> distance settings (g.Parts["za"], g.Parts["zb"]))
@@ -106,9 +113,9 @@ module Der =
                 | Some struct (_, d) -> Tally.add "penalty" (d.Loss * settings.Alpha.AsScalar()) kept
                 | None -> kept
 
-            let next =
-                Buffer.toMemory (Buffer.offer settings.Buffer (Seed.split "offered" batch.Seed) offered buffer) kept |> tally
-
+            let after = Reservoir.offer settings.Buffer (Seed.split "offered" batch.Seed) offered before
+            let next = Reservoir.toMemory before after kept |> tally
+            last.Value <- ValueSome(struct (next, after))
             struct (pass, next)
 
         Direction.Running(fun kept weights batch ->
@@ -132,6 +139,8 @@ module Der =
                 fun context memory heads tasks ->
                     { Training.plainSession context memory heads tasks with
                         Direction = direction context.Settings (beta context.Settings) heads tasks }
+            // Between steps nothing is kept but the items.
+            End = fun _ memory _ _ -> Buffer.toMemory (Buffer.ofMemory memory) memory
             Tells = tells }
 
     /// DER. Published: α 0.1 to 1 and buffers of 200, 500 and 5120, for classifiers; nothing for InfoNCE. It tells how many replayed pairs went

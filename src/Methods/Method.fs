@@ -220,9 +220,7 @@ module Direction =
 
         { Loss = loss
           Gradients =
-            Map
-                [ batch.Pair.A, Contrastive.weightGradient a (Heads.inputs wa batch.A)
-                  batch.Pair.B, Contrastive.weightGradient b (Heads.inputs wb batch.B) ] }
+            Map [ batch.Pair.A, Contrastive.weightGradient a batch.A; batch.Pair.B, Contrastive.weightGradient b batch.B ] }
 
     /// Loss and gradients of a batch under these weights, and what is kept after it: pure, whatever the direction is made of.
     let step (direction: Direction) (kept: Memory) (weights: Heads) (batch: Batch) : struct (Pass * Memory) =
@@ -363,6 +361,15 @@ type Method =
         /// For a method that changes how another trains: itself around that one.
         Around: (Method -> Method) option
     }
+
+[<RequireQualifiedAccess>]
+module Method =
+    /// Whether a method's heads have a bias in a last column of their own, by what it makes of a head of one number.
+    let hasBias (m: Method) : bool =
+        use scope = torch.NewDisposeScope()
+        let probe = Modality.named "probe"
+        let head = Heads.identity Dtype.Float32 torch.CPU 1L [ probe, 1L ] |> m.Initial |> Heads.weight probe
+        head.shape[1] = 2L
 
 /// Parts that methods share.
 [<RequireQualifiedAccess>]

@@ -19,8 +19,11 @@ module Reference =
         let addTask (memory: Memory) (task: Task) =
             let before, now = seen memory, seen memory + task.Count
 
+            // Of the features alone, without the 1 behind them.
+            let features = task |> Task.map (fun _ x -> Tensors.scoped (fun () -> x.narrow(1L, 0L, x.shape[1] - 1L).contiguous()))
+
             let addSide (memory: Memory) m =
-                let added = (Task.moment m task).Matrix * (float task.Count / float now).AsScalar()
+                let added = (Task.moment m features).Matrix * (float task.Count / float now).AsScalar()
 
                 match Map.tryFind (inputName m) memory with
                 | Some old -> Map.add (inputName m) (old * (float before / float now).AsScalar() .+ added) memory

@@ -16,7 +16,7 @@ module Replay =
         Tensors.scopedWith (fun p -> Seq.append [ p.Loss ] p.Gradients.Values) (fun () ->
             let side m part =
                 let w = Heads.weight m heads
-                let x = Heads.inputs w group.Parts[part]
+                let x = group.Parts[part]
                 struct (x, Tensors.product x (w.t ()))
 
             let struct (xa, ya) = side group.Pair.A "a"

@@ -50,21 +50,6 @@ module Optim =
                             Counts = updates |> Map.fold (fun counts m _ -> Map.add m (count m) counts) state.Counts
                             Slots = Map [ "m", Heads.replace first state.Slots["m"]; "v", Heads.replace second state.Slots["v"] ] }) }
 
-    /// Heavy-ball momentum b ← βb + g, as in torch's SGD; β = 0 is plain SGD.
-    let momentum (beta: float) : Transform =
-        { Init =
-            fun parameters ->
-                { TransformState.empty with
-                    Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
-          Update =
-            fun state updates _ ->
-                let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() .+ g)
-
-                struct (running,
-                        { state with
-                            Step = state.Step + 1L
-                            Slots = Map [ "b", Heads.replace running state.Slots["b"] ] }) }
-
     /// Adds rate · W to the update (decoupled weight decay, as in AdamW); the last `exempt` columns, biases, are left out.
     let decay (rate: float) (exempt: int64) : Transform =
         if rate = 0.0 then

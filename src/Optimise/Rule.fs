@@ -76,9 +76,3 @@ module Rule =
         match rule with
         | Rule.Recipe r -> recipe start r
         | Rule.Chain t -> t
-
-    /// The learning rate of the `i`-th update (0-based), where the rule knows one.
-    let rate (i: int64) (rule: Rule) : float option =
-        match rule with
-        | Rule.Recipe r -> Some(r.Rate i)
-        | Rule.Chain _ -> None

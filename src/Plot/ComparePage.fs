@@ -314,23 +314,3 @@ module ComparePage =
     /// The page as HTML text, with these columns in its tables and differences to this method. What cannot be drawn is said in its place.
     let build (metrics: Metric list) (trim: bool) (against: string option) (m: Measured) : string =
         Page.html (render metrics trim against m)
-
-    /// A page of the frontier of one stream alone; None where fewer than two methods have both figures.
-    let frontierAlone (stream: string) (c: Comparison) : string option =
-        let m = Measured.ofComparison c
-        let styles = CompareCharts.styles (Measured.roles m) (Measured.methods m)
-
-        drawFrontier styles stream m "frontier"
-        |> Option.map (fun (_, node, figures) ->
-            let name = "Stability against recall@10"
-
-            let top =
-                header
-                    [ _class "top" ]
-                    [ h1 [] [ str name ]
-                      p
-                          []
-                          [ str
-                                $"Stream {stream}, mean ± standard deviation over {c.Seeds.Length} seeds. Further up and to the left is better; what is below and to the right of the grey line is beaten in both." ] ]
-
-            Page.render name [ top; main [ _class "compared" ] [ node ] ] figures)

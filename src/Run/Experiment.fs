@@ -195,7 +195,3 @@ module Experiment =
 
             outside.Rethrow()
             finished)
-
-    /// `runSafely` without checkpoints, in a folder that it locks.
-    let run (created: DateTimeOffset) (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
-        FolderLock.Holding request.Out (fun folder -> runSafely folder Safekeeping.none created tell request)

@@ -10,9 +10,13 @@ type Reading = { Step: int; Task: int; Metric: string; Value: float }
 /// What a run measures after every step.
 [<RequireQualifiedAccess>]
 module internal Readings =
+    /// Features as heads take them.
+    let private inputs (bench: Bench) (x: torch.Tensor) : torch.Tensor = if bench.Bias then Heads.withBias x else x
+
     /// A step's training rows, in the type and where it is trained.
     let task (bench: Bench) (step: Step) : Task =
         let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
+        let a, b = inputs bench a, inputs bench b
 
         { Index = step.Index
           Name = step.Name
@@ -33,7 +37,8 @@ module internal Readings =
         let read m (rows: torch.Tensor) =
             let taken =
                 Tensors.scoped (fun () ->
-                    Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ())))
+                    Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ()))
+                    |> inputs bench)
 
             sinceTrim <- sinceTrim + Tensors.bytes taken
 
@@ -48,7 +53,7 @@ module internal Readings =
             step.Name
             step.Pair
             step.Train.LongLength
-            (fun m -> (bank m).Features.shape[1])
+            (fun m -> (bank m).Features.shape[1] + (if bench.Bias then 1L else 0L))
             bench.Settings.Dtype.Torch
             { Device = bench.Device; Read = read }
 
@@ -67,7 +72,9 @@ module internal Readings =
     let private outputsOf (bench: Bench) (heads: Heads) (rows: Rows) : torch.Tensor =
         Tensors.scoped (fun () ->
             let bank = Round.bank bench rows
-            let of' numbers = Stream.gather bench.Settings.Dtype bench.Device bank numbers |> outputs heads rows.Modality
+
+            let of' numbers =
+                Stream.gather bench.Settings.Dtype bench.Device bank numbers |> inputs bench |> outputs heads rows.Modality
 
             if rows.Numbers.Length <= atOnce then
                 of' rows.Numbers
@@ -127,6 +134,7 @@ module internal Readings =
         let prepare (a: Accuracy) =
             Tensors.scoped (fun () ->
                 a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
+                |> inputs bench
                 |> outputs heads a.Modality
                 |> Alignment.prepare scoring)
 
@@ -212,8 +220,8 @@ module internal Readings =
                           "deviation_test_rel", measured.Relative ] }
 
     /// What a change of heads makes of every kept row, once for all steps that share them.
-    let private shifts (changes: Heads) (past: Past list) : torch.Tensor -> torch.Tensor option =
-        let made = Dictionary(HashIdentity.Reference)
+    let private shifts (changes: Heads) (past: Past list) : Sketch -> Sketch option =
+        let made = Dictionary<Sketch, Sketch option>(HashIdentity.Reference)
 
         for p in past do
             if p.Held.IsSome then
@@ -229,7 +237,7 @@ module internal Readings =
         (bench: Bench)
         (before: Heads)
         (heads: Heads)
-        (shift: torch.Tensor -> torch.Tensor option)
+        (shift: Sketch -> Sketch option)
         (p: Past)
         : Past * (string * float) list =
         let p, struct (earlier, now, certificate) =
@@ -241,21 +249,20 @@ module internal Readings =
 
         let step = OldStep.relative p.Kept certificate.Bound + OldStep.rounding bench.Settings.Dtype p.Kept
 
-        p,
+        { p with Beyond = p.Beyond + certificate.Beyond },
         [ "monitor_rms", now.Rms
           "monitor_rel", now.Relative
           "bound_step_rel", step
-          "bound_rel", earlier.Relative + step ]
+          // The drift is of the kept rows; what they may miss of it adds up from step to step.
+          "bound_rel", earlier.Relative + OldStep.relative p.Kept p.Beyond + step ]
 
     /// The rows to keep of some training rows: those of a step that had the same ones, or made of them.
-    let private keptRows (bench: Bench) (round: Round) (step: Step) (wanted: Rows) : torch.Tensor =
-        let w = Heads.weight wanted.Modality round.Heads
-
+    let private keptRows (bench: Bench) (round: Round) (step: Step) (wanted: Rows) : Sketch =
         let blocks () =
             seq {
                 for numbers in Array.chunkBySize (int Moment.blockRows) wanted.Numbers do
                     Tensors.scoped (fun () ->
-                        Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) numbers |> Heads.inputs w)
+                        Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) numbers |> inputs bench)
             }
 
         let ofPast (p: Past) =
@@ -268,11 +275,13 @@ module internal Readings =
         round.Past
         |> List.tryPick ofPast
         |> Option.defaultWith (fun () ->
-            Tensors.scoped (fun () ->
+            Tensors.scopedWith (fun s -> [ s.Rows ]) (fun () ->
                 if round.Streams.Contains step.Index then
-                    OldStep.ofMoment (Moment.accumulate (blocks ()))
+                    Sketch.ofMoment (Moment.accumulate (blocks ()))
                 else
-                    Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers |> OldStep.rows w))
+                    Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers
+                    |> inputs bench
+                    |> Sketch.ofRows))
 
     /// All n × n scores of a step's rows, float64.
     let private scores (bench: Bench) (round: Round) (split: Split) (step: Step) : torch.Tensor =
@@ -299,6 +308,7 @@ module internal Readings =
                       Standing = standing }
             else
                 None
+          Beyond = 0.0
           Deviations = None }
 
     /// All that is measured when a step is over, and what the next round goes on from.

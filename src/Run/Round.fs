@@ -5,10 +5,14 @@ open TorchSharp
 
 /// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
 type internal Bench =
-    { Stream: Stream
-      Device: torch.Device
-      Split: Split
-      Settings: Settings }
+    {
+        Stream: Stream
+        Device: torch.Device
+        Split: Split
+        Settings: Settings
+        /// Whether heads have a bias, so that every row has a constant 1 behind its features.
+        Bias: bool
+    }
 
 /// How much memory a run may take for rows.
 type Limits =
@@ -43,6 +47,8 @@ type internal Past =
         Kept: OldStep
         /// None where the budget has no room for it.
         Held: Held option
+        /// What the kept rows may miss of its drift.
+        Beyond: float
         /// (metric, value) of the last round; none yet in that of its own end.
         Deviations: (string * float) list option
     }

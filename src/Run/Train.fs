@@ -91,7 +91,8 @@ module Train =
             { Stream = stream
               Device = device
               Split = split
-              Settings = settings }
+              Settings = settings
+              Bias = Method.hasBias m }
 
         let modalities = Stream.modalities stream
         let d = modalities |> List.map snd |> List.max

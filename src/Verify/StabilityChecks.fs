@@ -17,9 +17,11 @@ type OldPlace =
         /// ‖A_after − A_then‖/‖A_then‖ from the rows, and known without them.
         Deviation: float
         Drift: float
-        /// What was known of it before this step, and the certificate of this step, both over ‖A_then‖.
+        /// What was known of it before this step, and the certificate of this step, both over ‖A_then‖; and what the kept rows may miss
+        /// of the former.
         DriftBefore: float
         Certificate: float
+        Beyond: float
         /// ‖A_after − A_before − X_a D_aᵀ D_b X_bᵀ‖/‖A_before‖, and with the first-order terms taken off too.
         Identity: float
         Expansion: float
@@ -32,13 +34,15 @@ type OldPlace =
         Discarded: float option
         /// (‖X_a‖ ‖Y_b‖ + ‖Y_a‖ ‖X_b‖)/‖A_before‖: what a rounding of the heads comes to in scores.
         Scale: float
-        /// What rounding may add to the change of scores, over ‖A_before‖, and to a certificate.
+        /// What rounding of weights may add to the change of scores, over ‖A_before‖, and to what a total budget keeps; and what
+        /// rounding in float64 may add to a bound and to what it is held against.
         Slack: float
         Rounding: float
+        Arithmetic: float
     }
 
     /// The bound on `Deviation` that is known without the rows: the drift before the step plus the step's certificate.
-    member p.Bound: float = p.DriftBefore + p.Certificate + p.Rounding
+    member p.Bound: float = p.DriftBefore + p.Beyond + p.Certificate + p.Arithmetic
 
 [<RequireQualifiedAccess>]
 module StabilityChecks =
@@ -93,6 +97,7 @@ module StabilityChecks =
           Drift = now.Relative
           DriftBefore = earlier.Relative
           Certificate = OldStep.relative kept certificate.Bound
+          Beyond = OldStep.relative kept certificate.Beyond
           Identity = Bounds.identityResidual pair before after xa xb
           Expansion = Bounds.expansionResidual pair before after xa xb
           SecondOrder = Bounds.wholeStep xa (s.Change pair.A) (s.Change pair.B) xb
@@ -102,7 +107,12 @@ module StabilityChecks =
           Discarded = discarded s old
           Scale = scale
           Slack = Slack.ofScores s scale
-          Rounding = OldStep.rounding s.Plan.Settings.Dtype kept }
+          Rounding = OldStep.rounding s.Plan.Settings.Dtype kept
+          Arithmetic = [ old.After; before; after ] |> List.sumBy (fun heads -> OldStep.arithmetic heads kept) }
+
+    /// Of one old step, the places up to this one.
+    let private upTo (p: OldPlace) (places: OldPlace list) : OldPlace list =
+        places |> List.filter (fun q -> q.Task = p.Task && q.After <= p.After)
 
     /// Every old step at every later step of a trace.
     let places (trace: Trace) : OldPlace list =
@@ -110,7 +120,11 @@ module StabilityChecks =
 
         let kept = Map [ for t in trace.Steps -> t.Step.Index, OldStep.ofRows t.Step.Index t.Step.Pair t.After t.A t.B ]
 
-        Stage.each trace (fun s -> [ for old in s.Old -> place s kept[old.Step.Index] old ]) |> List.concat
+        let alone = Stage.each trace (fun s -> [ for old in s.Old -> place s kept[old.Step.Index] old ]) |> List.concat
+
+        [ for p in alone ->
+              { p with
+                  Beyond = (upTo p alone |> List.sumBy _.Beyond) - p.Beyond } ]
 
     let private where (p: OldPlace) = $"step {p.After}, old step {p.Task}"
 
@@ -138,12 +152,9 @@ module StabilityChecks =
         [ Condition.equal "drift: known without the rows" (where p) tolerance p.Deviation p.Drift
           Condition.atMost "certificate: never below the deviation" (where p) 0.0 p.Bound p.Deviation ]
 
-    /// Whether no step's cut left anything out beyond rounding, so that the exact variant promises every old score.
-    let exactNullSpace (trace: Trace) : bool =
-        let least = 64.0 * Tolerance.epsilon trace.Plan.Settings.Dtype
-
-        Stage.each trace (fun s -> s.Cuts.Values |> Seq.forall (fun c -> c.LeftOut <= least && c.PartnerLeftOut <= least))
-        |> List.forall id
+    /// Whether what the cuts left out moved no score beyond rounding, so that the exact variant promises every old score.
+    let exactNullSpace (settings: Settings) (places: OldPlace list) : bool =
+        places |> List.forall (fun p -> p.Truncation <= Tolerance.agreement settings.Dtype * p.Before)
 
     /// Those of a plan at all its places.
     let conditions (settings: Settings) (places: OldPlace list) : Condition list =
@@ -158,20 +169,29 @@ module StabilityChecks =
 
               match settings.Protect, settings.TotalBudget with
               | Protect.Trust, Some total ->
-                  Condition.atMost "trust: old steps within the total budget" (where p) p.Rounding total p.Bound
+                  Condition.atMost
+                      "trust: old steps within the total budget"
+                      (where p)
+                      (p.Rounding + p.Beyond + p.Arithmetic)
+                      total
+                      p.Bound
               | _ -> () ]
 
-    /// The Definition of stability, A_{s;t} = A_{s;s}: a must for the exact variant on an exact null space, and elsewhere reported with
-    /// its bound.
+    /// The Definition of stability, A_{s;t} = A_{s;s}: a must for the exact variant on an exact null space, to what its cuts left out
+    /// below rounding; elsewhere reported with its bound.
     let stability (trace: Trace) (places: OldPlace list) : Finding list =
         let settings = trace.Plan.Settings
         let rounding = Tolerance.agreement settings.Dtype
-        let promised = settings.Exact && exactNullSpace trace
+        let promised = settings.Exact && exactNullSpace settings places
 
         [ for p in places ->
               if promised then
+                  let since f = upTo p places |> List.sumBy f |> over p.Size
+                  let bound = since (fun q -> q.SecondOrder + q.Truncation)
+                  let tolerance = max rounding (since (fun q -> q.Slack * q.Before))
+
                   { Run = trace.Plan.Label
-                    Condition = Condition.zero "stability: old scores as they were" (where p) rounding p.Deviation
+                    Condition = Condition.atMost "stability: old scores as they were" (where p) tolerance bound p.Deviation
                     ExactTo = None }
               else
                   { Run = trace.Plan.Label

@@ -30,6 +30,9 @@ type Stage =
         let p = Pair.partner m old.Step.Pair
         struct (old.Few m, Heads.outputs (Heads.weight p s.Traced.Before) (old.Few p))
 
+    /// The most rows or columns of a weight that moves.
+    member s.Dimension: int64 = [ for w in s.Gradients.Values -> max w.shape[0] w.shape[1] ] |> List.max
+
     member s.Where: string = $"step {s.Traced.Step.Index}"
 
 [<RequireQualifiedAccess>]

@@ -69,8 +69,7 @@ module Verification =
             [ $"{label}: one step, so there are no old scores to keep." ]
         else
             let worst = places |> List.maxBy _.Deviation
-            let leftOut = Stage.each trace (fun s -> [ for c in s.Cuts.Values -> max c.LeftOut c.PartnerLeftOut ]) |> List.concat
-            let most = List.fold max 0.0 leftOut
+            let most = places |> List.choose _.Discarded |> List.fold max 0.0
             let moved = $"old scores moved by up to {number worst.Deviation} of their size (bound: {number worst.Bound})"
 
             [ if worst.Deviation <= rounding then
@@ -79,7 +78,7 @@ module Verification =
                   $"{label}: stability is approximate by design; {moved}."
               elif trace.Plan.Settings.Place = Place.Gradient then
                   $"{label}: stability is not kept, since the optimizer bends projected gradients out of the constraint set; {moved}."
-              elif StabilityChecks.exactNullSpace trace then
+              elif StabilityChecks.exactNullSpace trace.Plan.Settings places then
                   $"{label}: the null space is exact, and what is left is the second order of Theorem 5; {moved}."
               else
                   $"{label}: truncation makes stability approximate here, since the thresholds leave up to {number most} of the energy outside; {moved}." ]
