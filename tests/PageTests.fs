@@ -372,4 +372,22 @@ let private sweeps =
                   let drawn = texts (Plot.path option (cuts pairs))
                   Expect.exists drawn (fun (mode, points) -> mode = "lines+markers+text" && points.Length > 1) option) ]
 
-let tests = testList "Pages" [ anything; failing; still; pictures; sweeps ]
+let private words =
+    testList
+        "words"
+        [ testCase "a chart prints in a line" (fun () ->
+              Expect.equal
+                  (Show.chart (chart ()))
+                  "a chart of a&lt;b; Chart.show opens it in a browser, Plot.save \"chart.svg\" writes it"
+                  "its lines by name"
+
+              Expect.stringStarts (Show.chart (Theme.combine [])) "a chart without anything in it; " "none")
+
+          testCase "the verdict of a verification stands beside its condition, in sight on a phone" (fun () ->
+              let html = Page.html (VerifyTests.rendered { Findings = []; Points = []; Remarks = [] })
+              let place (head: string) = html.IndexOf($">{head}</th>", StringComparison.Ordinal)
+              let places = [ place "condition"; place "holds"; place "worst at"; place "value" ]
+              Expect.isFalse (List.contains -1 places) "all are there"
+              Expect.equal places (List.sort places) "in this order") ]
+
+let tests = testList "Pages" [ anything; failing; still; pictures; sweeps; words ]
