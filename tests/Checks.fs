@@ -281,6 +281,6 @@ let readings (metric: string) (outcome: Cmcl.Outcome) : (int * int * float) list
               r.Step, r.Task, r.Value ]
 
 /// A request run without checkpoints, in a folder that is locked for it.
-let experiment (tell: Progress -> unit) (request: Request) : Result<Finished, Fault list> =
+let experiment (tell: Cmcl.Progress -> unit) (request: Request) : Result<Finished, Fault list> =
     FolderLock.Holding request.Out (fun folder ->
         Experiment.runSafely folder Safekeeping.none DateTimeOffset.UnixEpoch tell request)
