@@ -139,7 +139,7 @@ let private streams =
               []
               [ "prototypes"; "text:kind" ]
           badStream "no JSON" (fun _ -> "{") asIs [] [ "stream.json"; "cannot be read" ]
-          badStream "a batch that no step fills" id asIs [ "--batch"; "13" ] [ "13"; "12 training rows"; "--batch 12" ]
+          badStream "a batch that no step fills" id asIs [ "--batch"; "13" ] [ "13"; "12 training rows"; "set batch to 12" ]
           testCase "a good one" (fun () ->
               inFolder (fun folder ->
                   makeStream id asIs folder
@@ -722,7 +722,7 @@ let private sweeps =
                 [ "no method 'nope'"; "'tau' is not an option" ]
                 [ "compare"; "--stream"; "synthetic"; "--methods"; "," ], [ "--methods takes at least one method" ]
                 [ "compare"; "--stream"; "synthetic"; "--set"; "batch=421" ], [ "421"; "420 training rows" ]
-                [ "compare"; "--stream"; "synthetic"; "--set"; "lr" ], [ "--lr takes" ]
+                [ "compare"; "--stream"; "synthetic"; "--set"; "lr" ], [ "--set lr takes" ]
                 [ "compare"; "--stream"; "synthetic"; "--orders"; "721" ], [ "at most 720"; "6 steps" ]
                 [ "compare"; "--stream"; "synthetic"; "--against"; "dnns" ], [ "no method in this comparison 'dnns'" ]
                 [ "compare"; "--split"; "train" ], [ "--split takes test or validation" ]
