@@ -35,7 +35,7 @@ let table (t: CompareTable) : LayoutTable =
     { Columns =
         Layout.words 0 "method"
         :: [ for metric in t.Metrics ->
-                 Layout.figures (rank metric) $"{metric.Title} {Layout.whole (Metric.unit metric + Metric.arrow metric)}" ]
+                 Layout.figures (rank metric) ($"{metric.Title} {Metric.unit metric + Metric.arrow metric}".Trim()) ]
       Rows =
         [ yield! List.map row competing
           if not competing.IsEmpty && not bounds.IsEmpty then

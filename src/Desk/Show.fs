@@ -116,7 +116,7 @@ module Show =
         $"step {x.Index} {x.Name}: {x.A.Name} with {x.B.Name}, {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} rows (train / validation / test)"
 
     /// A chart in a line: its traces by name.
-    /// Example: `Show.chart (Plotly.NET.Chart.Line([ 1, 2; 3, 4 ], Name = "a")) = "a chart of a; Chart.show opens it in a browser, Plot.save writes it"`.
+    /// As in `Show.chart (Plot.deviation found)`: `a chart of vanilla, dns; Chart.show opens it in a browser, Plot.save writes it`.
     let chart (chart: GenericChart) : string =
         let names =
             [ for trace in GenericChart.getTraces chart do
