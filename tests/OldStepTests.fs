@@ -117,7 +117,7 @@ let tests =
                       let free = vectors.narrow (1L, 0L, 7L)
                       (normal c $"change {m}" d 7L).mm(free.t ())
 
-                  let after = Map [ pair.A, before[pair.A] + sparing "a" xa; pair.B, before[pair.B] + sparing "b" xb ]
+                  let after = Map [ pair.A, before[pair.A] .+ sparing "a" xa; pair.B, before[pair.B] .+ sparing "b" xb ]
                   let truth = Tensors.norm (Bounds.change pair before after xa xb)
 
                   for how, sketch in [ "rows", Sketch.ofRows; "moment", Moment.ofRows >> Sketch.ofMoment ] do
@@ -131,10 +131,10 @@ let tests =
                           Expect.isLessThanOrEqual certificate.Bound loose $"{kind}: tight")
 
           mustFail "the certificate of a moment's rows without what is beyond them" (fun c ->
-              let x = planted c "low" 1L 14L 9L + normal c "tiny" 14L 9L * number 1e-10
+              let x = planted c "low" 1L 14L 9L .+ normal c "tiny" 14L 9L * number 1e-10
               let before = Map [ pair.A, normal c "wa" 9L 9L; pair.B, normal c "wb" 9L 9L ]
               let struct (_, vectors) = torch.linalg.eigh (x.t().mm x)
-              let after = Map.add pair.A (before[pair.A] + (normal c "d" 9L 1L).mm(vectors.narrow(1L, 0L, 1L).t())) before
+              let after = Map.add pair.A (before[pair.A] .+ (normal c "d" 9L 1L).mm(vectors.narrow(1L, 0L, 1L).t())) before
               let sketch = Sketch.ofMoment (Moment.ofRows x)
               let old = (OldStep.atEnd 1 pair 14L before sketch sketch).Old
               let certificate = OldStep.certificate before after old

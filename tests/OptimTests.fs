@@ -52,7 +52,7 @@ let momentum (beta: float) : Transform =
                 Slots = Map [ "b", Heads.map torch.zeros_like parameters ] }
       Update =
         fun state updates _ ->
-            let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() + g)
+            let running = updates |> Map.map (fun m g -> Heads.weight m state.Slots["b"] * beta.AsScalar() .+ g)
 
             struct (running,
                     { state with

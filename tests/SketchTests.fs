@@ -11,7 +11,7 @@ let private single (x: torch.Tensor) : torch.Tensor = x.``to``(torch.float32).``
 /// Features of low rank and of other awkward kinds, n × d, by name.
 let awkward (c: Case) (n: int64) (d: int64) : (string * torch.Tensor) list =
     let low = planted c "low" 2L n d
-    let noisy = low + normal c "noise" n d * number 0.1
+    let noisy = low .+ normal c "noise" n d * number 0.1
     let half = d / 2L
 
     let columns (f: int64 -> torch.Tensor) = torch.cat ([| for j in 0L .. d - 1L -> f j |], 1L)
@@ -21,7 +21,7 @@ let awkward (c: Case) (n: int64) (d: int64) : (string * torch.Tensor) list =
       "of low rank", low
       "of low rank, rounded to float32", single low
       "of low rank, rounded to float16", low.``to``(torch.float16).``to`` torch.float64
-      "all but of low rank", low + normal c "tiny" n d * number 1e-9
+      "all but of low rank", low .+ normal c "tiny" n d * number 1e-9
       "with columns twice", columns (fun j -> if j < half then column j else column (j - half))
       "with constant columns", columns (fun j -> if j % 2L = 0L then torch.full_like (column j, number 1.5) else column j)
       "with columns of zeros", columns (fun j -> if j % 2L = 0L then torch.zeros_like (column j) else column j)
@@ -72,7 +72,7 @@ let tests =
                           Expect.isLessThanOrEqual difference (allowed + 1e-300) $"{kind}, {n} × {d}")
 
           mustFail "a moment's rows without what is beyond them" (fun c ->
-              let x = planted c "low" 1L c.N (c.Da + 1L) + normal c "tiny" c.N (c.Da + 1L) * number 1e-10
+              let x = planted c "low" 1L c.N (c.Da + 1L) .+ normal c "tiny" c.N (c.Da + 1L) * number 1e-10
               let difference, _ = apart (Sketch.ofMoment (Moment.ofRows x)) x (least x)
               Expect.isLessThanOrEqual difference (1e-13 * Tensors.norm x) "sizes")
 

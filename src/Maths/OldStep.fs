@@ -177,7 +177,7 @@ module OldStep =
             Tensors.scopedWith (fun struct (now, _) -> held now) (fun () ->
                 let terms = terms (fun () -> before.A) (fun () -> before.B) da db
                 let matrices = terms |> List.map (Option.map matrix)
-                let moved = matrices |> List.choose id |> List.fold (+) before.Moved
+                let moved = matrices |> List.choose id |> List.fold (.+) before.Moved
                 let plus outputs shift = shift |> Option.map (Sketch.add outputs) |> Option.defaultValue outputs
 
                 struct ({ Old = before.Old

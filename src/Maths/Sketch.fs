@@ -59,7 +59,7 @@ module Sketch =
             let size = Tensors.norm r
             // Each round's QR, and a singular value decomposition after them.
             let rounding = rounding r.shape[1] size
-            let least = if r.shape[0] = 0L then 0.0 else Tensors.toFloat (r.square().sum(1L).min().sqrt())
+            let least = if r.shape[0] = 0L then 0.0 else Tensors.toFloat (r.diagonal().abs().min())
 
             if least > sqrt epsilon * size then
                 // It comes by columns, and products with it would take half as long again.
@@ -92,7 +92,7 @@ module Sketch =
           Beyond = s.Beyond * Tensors.norm w }
 
     /// Two of the same Q, added. Example: `Sketch.add old.A old.A`.
-    let add (a: Sketch) (b: Sketch) : Sketch = { Rows = a.Rows + b.Rows; Beyond = a.Beyond + b.Beyond }
+    let add (a: Sketch) (b: Sketch) : Sketch = { Rows = a.Rows .+ b.Rows; Beyond = a.Beyond + b.Beyond }
 
     /// How far the size of a product of all rows, ‖A Bᵀ‖, may be from that of the few, ‖Â B̂ᵀ‖: ‖E_a‖ (‖B̂‖ + ‖E_b‖) + ‖Â‖ ‖E_b‖, given
     /// the sizes of Â and of B̂. Example: `Sketch.beyond (old.A, Tensors.norm old.A.Rows) (old.B, Tensors.norm old.B.Rows)`.
