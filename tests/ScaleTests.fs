@@ -36,7 +36,14 @@ let private sameRun (tolerance: float) (stream: Stream) (text: string) =
 
     for r, whole in List.zip (untimed streamed) (untimed held) do
         Expect.equal (r.Step, r.Task, r.Metric) (whole.Step, whole.Task, whole.Metric) text
-        near $"{text}: {r.Metric} of {r.Task} after {r.Step}" tolerance r.Value whole.Value
+        let what = $"{text}: {r.Metric} of {r.Task} after {r.Step}"
+
+        if r.Metric.StartsWith "bound_" then
+            // A moment is all that is kept of rows that stream, and misses more than rows do (theory.md, section 8).
+            Expect.isGreaterThanOrEqual r.Value (whole.Value - tolerance * max 1.0 whole.Value) what
+            Expect.isLessThanOrEqual r.Value (whole.Value + 1e-4 * max 1.0 whole.Value) what
+        else
+            near what tolerance r.Value whole.Value
 
 let private equality =
     testList

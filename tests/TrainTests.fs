@@ -252,8 +252,13 @@ let tests =
                   |> Check.get
                   |> ignore
 
+                  // What the last update of a reservoir replaced waits for the next one: sometimes parts, sometimes which rows count. A tensor
+                  // an update would be far more.
+                  let waiting = if List.contains name [ "der"; "derpp" ] then 8L else 0L
+
                   for step, ofStep in Seq.groupBy fst counts do
-                      Expect.hasLength (ofStep |> Seq.map snd |> Seq.skip 1 |> Seq.distinct) 1 $"{name}, step {step}")
+                      let counts = ofStep |> Seq.map snd |> Seq.skip 1
+                      Expect.isLessThanOrEqual (Seq.max counts - Seq.min counts) waiting $"{name}, step {step}")
 
           test "progress counts up to the total" (fun () ->
               let s = stream ()
