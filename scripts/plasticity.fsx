@@ -95,7 +95,7 @@ Script.run [ "stream"; "seeds"; "set"; "out"; "small" ] (fun asked ->
         |> Sheet.chart
             $"{run}: |o(η)|/η against ‖Δ‖²"
             "Theorem 6 asks that it be below."
-            (VerifyCharts.remainders run (of' "plasticity"))
+            (VerifyCharts.remainders (Theme.styles methods) run (of' "plasticity"))
         |> Sheet.chart
             $"{run}: the order of o(η)"
             "From the start of every step; later steps are darker."

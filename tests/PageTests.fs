@@ -378,10 +378,10 @@ let private words =
         [ testCase "a chart prints in a line" (fun () ->
               Expect.equal
                   (Show.chart (chart ()))
-                  "a chart of a&lt;b; Chart.show opens it in a browser, Plot.save \"chart.svg\" writes it"
+                  "a chart of a&lt;b; Chart.show opens it in a browser, Plot.save writes it"
                   "its lines by name"
 
-              Expect.stringStarts (Show.chart (Theme.combine [])) "a chart without anything in it; " "none")
+              Expect.stringStarts (Show.chart (Theme.combine [])) "a chart; " "none")
 
           testCase "the verdict of a verification stands beside its condition, in sight on a phone" (fun () ->
               let html = Page.html (VerifyTests.rendered { Findings = []; Points = []; Remarks = [] })

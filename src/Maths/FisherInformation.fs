@@ -138,4 +138,6 @@ module FisherInformation =
             let wa, wb = Heads.weight pair.A heads, Heads.weight pair.B heads
             let g = Contrastive.gradients c (Heads.outputs wa xa) (Heads.outputs wb xb)
 
-            Map [ pair.A, (Contrastive.weightGradient g.A xa).squared(); pair.B, (Contrastive.weightGradient g.B xb).squared() ])
+            Map
+                [ pair.A, (Contrastive.weightGradient g.A xa).squared()
+                  pair.B, (Contrastive.weightGradient g.B xb).squared() ])
