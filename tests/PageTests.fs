@@ -378,7 +378,7 @@ let private words =
         [ testCase "a chart prints in a line" (fun () ->
               Expect.equal
                   (Show.chart (chart ()))
-                  "a chart of a&lt;b; Chart.show opens it in a browser, Plot.save writes it"
+                  "a chart of a<b; Chart.show opens it in a browser, Plot.save writes it"
                   "its lines by name"
 
               Expect.stringStarts (Show.chart (Theme.combine [])) "a chart; " "none")

@@ -121,7 +121,7 @@ module Show =
         let names =
             [ for trace in GenericChart.getTraces chart do
                   match trace.TryGetTypedPropertyValue<string> "name" with
-                  | Some name when not (String.IsNullOrWhiteSpace name) -> name.Replace("<br>", "")
+                  | Some name when not (String.IsNullOrWhiteSpace name) -> Net.WebUtility.HtmlDecode(name.Replace("<br>", ""))
                   | _ -> () ]
             |> List.distinct
 
