@@ -121,7 +121,8 @@ module Show =
         let names =
             [ for trace in GenericChart.getTraces chart do
                   match trace.TryGetTypedPropertyValue<string> "name" with
-                  | Some name when not (String.IsNullOrWhiteSpace name) -> Net.WebUtility.HtmlDecode(name.Replace("<br>", ""))
+                  | Some name when not (String.IsNullOrWhiteSpace name) ->
+                      string (Net.WebUtility.HtmlDecode(name.Replace("<br>", "")))
                   | _ -> () ]
             |> List.distinct
 
