@@ -277,7 +277,7 @@ let private top =
 let private escaping =
     testCase "a stream's name chooses no folder"
     <| posix (fun folder ->
-        for name in [ "../../escape"; "/tmp/escape"; ".."; "."; "a/b" ] do
+        for name in [ "../../escape"; "/escape"; ".."; "."; "a/b" ] do
             let out = Names.within "results" name
             Expect.equal (Path.GetDirectoryName out) "results" name
             Expect.equal (Path.GetDirectoryName(Path.GetFullPath out)) (Path.GetFullPath "results") name
