@@ -193,6 +193,9 @@ let tests =
                     Expect.floatClose Accuracy.high (figure "learned_r10" rows).Value 0.7 "learned_r10"
                     Expect.floatClose Accuracy.high (figure "deviation_rel" rows).Value 0.25 "deviation_rel"
                     Expect.isNone (figure "acc" rows) "acc")
+                testCase "a step that no stream has is left out" (fun () ->
+                    let rows = row "dns" 0 "2000000000" "1" "r10" 0.5 :: twoSteps "dns" 0
+                    Expect.equal (figure "r10" rows) (figure "r10" (twoSteps "dns" 0)) "r10")
                 testCase "the deviation is that of the last step, over the tasks before it" (fun () ->
                     let rows =
                         [ row "dns" 0 "2" "1" "deviation_rel" 9.0

@@ -30,7 +30,7 @@ type TextTable =
         [ if t.Title <> "" then
               t.Title
           line t.Head
-          String('─', width)
+          String('─', max 0 width)
           yield! List.map line t.Rows
           yield! t.Notes |> List.collect (Layout.wrap (max 60 width)) ]
         |> String.concat "\n"
@@ -40,7 +40,7 @@ type TextTable =
     member t.ToMarkdown() : string =
         let escaped (text: string) = text.Replace("|", "\\|")
         let line (cells: string list) = "| " + String.Join(" | ", List.map escaped cells) + " |"
-        let rule = "| --- |" + String.replicate (t.Head.Length - 1) " ---: |"
+        let rule = "| --- |" + String.replicate (max 0 (t.Head.Length - 1)) " ---: |"
         [ line t.Head; rule; yield! List.map line t.Rows ] |> String.concat "\n"
 
     /// For notebooks: one element without a script.

@@ -57,10 +57,14 @@ module Roles =
 
 [<RequireQualifiedAccess>]
 module Row =
-    /// The number of a step or task as a row writes it; None for `final` and `all`.
+    /// No stream has as many steps; a table is read that somebody may have mangled, and matrices are as long as their last step.
+    [<Literal>]
+    let private MostSteps = 1_000_000
+
+    /// The number of a step or task as a row writes it; None for `final` and `all`, and for what is no number of a step.
     let index (text: string) : int option =
         match Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture) with
-        | true, i -> Some i
+        | true, i when i <= MostSteps -> Some i
         | _ -> None
 
     /// The result matrix of a metric from the rows of one method and one seed: a column for every task that has the metric,
