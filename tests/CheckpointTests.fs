@@ -54,7 +54,7 @@ let private figures (o: Cmcl.Outcome) =
 let private whole (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome =
     Train.run stream torch.CPU Split.Test seed Observer.silent plan |> Check.get
 
-/// A run left after every so many updates and steps, each time written, forgotten and read back.
+/// A run left after every so many updates and steps, each time written, some times over, forgotten and read back.
 let private inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: Plan) : Cmcl.Outcome * int =
     let rec go pieces =
         if pieces > 500 then
@@ -73,12 +73,11 @@ let private inPieces (folder: string) (stream: Stream) (seed: int) (every: int) 
         let keeper rest (state: unit -> RunState) =
             rests <- rests + 1
 
-            if rests = every then
+            // Also shortly before: what is not written again has to be what it was.
+            if rests + 2 >= every then
                 checkpoints.Write { Reached = Reached.Midst(state ()); Monitor = [] } |> Check.get
 
-                true
-            else
-                false
+            rests = every
 
         let ending =
             use scope = torch.NewDisposeScope()

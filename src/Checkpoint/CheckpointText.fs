@@ -1,6 +1,7 @@
 namespace Cmcl
 
 open System
+open System.Collections.Generic
 open System.Globalization
 open System.IO
 open System.Text.Json
@@ -37,6 +38,12 @@ module internal CheckpointText =
           for i, part in List.indexed s.Parts do
               yield! ofState $"{prefix}/{i}" part ]
 
+    /// What the direction keeps in the midst of a step: what the memory has, too, and what training may write over, as a reservoir does with
+    /// the room behind its items.
+    let private ofKept (s: RunState) (w: Within) : (string * torch.Tensor) list * (string * torch.Tensor) list =
+        let remembered = HashSet<torch.Tensor>(s.Memory.Values, HashIdentity.Reference)
+        ofMemory "kept" w.Training.Kept |> List.partition (fun (_, t) -> remembered.Contains t)
+
     /// Those that stay as they are as long as anyone has them: what is the same tensor later need not be written again.
     let still (checkpoint: Checkpoint) : (string * torch.Tensor) list =
         match checkpoint.Reached with
@@ -46,14 +53,14 @@ module internal CheckpointText =
                   yield! ofHeads $"heads/{i}" heads
               yield! ofMemory "memory" s.Memory
               match s.Within with
-              | Some w -> yield! ofMemory "kept" w.Training.Kept
+              | Some w -> yield! fst (ofKept s w)
               | None -> () ]
 
     /// Those that training writes over.
     let moving (checkpoint: Checkpoint) : (string * torch.Tensor) list =
         match checkpoint.Reached with
-        | Reached.Midst { Within = Some w } ->
-            ofHeads "weights" w.Training.Descent.Weights @ ofState "state" w.Training.Descent.State
+        | Reached.Midst({ Within = Some w } as s) ->
+            ofHeads "weights" w.Training.Descent.Weights @ ofState "state" w.Training.Descent.State @ snd (ofKept s w)
         | _ -> []
 
     // ---- writing -------------------------------------------------------------------------------------------------
