@@ -19,6 +19,12 @@ let private parts (buffer: Buffer) : torch.Tensor list =
     [ for g in buffer.Groups do
           yield! g.Parts.Values ]
 
+let private reservoirOf (buffer: Buffer) : Reservoir = Reservoir.ofMemory (Buffer.toMemory buffer Map.empty)
+
+/// The items of a reservoir alone, by way of a memory.
+let private itemsOf (reservoir: Reservoir) : Buffer =
+    Buffer.ofMemory (Reservoir.toMemory (reservoirOf Buffer.empty) reservoir Map.empty)
+
 /// What `Reservoir.offer` does, every item gone through and every group made anew.
 let private naive (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
     let random = System.Random(int (seed.Value &&& 0x7FFFFFFFUL))
@@ -72,7 +78,7 @@ let private naive (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) :
 /// The same by a reservoir.
 let private offer (capacity: int) (seed: Seed) (batch: Group) (buffer: Buffer) : Buffer =
     Tensors.scopedWith (fun (b: Buffer) -> b.Groups |> Seq.collect (fun g -> g.Parts.Values)) (fun () ->
-        Reservoir.ofBuffer buffer |> Reservoir.offer capacity seed batch |> Reservoir.toBuffer)
+        reservoirOf buffer |> Reservoir.offer capacity seed batch |> itemsOf)
 
 /// Items 0, 1, … in batches of these sizes, the i-th of step i/2.
 let private batches (sizes: int64 list) : Group list =
@@ -140,7 +146,7 @@ let tests =
 
           property "the same bits as when every item is gone through, offer after offer, and the same draws" (fun c ->
               let capacity = capacity c
-              let mutable slow, fast = Buffer.empty, Reservoir.ofBuffer Buffer.empty
+              let mutable slow, fast = Buffer.empty, reservoirOf Buffer.empty
               let mutable memory: Memory = Map.empty
 
               for i in 0..39 do
@@ -153,13 +159,13 @@ let tests =
                           (int64 (10 * i))
                           (1L + int64 (9.0 * fraction c $"size {i}"))
 
-                  let earlier, before = fast, parts (Reservoir.toBuffer fast) |> List.map (fun t -> t.clone ())
+                  let earlier, before = fast, parts (itemsOf fast) |> List.map (fun t -> t.clone ())
                   slow <- naive capacity seed batch slow
                   fast <- Reservoir.offer capacity seed batch fast
                   memory <- Reservoir.toMemory earlier fast memory
-                  List.iter2 (identical "what was there before") (parts (Reservoir.toBuffer earlier)) before
+                  List.iter2 (identical "what was there before") (parts (itemsOf earlier)) before
 
-                  for now in [ Reservoir.toBuffer fast; Buffer.ofMemory memory; Reservoir.toBuffer (Reservoir.ofMemory memory) ] do
+                  for now in [ itemsOf fast; Buffer.ofMemory memory; itemsOf (Reservoir.ofMemory memory) ] do
                       Expect.equal now.Seen slow.Seen "offered"
                       Expect.equal [ for g in now.Groups -> g.Step, g.Pair ] [ for g in slow.Groups -> g.Step, g.Pair ] "groups"
                       List.iter2 (identical "items") (parts now) (parts slow)
@@ -176,19 +182,19 @@ let tests =
           property "two ways on from one reservoir do not see each other" (fun c ->
               let start =
                   batches [ 5L; 5L; 5L ]
-                  |> List.fold (fun r b -> Reservoir.offer 100 (draw c "room") b r) (Reservoir.ofBuffer Buffer.empty)
+                  |> List.fold (fun r b -> Reservoir.offer 100 (draw c "room") b r) (reservoirOf Buffer.empty)
 
               let on first = Reservoir.offer 100 (draw c "on") (numbered 1 pair first 2L) start
               let one, two = on 1000L, on 2000L
-              let last (r: Reservoir) = all (Reservoir.toBuffer r) |> List.rev |> List.truncate 2
+              let last (r: Reservoir) = all (itemsOf r) |> List.rev |> List.truncate 2
               Expect.equal (last one, last two) ([ 1001; 1000 ], [ 2001; 2000 ]) "each its own"
-              Expect.equal (all (Reservoir.toBuffer start)) [ 0..14 ] "and the start neither")
+              Expect.equal (all (itemsOf start)) [ 0..14 ] "and the start neither")
 
           property "what enters a full reservoir is written behind what is there, mostly without a copy" (fun c ->
               let capacity, batches = 50, [ for i in 0..99 -> numbered 1 pair (int64 (10 * i)) 10L ]
 
               let copies =
-                  ((Reservoir.ofBuffer Buffer.empty, Map.empty, 0), List.indexed batches)
+                  ((reservoirOf Buffer.empty, Map.empty, 0), List.indexed batches)
                   ||> List.fold (fun (before, memory: Memory, copies) (i, batch) ->
                       let after = Reservoir.offer capacity (draw c $"{i}") batch before
                       let next = Reservoir.toMemory before after memory

@@ -97,7 +97,7 @@ let tests =
                    - loss (o.Wa .+ da * number eta) (o.Wb .+ db * number eta))
                   / (2.0 * eta)
 
-              near "−(‖Δ_a‖² .+ ‖Δ_b‖²)" 1e-6 change (-(Tensors.norm da ** 2.0) - Tensors.norm db ** 2.0))
+              near "−(‖Δ_a‖² + ‖Δ_b‖²)" 1e-6 change (-(Tensors.norm da ** 2.0) - Tensors.norm db ** 2.0))
 
           property "bases of the spans do what the projectors do" (fun c ->
               let o, g = old c, normal c "g" c.D c.Da

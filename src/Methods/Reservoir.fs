@@ -60,11 +60,6 @@ module Reservoir =
           Used = there
           Taken = ref there }
 
-    /// The items of a buffer, with no room for more.
-    let ofBuffer (buffer: Buffer) : Reservoir =
-        { Seen = buffer.Seen
-          Shelves = List.map shelf buffer.Groups }
-
     /// The reservoir in a method's memory, also as `toMemory` left it there; empty where there is none.
     let ofMemory (memory: Memory) : Reservoir =
         let groups, seen = Buffer.parts memory
@@ -73,15 +68,6 @@ module Reservoir =
 
     /// Nothing but items, and no room.
     let private isWhole (s: Shelf) = s.Rows.LongLength = s.Room
-
-    /// The items alone.
-    let toBuffer (reservoir: Reservoir) : Buffer =
-        { Seen = reservoir.Seen
-          Groups =
-            [ for s in reservoir.Shelves ->
-                  { Step = s.Step
-                    Pair = s.Pair
-                    Parts = if isWhole s then s.Parts else Map.map (fun _ t -> few s.Rows t) s.Parts } ] }
 
     /// The memory that had `before` with what differs from it in `reservoir`. `Buffer.ofMemory` reads it.
     let toMemory (before: Reservoir) (reservoir: Reservoir) (memory: Memory) : Memory =
