@@ -1,0 +1,65 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// What a column holds for every row of a table.
+[<RequireQualifiedAccess>]
+type Holds =
+    /// One number, of this type once it is read.
+    | Number of torch.ScalarType
+    /// A vector of so many numbers.
+    | Vector of torch.ScalarType * width: int64
+    /// A text or an integer, which may be an id or a class.
+    | Word
+    /// What can be neither features nor names, in words: `int8, n × 3`.
+    | Other of what: string
+
+/// A column of a table, or an array of a file, with one entry a row.
+type Column = { Name: string; Holds: Holds; Rows: int64 }
+
+/// What a file holds, by its heads: columns by name, and how they are read. A table, an archive of arrays and a tree of data sets are all
+/// seen like this, so that one place decides what is meant by them.
+type Table =
+    {
+        /// The file, for what is told of it.
+        File: string
+        Columns: Column list
+        /// The words of a column, a row each, "" where there is none. Whole numbers are digits, whether they are stored as integers
+        /// or as floats.
+        Words: string -> Result<string[], Fault list>
+        /// The rows of some columns of numbers side by side, in the order of the names: the first row of a block, and its rows × d. A block is
+        /// freed after the call.
+        Numbers: string list -> (int64 -> torch.Tensor -> unit) -> Result<unit, Fault list>
+    }
+
+[<RequireQualifiedAccess>]
+module Column =
+    let private floats = [ torch.ScalarType.Float16; torch.ScalarType.Float32; torch.ScalarType.Float64 ]
+
+    let private integers =
+        [ torch.ScalarType.Bool
+          torch.ScalarType.Byte
+          torch.ScalarType.Int8
+          torch.ScalarType.Int16
+          torch.ScalarType.Int32
+          torch.ScalarType.Int64 ]
+
+    /// A column that is an array of these sizes. Sizes of 1 behind the first but one are no matter: n × 1 × d is n × d, and n × 1 of
+    /// integers n words. bfloat16 is read as float32, which holds its numbers exactly.
+    let ofArray (name: string) (dtype: torch.ScalarType) (shape: int64 list) : Column =
+        let sizes = System.String.Join(" × ", shape)
+        let other = Holds.Other $"{Draft.typeName dtype}, {sizes}"
+        let dtype = if dtype = torch.ScalarType.BFloat16 then torch.ScalarType.Float32 else dtype
+
+        match shape with
+        | [] -> { Name = name; Holds = other; Rows = 0L }
+        | rows :: rest ->
+            let holds =
+                match rest |> List.filter ((<>) 1L) with
+                | [] when List.contains dtype integers -> Holds.Word
+                | [] when rest.IsEmpty && List.contains dtype floats -> Holds.Number dtype
+                | [] when List.contains dtype floats -> Holds.Vector(dtype, 1L)
+                | [ width ] when width > 0L && List.contains dtype floats -> Holds.Vector(dtype, width)
+                | _ -> other
+
+            { Name = name; Holds = holds; Rows = rows }
