@@ -73,7 +73,8 @@ type Updates() =
               Pair = pair
               A = rows
               B = rows
-              Source = None }
+              Source = None
+              Items = None }
 
         let session =
             { Training.plainSession context Map.empty heads [ task ] with

@@ -374,12 +374,14 @@ type ImportArgument =
     | Backbone of NAME: string
     | Steps of LIST: string
     | Validation of SHARE: string
+    | Test of SHARE: string
     | Seed of N: string
     | Normalise
     | Allow_Zero_Rows
     | Order of LIST: string
     | Drop_Unmatched
     | Name of NAME: string
+    | Memory of SIZE: string
     | Force
     | [<AltCommandLine("-q")>] Quiet
 
@@ -391,13 +393,16 @@ type ImportArgument =
             | Backbone _ -> $"""cmcl-h5: {System.String.Join(", ", Cmcl.Published.backbones)}"""
             | Steps _ -> "cmcl-h5: the paper's steps by number, such as 1,2,4 (default: all eleven)"
             | Validation _ -> "share of the training rows held back for validation where no file says which (default: 0.1)"
+            | Test _ -> "share of all rows for the test where no file says which (default: 0.2)"
             | Seed _ -> "seed that these rows are drawn with (default: 0)"
             | Normalise -> "scale every row to length 1 (default: as stored)"
             | Allow_Zero_Rows -> "keep rows of zeros, which are refused otherwise"
             | Order _ ->
-                "npy, npz, parquet, csv: modalities, those that are rather anchors first (default: vision,text,audio,thermal,depth,imu,video,tactile,point)"
-            | Drop_Unmatched -> "parquet, csv: leave out rows whose id the other modality has not, and list them"
-            | Name _ -> "npy, npz, parquet, csv: name of the stream (default: the folder's)"
+                "all but cmcl-h5: modalities, those that are rather anchors first (default: vision,text,audio,thermal,depth,imu,video,tactile,point)"
+            | Drop_Unmatched -> "all but cmcl-h5: leave out rows whose id the other modality has not, and list them"
+            | Name _ -> "all but cmcl-h5: name of the stream (default: that of the folder given with --out)"
+            | Memory _ ->
+                "memory that files may take to be read, such as 8G or 800M (default: 4G, or three quarters of the machine's if that is less)"
             | Force -> "replace a stream that is in the folder already"
             | Quiet -> "print nothing but errors"
 

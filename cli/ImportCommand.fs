@@ -4,6 +4,10 @@ module Cmcl.Cli.ImportCommand
 open System
 open System.Globalization
 open System.IO
+open System.Diagnostics
+open System.Runtime.InteropServices
+open System.Text
+open System.Threading
 open Argu
 open Cmcl
 open Cmcl.Cli.Arguments
@@ -58,6 +62,7 @@ let private foreign (importer: Importer) (arguments: ParseResults<ImportArgument
               | ImportArgument.Order _ -> "order"
               | ImportArgument.Name _ -> "name"
               | ImportArgument.Drop_Unmatched -> "drop-unmatched"
+              | ImportArgument.Test _ -> "test"
               | _ -> () ]
 
     [ for name in List.except importer.Options given ->
@@ -74,6 +79,10 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
             |> optional (
                 number "--validation" "a share of the training rows, above 0 and below 1" real (fun x -> x > 0.0 && x < 1.0)
             )
+
+        and! test =
+            arguments.TryGetResult ImportArgument.Test
+            |> optional (number "--test" "a share of all rows, above 0 and below 1" real (fun x -> x > 0.0 && x < 1.0))
 
         and! seed =
             arguments.TryGetResult ImportArgument.Seed |> optional (number "--seed" "a whole number ≥ 0" whole (fun _ -> true))
@@ -100,6 +109,7 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
         return
             { Backbone = arguments.TryGetResult ImportArgument.Backbone
               Validation = Option.defaultValue defaults.Validation share
+              Test = Option.defaultValue defaults.Test test
               Seed = Option.defaultValue defaults.Seed seed
               Steps = steps
               Order =
@@ -108,10 +118,43 @@ let private options (importer: Importer) (arguments: ParseResults<ImportArgument
                     text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries) |> List.ofArray
                 | None -> defaults.Order
               DropUnmatched = arguments.Contains ImportArgument.Drop_Unmatched
-              Name = arguments.TryGetResult ImportArgument.Name }
+              Name = arguments.TryGetResult ImportArgument.Name
+              Room = defaults.Room }
     }
 
+/// The command of the worker that imports run in, which is not for people: it takes no arguments, and requests as lines of JSON.
+[<Literal>]
+let Worker = "import-worker"
+
+/// `cmcl import-worker`: imports for the process that started it, and ends with it. What Ctrl-C means is that process's to say.
+let work () : int =
+    let mine = [ PosixSignal.SIGINT; PosixSignal.SIGHUP ]
+    let ignored = [ for signal in mine -> PosixSignalRegistration.Create(signal, (fun context -> context.Cancel <- true)) ]
+    use input = new StreamReader(Console.OpenStandardInput(), UTF8Encoding false)
+    use output = new StreamWriter(Console.OpenStandardOutput(), UTF8Encoding false)
+    // Standard output is for answers.
+    Console.SetOut Console.Error
+
+    match Native.libtorch () with
+    | Ok() -> ImportWorker.serve input output (fun () -> Process.GetCurrentProcess().Kill())
+    | Error reason -> output.WriteLine(ImportWorker.ofAnswer (ImportAnswer.Refused [ (Fault.NoLibtorch reason).Message ]))
+
+    GC.KeepAlive ignored
+    0
+
+/// The least memory that a worker gets along with, in bytes.
+let private leastMemory = 256L <<< 20
+
+let private memory (text: string) : Result<int64, Fault list> =
+    SweepFolderCommand.parseSize text
+    |> Result.bind (fun size ->
+        if size >= leastMemory then
+            Ok size
+        else
+            Error [ Fault.BadValue("--memory", "at least 256M, which a reader of small files needs as well", text) ])
+
 let private import
+    (cancel: CancellationToken)
     (format: string)
     (source: string)
     (arguments: ParseResults<ImportArgument>)
@@ -123,20 +166,49 @@ let private import
 
         Importer.find format
         |> Result.bind (fun importer ->
-            options importer arguments
-            |> Result.bind (fun options ->
-                let treatment =
-                    { Normalise = arguments.Contains ImportArgument.Normalise
-                      ZeroRows = arguments.Contains ImportArgument.Allow_Zero_Rows }
+            validated {
+                let! options = options importer arguments
+                and! memory = arguments.TryGetResult ImportArgument.Memory |> optional memory
+                return options, memory
+            }
+            |> Result.bind (fun (options, memory) ->
+                let request: ImportRequest =
+                    { Format = format
+                      Source = source
+                      Out = out
+                      Options = options
+                      Treatment =
+                        { Normalise = arguments.Contains ImportArgument.Normalise
+                          ZeroRows = arguments.Contains ImportArgument.Allow_Zero_Rows }
+                      Force = arguments.Contains ImportArgument.Force }
 
-                Importer.run importer options treatment (arguments.Contains ImportArgument.Force) source out
+                let limits = ImportLimits.defaults source
+
+                let limits =
+                    { limits with
+                        ImportLimits.Memory = Option.defaultValue limits.Memory memory }
+
+                ImportDisplay.progress (arguments.Contains ImportArgument.Quiet) (fun tell ->
+                    Guard.run (fun () -> SweepCommand.again Worker) limits cancel tell request)
                 |> Result.map (fun notes -> out, importer, notes)))
 
 let run (arguments: ParseResults<ImportArgument>) : int =
     match arguments.GetResult(ImportArgument.From, []) with
     | [] when arguments.GetAllResults().IsEmpty -> list ()
     | [ format; source ] ->
-        match import format source arguments with
+        use cancel = new CancellationTokenSource()
+
+        let stop (context: PosixSignalContext) =
+            context.Cancel <- true
+            cancel.Cancel()
+
+        use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, stop)
+        use _ = PosixSignalRegistration.Create(PosixSignal.SIGTERM, stop)
+
+        match import cancel.Token format source arguments with
+        | Error _ when cancel.IsCancellationRequested ->
+            Terminal.complain "cmcl: the import was stopped; nothing of it is left."
+            Signals.Stopped
         | Error faults -> refuse faults
         | Ok(out, importer, notes) ->
             if not (arguments.Contains ImportArgument.Quiet) then

@@ -11,7 +11,7 @@ open Cmcl.Cli.NotebookArguments
 open Cmcl.Cli.Arguments
 
 /// Every option of the commands that have any, for a hint when one is misspelt.
-let private options =
+let private options () =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
 
     [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
@@ -42,6 +42,7 @@ let private commands =
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
+    let options = options ()
     let first = (Array.head (message.Split '\n')).Replace("ERROR: ", "").Trim()
 
     match first.Split '\'' with
@@ -86,7 +87,15 @@ let private dispatch (argv: string[]) : int =
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
         let command = "cmcl " + String.Join(" ", quoted)
 
-        match results.TryGetSubCommand(), Native.libtorch () with
+        let chosen = results.TryGetSubCommand()
+
+        let libtorch =
+            match chosen with
+            // Its worker loads one.
+            | Some(Import _) -> Ok()
+            | _ -> Native.libtorch ()
+
+        match chosen, libtorch with
         | Some(Report arguments), _ -> Commands.report arguments
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some(Notebook arguments), _ -> NotebookCommand.notebook arguments
@@ -119,7 +128,7 @@ let private dispatch (argv: string[]) : int =
         printfn "%s" e.Message
         0
     | :? ArguParseException as e ->
-        let command = options |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)
+        let command = options () |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)
         let help = $"""cmcl {Option.defaultValue "run" command} --help"""
         eprintfn "cmcl: %s (cmcl --help, %s)" (explain argv e.Message) help
         2
@@ -130,6 +139,8 @@ let main (argv: string[]) : int =
         Native.init ()
 
         match garbled argv with
+        // It takes no arguments, and to read those of all commands takes a while.
+        | [] when argv = [| ImportCommand.Worker |] -> ImportCommand.work ()
         | [] -> dispatch argv
         | faults -> Commands.refuse faults
     with e ->

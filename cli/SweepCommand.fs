@@ -33,8 +33,9 @@ let program () : string list =
     | Some path when obj.ReferenceEquals(own, Assembly.GetEntryAssembly()) && not (isDotnet path) -> [ path ]
     | path -> [ path |> Option.filter isDotnet |> Option.defaultValue "dotnet"; own.Location ]
 
-let private worker () : ProcessStartInfo =
-    let all = program () @ [ "worker" ]
+/// This program once more, with another command.
+let again (command: string) : ProcessStartInfo =
+    let all = program () @ [ command ]
     ProcessStartInfo(all.Head, all.Tail)
 
 /// A sweep that went on to its end, or as far as it came before it was stopped.
@@ -78,7 +79,7 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
         if waiting = 0 then
             []
         else
-            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run worker jobs cancel.Token tell cells)
+            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run (fun () -> again "worker") jobs cancel.Token tell cells)
 
     { Broken = broken
       Stopped = cancel.IsCancellationRequested }

@@ -34,7 +34,7 @@ let private target (source: string) (out: string option) (threads: int option) :
 let private bytes (size: int64) : string = (float size / 1e9).ToString("F1", CultureInfo.InvariantCulture) + " GB"
 
 /// `8G`, `800M`, `64000K`, or bytes.
-let private parseSize (text: string) : Result<int64, Fault list> =
+let parseSize (text: string) : Result<int64, Fault list> =
     let units = [ "K", 1L <<< 10; "M", 1L <<< 20; "G", 1L <<< 30; "T", 1L <<< 40 ]
     let plain = text.Trim().ToUpperInvariant().TrimEnd('B').TrimEnd('I')
 

@@ -72,6 +72,19 @@ public static class Streams
     }
 
     /// <summary>
+    /// A step of two banks whose rows may have several matches, such as five captions a picture: pair i is row ofA[i] of a with
+    /// row ofB[i] of b. Items are drawn by the seed as rows are in <c>Step</c>, each with all its pairs.
+    /// </summary>
+    /// <exception cref="CmclException">As above; or a pair twice, or rows that are not there.</exception>
+    public static Step Pairs(Bank a, Bank b, IEnumerable<long> ofA, IEnumerable<long> ofB, int seed = 0)
+    {
+        Libtorch.Ready();
+        long[] rowsOfA = ofA.ToArray(), rowsOfB = ofB.ToArray();
+        var (train, validation, test) = InMemory.splitPairs(SeedModule.ofInt(seed), rowsOfA, rowsOfB);
+        return InMemory.pairs(a, b, rowsOfA, rowsOfB, train, validation, test).OrFaults();
+    }
+
+    /// <summary>
     /// A stream of such steps, in their order. It has no preset: options are the library's defaults where none are given.
     /// </summary>
     /// <exception cref="CmclException">No step, one twice, a modality with two d, or two banks of one name.</exception>

@@ -44,18 +44,18 @@ let private resolve (stream: Stream) (text: string) : Plan =
     { plan with Settings = { plan.Settings with Epochs = 2 } }
 
 /// What has to be the same: all but times.
-let private figures (o: Cmcl.Outcome) =
+let figures (o: Cmcl.Outcome) =
     [ for r in o.Readings do
           if not (r.Metric.StartsWith "seconds") then
               r.Step, r.Task, r.Metric, BitConverter.DoubleToInt64Bits r.Value ],
     [ for step, epoch, loss in o.Losses -> step, epoch, BitConverter.DoubleToInt64Bits loss ],
     o.Spectra
 
-let private whole (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome =
+let whole (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome =
     Train.run stream torch.CPU Split.Test seed Observer.silent plan |> Check.get
 
 /// A run left after every so many updates and steps, each time written, some times over, forgotten and read back.
-let private inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: Plan) : Cmcl.Outcome * int =
+let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: Plan) : Cmcl.Outcome * int =
     let rec go pieces =
         if pieces > 500 then
             failtest "it does not come to an end"

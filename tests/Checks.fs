@@ -222,6 +222,7 @@ let streamOf (steps: (string * string * torch.Tensor * torch.Tensor) list) : Str
           A = bank i a xa
           B = bank i b xb
           Pair = Pair.named a b
+          Pairs = None
           Train = rows
           Validation = rows
           Test = rows

@@ -38,7 +38,8 @@ let private task (c: Case) : Task =
       Pair = pair
       A = normal c "xa" c.N c.Da
       B = normal c "xb" c.N c.Da
-      Source = None }
+      Source = None
+      Items = None }
 
 let private batch (c: Case) : Batch =
     let t = task c

@@ -201,7 +201,8 @@ let tests =
                           Pair = t.Pair
                           A = t.A.Features
                           B = t.B.Features
-                          Source = None } ]
+                          Source = None
+                          Items = None } ]
 
               let heads: Heads =
                   Map
@@ -320,7 +321,8 @@ let tests =
                             Pair = t.Pair
                             A = inputs t.A.Features
                             B = inputs t.B.Features
-                            Source = None })
+                            Source = None
+                            Items = None })
 
                   let context =
                       { Settings = p.Settings

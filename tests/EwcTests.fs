@@ -11,7 +11,8 @@ let private task (c: Case) (i: int) (rows: int64) : Task =
       Pair = pair
       A = normal c $"xa {i}" rows c.Da
       B = normal c $"xb {i}" rows c.Db
-      Source = None }
+      Source = None
+      Items = None }
 
 let private settings (c: Case) : Settings =
     { Settings.initial with

@@ -146,7 +146,8 @@ let private task (c: Case) (i: int) (p: Pair) : Task =
       Pair = p
       A = normal c $"xa {i}" c.N c.Da
       B = normal c $"xb {i}" c.N c.Da
-      Source = None }
+      Source = None
+      Items = None }
 
 let private batch (c: Case) (t: Task) : Batch =
     { Task = 0

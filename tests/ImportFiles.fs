@@ -2,6 +2,7 @@
 module Cmcl.Tests.ImportFiles
 
 open System
+open System.Diagnostics
 open System.IO
 open System.IO.Compression
 open System.Text
@@ -45,9 +46,13 @@ let rowsOf (values: float32[,]) (rows: int seq) =
 let treatment = { Normalise = false; ZeroRows = false }
 
 let run' name change source out =
-    Importer.run (Importer.find name |> Check.get) (change Importer.defaults) treatment false source out
+    Importer.run (Importer.find name |> Check.get) (change Importer.defaults) treatment false ignore source out
 
 let run name source out = run' name id source out
+
+/// How a worker for imports is started.
+let importWorker () =
+    Diagnostics.ProcessStartInfo("dotnet", [ Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll"); "import-worker" ])
 
 let loaded (out: string) : Stream = StreamFolder.load out |> Check.get
 
@@ -63,6 +68,35 @@ let refused (words: string list) (out: string) (result: Result<'a, Fault list>) 
 
         let left = Directory.GetFileSystemEntries(Path.GetDirectoryName out |> string) |> Array.map Path.GetFileName
         Expect.sequenceEqual left [| "in" |] "nothing is left"
+
+/// A Python that has these modules, or a test skipped.
+let python (modules: string) (program: string) (arguments: string list) =
+    let start (path: string) (code: string) arguments =
+        try
+            let info = ProcessStartInfo(path, RedirectStandardError = true, RedirectStandardOutput = true)
+
+            for argument in [ "-c"; code ] @ arguments do
+                info.ArgumentList.Add argument
+
+            match Process.Start info with
+            | null -> None
+            | child ->
+                use child = child
+                let error = child.StandardError.ReadToEnd()
+                child.WaitForExit()
+                Some(child.ExitCode, error)
+        with :? ComponentModel.Win32Exception ->
+            None
+
+    match
+        [ "python3"; "/usr/bin/python3" ]
+        |> List.tryFind (fun path -> start path $"import {modules}" [] |> Option.map fst = Some 0)
+    with
+    | None -> skiptest $"no python3 with {modules} here (Debian: python3-h5py, python3-numpy)"
+    | Some path ->
+        match start path program arguments with
+        | Some(0, _) -> ()
+        | other -> failtest $"%A{other}"
 
 // ---- the published layout ----------------------------------------------------------------------------------------
 
@@ -149,15 +183,6 @@ let zip (path: string) (arrays: (string * torch.Tensor) list) =
 
     File.Delete temporary
 
-let writeNpz (folder: string) =
-    for split, rows in [ "train", [ 0..9 ]; "test", [ 10..13 ] ] do
-        zip
-            (Path.Combine(folder, $"01-esc.{split}.npz"))
-            [ "text", part text'.Value rows; "audio", part audio'.Value rows; "labels", kinds rows ]
-
-    zip (Path.Combine(folder, "01-esc.classes.npz")) [ "text", matrix (numbers "classes" 3 5) ]
-    File.WriteAllText(Path.Combine(folder, "01-esc.classes.txt"), "cat\ndog\nbird\n")
-
 let names = [| "cat"; "dog"; "bird" |]
 
 /// Every row as its id, its label, its numbers; audio in the other order than text, labels with text only.
@@ -234,11 +259,136 @@ let writeParquet (folder: string) (name: string) (rows: (string * string option 
 
     writer.DisposeAsync().AsTask().Wait()
 
+// ---- Arrow -------------------------------------------------------------------------------------------------------
+
+/// Rows as a batch of Arrow's: ids, labels if any, and lists of floats.
+let private batch (rows: (string * string option * float32[]) list) : Apache.Arrow.RecordBatch =
+    let texts (values: string seq) = Apache.Arrow.StringArray.Builder().AppendRange(values).Build() :> Apache.Arrow.IArrowArray
+    let lists = Apache.Arrow.ListArray.Builder(Apache.Arrow.Types.FloatType.Default)
+    let numbers = lists.ValueBuilder :?> Apache.Arrow.FloatArray.Builder
+
+    for _, _, values in rows do
+        lists.Append() |> ignore
+        numbers.Append(ReadOnlySpan values) |> ignore
+
+    let columns =
+        [ "id", texts [ for id, _, _ in rows -> id ]
+          "vector", lists.Build() :> Apache.Arrow.IArrowArray
+          match rows.Head with
+          | _, Some _, _ -> "label", texts [ for _, label, _ in rows -> label.Value ]
+          | _ -> () ]
+
+    let fields = [ for name, column in columns -> Apache.Arrow.Field(name, column.Data.DataType, true) ]
+    new Apache.Arrow.RecordBatch(Apache.Arrow.Schema(fields, null), List.map snd columns, rows.Length)
+
+/// Text by Arrow C++, the writer below pyarrow and pandas, and the others by Parquet.Net.
+let private writeParquetBoth (folder: string) (name: string) rows =
+    if name.Contains ".text." then
+        use batch = batch rows
+        use writer = new ParquetSharp.Arrow.FileWriter(Path.Combine(folder, name + ".parquet"), batch.Schema)
+        writer.WriteRecordBatch(batch, 4L)
+        writer.Close()
+    else
+        writeParquet folder name rows
+
+/// Text as a file, the others as a stream, which Hugging Face's data sets are.
+let private writeArrow (folder: string) (name: string) rows =
+    use batch = batch rows
+    use file = File.Create(Path.Combine(folder, name + ".arrow"))
+
+    use writer: Apache.Arrow.Ipc.ArrowStreamWriter =
+        if name.Contains ".text." then
+            new Apache.Arrow.Ipc.ArrowFileWriter(file, batch.Schema)
+        else
+            new Apache.Arrow.Ipc.ArrowStreamWriter(file, batch.Schema)
+
+    writer.WriteRecordBatch batch
+    writer.WriteEnd()
+
+// ---- HDF5, PyTorch, safetensors ----------------------------------------------------------------------------------
+
+let private writeHdf5 (folder: string) (name: string) (rows: (string * string option * float32[]) list) =
+    writeH5
+        (Path.Combine(folder, name + ".h5"))
+        [ "ids", box [| for id, _, _ in rows -> id |]
+          "features", box (array2D [ for _, _, values in rows -> values ])
+          match rows.Head with
+          | _, Some _, _ -> "labels", box [| for _, label, _ in rows -> label.Value |]
+          | _ -> () ]
+
+/// A dictionary of tensors as torch.save writes it: a zip of a pickle and of each tensor's numbers.
+let torchSave (path: string) (tensors: (string * torch.Tensor) list) =
+    use file = ZipFile.Open(path, ZipArchiveMode.Create)
+    use pickle = new MemoryStream()
+    let put (bytes: byte seq) = pickle.Write(ReadOnlySpan(Array.ofSeq bytes))
+    let text (word: string) = put [ yield 'X'B; yield! BitConverter.GetBytes word.Length; yield! Encoding.ASCII.GetBytes word ]
+    let number (n: int64) = put [ yield 'J'B; yield! BitConverter.GetBytes(int n) ]
+    let named (m: string) (name: string) = put (Encoding.ASCII.GetBytes $"c{m}\n{name}\n")
+
+    let tuple (put': unit -> unit) =
+        put "("B
+        put' ()
+        put "t"B
+
+    put [ 0x80uy; 2uy; '}'B ]
+
+    for i, (name, tensor) in List.indexed tensors do
+        text name
+        named "torch._utils" "_rebuild_tensor_v2"
+
+        tuple (fun () ->
+            tuple (fun () ->
+                text "storage"
+                named "torch" (if tensor.dtype = torch.int64 then "LongStorage" else "FloatStorage")
+                text (string i)
+                text "cpu"
+                number tensor.NumberOfElements)
+
+            put "Q"B
+            number 0L
+            tuple (fun () -> tensor.shape |> Array.iter number)
+            tuple (fun () -> tensor.stride () |> Array.iter number)
+            put [ 0x89uy ]
+            named "collections" "OrderedDict"
+            put ")R"B)
+
+        put "Rs"B
+
+    put "."B
+
+    let add (name: string) (bytes: byte[]) =
+        use entry = file.CreateEntry("archive/" + name, CompressionLevel.NoCompression).Open()
+        entry.Write(bytes, 0, bytes.Length)
+
+    add "data.pkl" (pickle.ToArray())
+
+    for i, (_, tensor) in List.indexed tensors do
+        add $"data/{i}" (tensor.bytes.ToArray())
+
+    add "version" "3\n"B
+
+let private saveSafetensors (path: string) (tensors: (string * torch.Tensor) list) =
+    Safetensors.write path { Tensors = Map tensors; Metadata = Map.empty } |> Check.get
+
+/// Files of a matrix for each modality, and of labels, matched by place.
+let private writeArrays (ending: string) (save: string -> (string * torch.Tensor) list -> unit) (folder: string) =
+    for split, rows in [ "train", [ 0..9 ]; "test", [ 10..13 ] ] do
+        save
+            (Path.Combine(folder, $"01-esc.{split}.{ending}"))
+            [ "text", part text'.Value rows; "audio", part audio'.Value rows; "labels", kinds rows ]
+
+    save (Path.Combine(folder, $"01-esc.classes.{ending}")) [ "text", matrix (numbers "classes" 3 5) ]
+    File.WriteAllText(Path.Combine(folder, "01-esc.classes.txt"), "cat\ndog\nbird\n")
+
 let writers: (string * (string -> unit)) list =
     [ "npy", writeNpy
-      "npz", writeNpz
+      "npz", writeArrays "npz" zip
       "csv", (fun folder -> tables (writeCsv folder))
-      "parquet", (fun folder -> tables (writeParquet folder)) ]
+      "parquet", (fun folder -> tables (writeParquetBoth folder))
+      "arrow", (fun folder -> tables (writeArrow folder))
+      "hdf5", (fun folder -> tables (writeHdf5 folder))
+      "pt", writeArrays "pt" torchSave
+      "safetensors", writeArrays "safetensors" saveSafetensors ]
 
 /// An import that has been spoilt by `spoil` and is refused with these words.
 let spoilt (format: string) title (spoil: string -> unit) (words: string list) =

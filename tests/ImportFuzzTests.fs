@@ -1,14 +1,14 @@
-/// Files with random changes, of every format. `CMCL_FUZZ=2500` tries so many of each, and prints what became of them.
+/// Files with random changes, of every format, imported by workers within limits. `CMCL_FUZZ=2500` tries so many of each, and prints what
+/// became of them.
 module Cmcl.Tests.ImportFuzzTests
 
 open System
+open System.Diagnostics
 open System.IO
 open System.Threading
 open Expecto
 open FsCheck
 open FsCheck.FSharp
-open FSharp.Reflection
-open TorchSharp
 open Cmcl
 open Cmcl.Tests.Checks
 open Cmcl.Tests.ImportFiles
@@ -68,53 +68,34 @@ let private wanted =
 
 let private cases = Option.defaultValue 40 wanted
 
-/// In a thread of its own, so that what never ends is seen to.
-let private within (seconds: int) (work: unit -> 'a) : 'a =
-    let mutable outcome = None
+/// What a changed file may take.
+let private limits: ImportLimits = { Memory = 1L <<< 30; Time = TimeSpan.FromSeconds 5.0 }
 
-    let thread =
-        Thread(
-            (fun () ->
-                outcome <-
-                    Some(
-                        try
-                            Ok(work ())
-                        with e ->
-                            Error e
-                    )),
-            16 <<< 20,
-            IsBackground = true
-        )
-
-    thread.Start()
-
-    if not (thread.Join(1000 * seconds)) then
-        failtest $"no end within {seconds} seconds"
-
-    match outcome with
-    | Some(Ok value) -> value
-    | other -> failtest $"%A{other}"
-
-/// Bytes that a changed file may make a reader ask for.
-let private bound = 64L <<< 20
-
-let private importChanged (format: string) change (source: string) (out: string) : string =
-    use scope = torch.NewDisposeScope()
-    let importer = Importer.find format |> Check.get
-    let before = GC.GetAllocatedBytesForCurrentThread()
-    let result = Importer.run importer (change Importer.defaults) treatment true source out
-    Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) bound "bytes of managed memory"
+/// What became of an import: a stream, or sentences for a person, which are checked here.
+let private outcome (source: string) (result: Result<string list, Fault list>) : string =
+    let names = source :: [ for path in Directory.GetFiles source -> string (Path.GetFileName path) ] @ [ "step '"; "set '" ]
 
     match result with
     | Ok _ -> "read"
     | Error faults ->
-        for fault in faults do
-            Expect.isGreaterThan fault.Message.Length 10 "words"
+        let told = [ for fault in faults -> fault.Message ]
+        Expect.isNonEmpty told "a refusal says why"
 
-        (FSharpValue.GetUnionFields(faults.Head, typeof<Fault>) |> fst).Name
+        for sentence in told do
+            Expect.isTrue (sentence.Length > 10 && sentence.Length <= 600) $"a sentence, not: {sentence}"
+            Expect.isFalse (Seq.exists Char.IsControl sentence) $"of one line: {sentence}"
+
+        let said (words: string) = List.exists (fun (sentence: string) -> sentence.Contains words) told
+        Expect.isTrue (List.exists said names) $"a sentence that names what is meant, not: {told.Head}"
+
+        if said "(exit code" then "a reader that ended its process"
+        elif said "was ended" then "over time"
+        elif said "more memory than the limit" then "over memory"
+        elif said "its reader broke off" then "an exception"
+        else "refused"
 
 /// Imports a folder in which one file was changed: to nothing but a stream or faults.
-let private fuzz (format: string) (change: ImportOptions -> ImportOptions) (write: string -> unit) =
+let private fuzz (format: string, change: ImportOptions -> ImportOptions, write: string -> unit) =
     testCase $"{format}: {cases} files with random changes are imported or refused" (fun () ->
         inFolder (fun folder ->
             let source, out = Directory.CreateDirectory(Path.Combine(folder, "in")).FullName, Path.Combine(folder, "out")
@@ -122,12 +103,26 @@ let private fuzz (format: string) (change: ImportOptions -> ImportOptions) (writ
             let files = Directory.GetFiles source |> Array.filter (fun f -> not (f.EndsWith ".txt")) |> Array.sort
             let originals = files |> Array.map File.ReadAllBytes
             let outcomes = ResizeArray<string>()
+            let mutable longest = TimeSpan.Zero
+            use guard = new ImportGuard(importWorker, limits)
+
+            let request: ImportRequest =
+                { Format = format
+                  Source = source
+                  Out = out
+                  Options = change Importer.defaults
+                  Treatment = treatment
+                  Force = true }
 
             let holds (which: int, changes: Mutation list) =
                 let which = which % files.Length
                 File.WriteAllBytes(files[which], List.fold mutate originals[which] changes)
-                outcomes.Add(within 60 (fun () -> importChanged format change source out))
+                let watch = Stopwatch.StartNew()
+                outcomes.Add(guard.Run(CancellationToken.None, ignore, request) |> outcome source)
+                longest <- max longest watch.Elapsed
                 File.WriteAllBytes(files[which], originals[which])
+                let left = Directory.GetFileSystemEntries folder |> Array.map Path.GetFileName |> Array.except [ "in"; "out" ]
+                Expect.isEmpty left "nothing is left"
 
             let arbitrary =
                 Gen.zip (Gen.choose (0, 1000)) (Gen.choose (1, 4) |> Gen.bind (fun n -> Gen.listOfLength n mutation))
@@ -144,11 +139,16 @@ let private fuzz (format: string) (change: ImportOptions -> ImportOptions) (writ
 
             if wanted.IsSome then
                 let counts = outcomes |> Seq.countBy id |> Seq.sortBy (snd >> (~-)) |> Seq.map (fun (name, n) -> $"{name} {n}")
-                printfn "%s: %d cases: %s" format outcomes.Count (String.Join(", ", counts))))
+
+                printfn
+                    "%s: %d cases: %s; at most %.2f s and %d MB"
+                    format
+                    outcomes.Count
+                    (String.Join(", ", counts))
+                    longest.TotalSeconds
+                    (guard.Peak / 1_000_000L)))
 
 let tests =
     testList
         "import any bytes"
-        [ fuzz "cmcl-h5" second publishOne
-          for format, write in writers do
-              fuzz format id write ]
+        (List.map fuzz (("cmcl-h5", second, publishOne) :: [ for format, write in writers -> format, id, write ]))

@@ -2,43 +2,12 @@
 module Cmcl.Tests.ImportInteropTests
 
 open System
-open System.Diagnostics
 open System.IO
-open System.Text.RegularExpressions
 open Expecto
 open TorchSharp
 open Cmcl
 open Cmcl.Tests.Checks
 open Cmcl.Tests.ImportFiles
-
-/// A Python that has these modules, or a test skipped.
-let private python (modules: string) (program: string) (arguments: string list) =
-    let start (path: string) (code: string) arguments =
-        try
-            let info = ProcessStartInfo(path, RedirectStandardError = true, RedirectStandardOutput = true)
-
-            for argument in [ "-c"; code ] @ arguments do
-                info.ArgumentList.Add argument
-
-            match Process.Start info with
-            | null -> None
-            | child ->
-                use child = child
-                let error = child.StandardError.ReadToEnd()
-                child.WaitForExit()
-                Some(child.ExitCode, error)
-        with :? ComponentModel.Win32Exception ->
-            None
-
-    match
-        [ "python3"; "/usr/bin/python3" ]
-        |> List.tryFind (fun path -> start path $"import {modules}" [] |> Option.map fst = Some 0)
-    with
-    | None -> skiptest $"no python3 with {modules} here (Debian: python3-h5py, python3-numpy)"
-    | Some path ->
-        match start path program arguments with
-        | Some(0, _) -> ()
-        | other -> failtest $"%A{other}"
 
 /// The numbers that the program below writes: of a row, a modality, a column.
 let private made (offset: int) (i: int) (m: int) (j: int) = float32 (offset + 100 * i + 10 * m + j) / 8f
@@ -81,46 +50,33 @@ let private expectWritten (source: string) (out: string) =
         stream.Steps.Head.Accuracy.Value.Prototypes
         (matrix (array2D [ for c in 0..2 -> [ for j in 0..5 -> float32 (c + j) ] ]))
 
-/// The line of Python that a refusal tells, run on each of these files.
-let private rewrite (told: Fault list) (files: string list) =
-    let line = Regex.Match(told.Head.Message, "python3 -c \"(.*)\"").Groups[1].Value
-
-    for file in files do
-        File.Move(file, file + ".old")
-        python "h5py" (line.Replace("OLD.h5", file + ".old").Replace("NEW.h5", file)) []
-
 let private others =
     [ inFolders "files written by h5py are imported to equal arrays" (fun source out ->
           python "h5py, numpy" writeByH5py [ source; "{}" ]
           expectWritten source out)
 
-      for title, options, word in
-          [ "compressed", "dict(compression='gzip', shuffle=True)", "chunked or compressed"
-            "in chunks", "dict(chunks=(1, 4))", "chunked or compressed"
-            "of the latest version", "dict(libver='latest')", "fractal heap" ] do
-          inFolders $"files written by h5py {title} are imported after the line that their refusal tells" (fun source out ->
+      for title, options in
+          [ "compressed", "dict(compression='gzip', shuffle=True, fletcher32=True)"
+            "packed by LZF", "dict(compression='lzf')"
+            "in chunks", "dict(chunks=(1, 4))"
+            "of the latest version", "dict(libver='latest')" ] do
+          inFolders $"files written by h5py {title} are imported to equal arrays" (fun source out ->
               python "h5py, numpy" writeByH5py [ source; options ]
-              let result = run' "cmcl-h5" second source out
-              refused [ "ESC50_train_imagebind.h5"; word ] out result
-
-              match result with
-              | Ok _ -> failtest "imported"
-              | Error faults ->
-                  rewrite faults [ for split in [ "train"; "test" ] -> Path.Combine(source, $"ESC50_{split}_imagebind.h5") ]
-
               expectWritten source out)
 
+      inFolders "files written by h5py big-endian are imported to equal arrays" (fun source out ->
+          python "h5py, numpy" (writeByH5py.Replace("f4", ">f4")) [ source; "{}" ]
+          expectWritten source out)
+
       for title, how, word in
-          [ "big-endian", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), '>f4'))", "astype('<f4')"
-            "of integers", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), 'i4'))", "integers of 4 bytes"
+          [ "of integers", "f.create_dataset('0__class 0__0', data=np.ones((2, 6), 'i4'))", "integers"
             "linked from another file",
             "f['0__class 0__0'] = h5py.ExternalLink(f'{folder}/other.h5', '/0__class 0__0')",
-            "a link to another place"
+            "a link to another file"
             "stored in another file",
             "f.create_dataset('0__class 0__0', shape=(2, 6), dtype='f4', external=[(f'{folder}/other.h5', 0, 48)])",
             "in other files"
-            "linked to itself", "f['0__class 0__0'] = h5py.SoftLink('/0__class 0__0')", "a link to another place"
-            "in groups that lead in circles", "f['0__class 0__0'] = f['/']", "that another key names too" ] do
+            "in groups that lead in circles", "f['0__class 0__0'] = f['/']", "a group that another path leads to" ] do
           inFolders $"an array {title} is refused with the reason" (fun source out ->
               python "h5py, numpy" (writeByH5py + odd how) [ source; "{}" ]
               run' "cmcl-h5" second source out |> refused [ "ESC50_train_imagebind.h5"; word ] out)

@@ -51,11 +51,13 @@ let private named =
           run "npy" source out |> Check.get |> ignore
           expectStep out)
 
-      spoilt
-          "npy"
-          "big-endian numbers"
-          (fun f -> rawNpy (npyFile "01-esc.text.train.npy" f) "'>f4'" "False" "(10, 5)" (Array.zeroCreate 200))
-          [ "01-esc.text.train.npy"; "big-endian" ]
+      inFolders "big-endian numbers are read right" (fun source out ->
+          writeNpy source
+          let values = rowsOf text'.Value [ 0..9 ]
+          let turned = bytesOf (Seq.cast<float32> values) |> Array.chunkBySize 4 |> Array.collect Array.rev
+          rawNpy (npyFile "01-esc.text.train.npy" source) "'>f4'" "False" "(10, 5)" turned
+          run "npy" source out |> Check.get |> ignore
+          expectStep out)
       spoilt
           "npy"
           "objects"
@@ -79,8 +81,8 @@ let private named =
       spoilt
           "npy"
           "a file of torch.save"
-          (fun f -> File.WriteAllBytes(npyFile "02-x.text.train.pt" f, "PK.."B))
-          [ "02-x.text.train.pt"; "pickle"; "numpy.save" ]
+          (fun f -> File.WriteAllBytes(npyFile "02-x.text.train.npy" f, "PK.."B))
+          [ "02-x.text.train.npy"; "zip file"; "numpy.save" ]
       spoilt
           "npy"
           "rows that do not match"
@@ -105,8 +107,12 @@ let private named =
           "npy"
           "a label without a class"
           (fun f -> save f "01-esc.labels.test.npy" (torch.tensor [| 0L; 1L; 3L; 0L |]))
-          [ "row 2"; "01-esc.labels.test.npy"; "'3'" ]
-      spoilt "npy" "no labels for classes" (fun f -> File.Delete(npyFile "01-esc.labels.test.npy" f)) [ "01-esc.labels.test" ]
+          [ "row 2"; "01-esc.labels.test.npy"; "'3'"; "cat, dog, bird" ]
+      spoilt
+          "npy"
+          "no labels for classes"
+          (fun f -> File.Delete(npyFile "01-esc.labels.test.npy" f))
+          [ "01-esc.audio.test.npy"; "a class for each row" ]
       spoilt
           "npy"
           "a row of zeros"
@@ -133,7 +139,7 @@ let private named =
           "npz"
           "an array that is no modality"
           (fun f -> zip (npyFile "02-x.train.npz" f) [ "../../x", matrix (numbers "x" 2 3) ])
-          [ "02-x.train.npz"; "../../x" ]
+          [ "02-x.train.npz"; "../../x"; "ids or labels" ]
       spoilt
           "npz"
           "a file cut short"
@@ -148,24 +154,38 @@ let private named =
           [ "01-esc.text.train.csv"; "row 2"; "line 4"; "is not a number" ]
       spoilt
           "csv"
-          "no ids"
-          (fun f -> let p = npyFile "01-esc.text.train.csv" f in File.WriteAllText(p, File.ReadAllText(p).Replace("id,", "key,")))
-          [ "no 'id'" ]
+          "ids in one modality alone"
+          (fun f ->
+              let p = npyFile "01-esc.text.train.csv" f in File.WriteAllText(p, File.ReadAllText(p).Replace("id,", "note,")))
+          [ "01-esc.text.train.csv"; "has none (a column 'id')"; "give ids to both" ]
       spoilt
           "csv"
           "a line that is too short"
           (fun f -> File.AppendAllText(npyFile "01-esc.text.train.csv" f, "id-99,cat,1\n"))
           [ "row 10"; "3 fields instead of 7" ]
-      spoilt
-          "csv"
-          "an id twice"
-          (fun f -> File.AppendAllText(npyFile "01-esc.text.train.csv" f, "id-3,cat,1,2,3,4,5\n"))
-          [ "ids twice: id-3" ]
+      inFolders "csv: an id twice is an item with two matches" (fun source out ->
+          tables (writeCsv source)
+          File.AppendAllText(npyFile "01-esc.text.train.csv" source, "id-3,cat,1,2,3,4,5\n")
+          let notes = run "csv" source out |> Check.get
+          Expect.exists notes (fun n -> n.Contains "ids stand more than once") "told"
+          let step = (loaded out).Steps.Head
+          let pairs = step.Pairs.Value
+          Expect.equal (step.A.Features.shape[0], step.B.Features.shape[0], pairs.A.Length) (15L, 14L, 15) "rows and pairs"
+          // Audio stands in the other order.
+          let audio3 = [ 0..13 ] |> List.find (fun i -> entry step.B.Features i 0 = float audio'.Value[3, 0]) |> int64
+
+          let own =
+              [ for i in 0..14 do
+                    if pairs.B[i] = audio3 then
+                        entry step.A.Features (int pairs.A[i]) 0 ]
+
+          Expect.equal own [ float text'.Value[3, 0]; 1.0 ] "both rows of id-3")
+
       spoilt
           "csv"
           "a class without a feature"
           (fun f -> let p = npyFile "01-esc.text.test.csv" f in File.WriteAllText(p, File.ReadAllText(p).Replace("bird", "cow")))
-          [ "01-esc.text.test.csv"; "cow" ]
+          [ "01-esc.text.test.csv"; "row 1"; "'cow'" ]
       spoilt
           "parquet"
           "rows of different lengths"
@@ -179,7 +199,7 @@ let private named =
           "parquet"
           "a file cut short"
           (fun f -> let p = npyFile "01-esc.text.train.parquet" f in File.WriteAllBytes(p, (File.ReadAllBytes p)[..300]))
-          [ "01-esc.text.train.parquet"; "cut short" ]
+          [ "01-esc.text.train.parquet"; "its reader says"; "magic bytes not found" ]
 
       for format, write in [ "csv", writeCsv; "parquet", writeParquet ] do
           inFolders
@@ -223,7 +243,11 @@ let private named =
           writeNpy source
           run "npy" source out |> Check.get |> ignore
           Expect.equal (run "npy" source out) (Error [ Fault.Occupied out ]) "occupied"
-          Importer.run (Importer.find "npy" |> Check.get) Importer.defaults treatment true source out |> Check.get |> ignore
+
+          Importer.run (Importer.find "npy" |> Check.get) Importer.defaults treatment true ignore source out
+          |> Check.get
+          |> ignore
+
           let inside = Path.Combine(source, "..")
           Expect.isError (StreamWriter.prepare true source inside) "the source itself"
           Expect.isError (StreamWriter.prepare true out source) "a folder of other things"
@@ -238,7 +262,7 @@ let private writer =
                   StreamFile.read (Path.Combine(__SOURCE_DIRECTORY__, "..", "data", "emoji", "stream.json")) |> Check.get
 
               let path = Path.Combine(folder, "stream.json")
-              File.WriteAllText(path, StreamWriter.json emoji)
+              File.WriteAllText(path, StreamFile.json emoji)
               Expect.equal (StreamFile.read path) (Ok emoji) "same"))
 
       testProperty "validation rows: a share, and both parts keep at least a row" (fun (seed: int) (PositiveInt n) ->
@@ -264,6 +288,7 @@ let private writer =
                       Importer.defaults
                       { treatment with ZeroRows = true }
                       false
+                      ignore
                       source
                       (Path.Combine(folder, "out"))
                   |> Check.get

@@ -147,13 +147,14 @@ let private published =
           let importer = Importer.find "cmcl-h5" |> Check.get
 
           let notes =
-              Importer.run importer (only Importer.defaults) { treatment with ZeroRows = true } false source out |> Check.get
+              Importer.run importer (only Importer.defaults) { treatment with ZeroRows = true } false ignore source out
+              |> Check.get
 
           Expect.exists notes (fun note -> note.Contains "kept rows of zeros") "told"
           Expect.stringContains (loaded out).Description "kept rows of zeros" "said in the stream"
           File.Copy(Path.Combine(source, "LLVIP_test_imagebind.h5"), Path.Combine(source, "LLVIP_train_imagebind.h5"), true)
 
-          Importer.run importer (only Importer.defaults) { treatment with Normalise = true } true source out
+          Importer.run importer (only Importer.defaults) { treatment with Normalise = true } true ignore source out
           |> Check.get
           |> ignore
 
@@ -165,25 +166,30 @@ let private published =
               let path = Path.Combine(folder, "x.h5")
               writeH5 path [ for i in 0..4 -> key (string i) i, box (sample "LLVIP" "train" i) ]
               let good = File.ReadAllBytes path
-              Expect.equal (Hdf5.entries path |> Check.get).Length 5 "whole"
+              Expect.equal (Hdf5Table.contents path |> Check.get).Length 5 "whole"
 
               let told (bytes: byte[]) (word: string) =
                   File.WriteAllBytes(path, bytes)
 
-                  match Hdf5.entries path with
+                  match Hdf5Table.contents path with
                   | Error [ Fault.Unreadable(_, reason) ] -> Expect.stringContains reason word "reason"
                   | other -> failtest $"%A{other}"
 
               told [||] "it is empty"
-              told [| 0uy |] "not an HDF5 file"
-              told (Array.append [| 0x80uy; 2uy |] good) "pickle"
+              told (Array.replicate 4096 1uy) "not a valid HDF 5 file"
               told good[.. good.Length - 2] "only"
-              told good[..200] "only"
-              Expect.isError (Hdf5.entries (path + "x")) "missing"
+              told good[..200] "too small"
+              Expect.isError (Hdf5Table.contents (path + "x")) "missing"))
 
-              // A shape that the file cannot hold, in the place of 2 × 6.
-              let shape (columns: int64) = Array.append (BitConverter.GetBytes 2L) (BitConverter.GetBytes columns)
-              let at = good.AsSpan().IndexOf(ReadOnlySpan(shape 6L))
-              told [| yield! good[.. at - 1]; yield! shape (1L <<< 40); yield! good[at + 16 ..] |] "2 × 1099511627776 numbers")) ]
+      testCase "nine thousand samples, each of an array of its own" (fun () ->
+          inFolder (fun folder ->
+              let path = Path.Combine(folder, "x.h5")
+              let values i = [| for j in 0..3 -> float32 (4 * i + j) |]
+              writeH5 path [ for i in 0..8999 -> $"{i:D5}", box (values i) ]
+              let table = Hdf5Table.read path |> Check.get
+              Expect.equal (table.Words "id" |> Check.get) [| for i in 0..8999 -> $"{i:D5}" |] "ids"
+              let read = ResizeArray()
+              table.Numbers [ "features" ] (fun _ block -> read.Add(block.MoveToOuterDisposeScope())) |> Check.get
+              identical "features" (torch.cat (read.ToArray())) (matrix (array2D [ for i in 0..8999 -> values i ])))) ]
 
 let tests = testList "import published" published

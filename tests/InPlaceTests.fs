@@ -117,7 +117,8 @@ let private session (d: int64) (rows: int64) : Settings * Session =
           Pair = pair
           A = random "a"
           B = random "b"
-          Source = None }
+          Source = None
+          Items = None }
 
     let heads = Heads.identity Dtype.Float64 torch.CPU d [ pair.A, d; pair.B, d ]
 

@@ -23,7 +23,8 @@ let private task index (rows: int64) : Task =
       Pair = pair
       A = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
       B = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
-      Source = None }
+      Source = None
+      Items = None }
 
 let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
 

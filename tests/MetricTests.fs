@@ -25,7 +25,7 @@ let private byHand =
       "zero_shot_shift_", 1.30 / 3.0
       "step_average_", (0.50 + 0.65 + 1.90 / 3.0) / 3.0 ]
 
-let private rates = [ "acc"; "r1"; "r5"; "r10" ]
+let private rates = [ "acc"; "r1"; "r5"; "r10"; "map" ]
 
 let private value (name: string) (rows: Row list) : float option = (Metric.find name |> Check.get).Of rows
 

@@ -175,7 +175,14 @@ let private ofEveryKind = [ "vanilla,gem"; "dns,derpp"; "ewc,co2l"; "dns-trust,c
 let tests =
     testList
         "scalars"
-        [ for name in [ "Cmcl.dll"; "Cmcl.Cli.dll"; "Cmcl.Encoders.dll"; "Cmcl.Import.dll"; "Cmcl.CSharp.dll"; "Cmcl.Runner.dll"; "Tests.dll" ] do
+        [ for name in
+              [ "Cmcl.dll"
+                "Cmcl.Cli.dll"
+                "Cmcl.Encoders.dll"
+                "Cmcl.Import.dll"
+                "Cmcl.CSharp.dll"
+                "Cmcl.Runner.dll"
+                "Tests.dll" ] do
               testCase $"none is left to TorchSharp in {name}" (fun () -> none (beside name))
 
           for methods in ofEveryKind do

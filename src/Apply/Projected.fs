@@ -55,7 +55,7 @@ module Projected =
             else
                 Ok x)
 
-    /// Projects a file of features into another: n × d of the head's type (float32 for heads of float16). Neither is held in memory.
+    /// Projects a file of features into another: n × d of the head's type (float32 for heads of float16 and bfloat16). Neither is held in memory.
     let file
         (scoring: Scoring)
         (saved: SavedHeads)
@@ -69,7 +69,7 @@ module Projected =
         |> Result.bind (fun x ->
             head saved modality x.shape[1]
             |> Result.bind (fun w ->
-                let w = if w.dtype = torch.float16 then w.``to`` torch.float32 else w
+                let w = if w.element_size () = 2L then w.``to`` torch.float32 else w
 
                 Files.makeFolderOf into
                 |> Result.bind (fun () ->

@@ -40,7 +40,8 @@ module Workload =
           Pair = pair
           A = side "a"
           B = side "b"
-          Source = None }
+          Source = None
+          Items = None }
 
     let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
         { Settings = settings

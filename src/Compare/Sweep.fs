@@ -67,7 +67,7 @@ module Sweep =
     let private updates (stream: Cmcl.Stream) (plan: Plan) : int64 =
         match plan.Method.Curriculum with
         | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings [ for s in stream.Steps -> int64 s.Train.Length ]
+        | _ -> Loop.updates plan.Settings (List.map Stream.visits stream.Steps)
 
     /// What a process holds without data; and how often a stream's features stand in memory as float32: as stored, and what of
     /// them is gathered, projected and compared at one time.

@@ -106,6 +106,18 @@ module Describe =
           | Some accuracy -> string accuracy.Classes.Length
           | None -> "–" ]
 
+    /// What the numbers of a step with pairs count.
+    let private pairLines (width: int) (step: Step) : string list =
+        match step.Pairs with
+        | None -> []
+        | Some pairs ->
+            let distinct (rows: int64[]) = (Array.distinct rows).Length
+
+            Layout.wrap
+                (width - 2)
+                $"{step.Name}: {pairs.A.Length} pairs of {distinct pairs.A} rows of {step.A.Name} and {distinct pairs.B} rows of {step.B.Name}, {distinct pairs.Items} items; train, val and test count pairs, and an epoch takes one of each of {Stream.visits step} items"
+            |> List.map (fun line -> "  " + line)
+
     let private bankRow (b: BankSummary) : string list =
         [ b.Name
           b.Modality.Name
@@ -146,6 +158,7 @@ module Describe =
                     Layout.figures 3 "test"
                     Layout.figures 4 "classes" ]
                   (List.map stepRow stream.Steps)
+          yield! stream.Steps |> List.collect (pairLines width)
           ""
           yield!
               table

@@ -13,7 +13,9 @@ module Ids =
     let read (path: string) (rows: int64) : Result<string[], Fault list> =
         InputFile.readingText "naming rows by their ids" path (fun () ->
             // Strict, so that bytes that are no text are told rather than replaced.
-            let ids = File.ReadAllLines(path, UTF8Encoding(false, true))
+            let lines = File.ReadAllLines(path, UTF8Encoding(false, true))
+            // Empty lines at the end are an editor's.
+            let ids = lines |> Array.rev |> Array.skipWhile ((=) "") |> Array.rev
 
             if ids.LongLength = rows then
                 Ok ids

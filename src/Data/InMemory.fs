@@ -29,8 +29,12 @@ module InMemory =
         let validation, train = Array.splitAt (share 1L) rest
         Array.sort train, Array.sort validation, Array.sort test
 
-    /// A step of two banks that are matched row by row, called as they are: `pictures–captions`.
-    let step (a: Bank) (b: Bank) (train: int64[], validation: int64[], test: int64[]) : Result<Step, Fault list> =
+    let private make
+        (matches: (int64[] * int64[]) option)
+        (a: Bank)
+        (b: Bank)
+        (train: int64[], validation: int64[], test: int64[])
+        : Result<Step, Fault list> =
         let name = $"{a.Name}–{b.Name}"
 
         let finite (bank: Bank) =
@@ -60,10 +64,24 @@ module InMemory =
         |> List.map finite
         |> Check.all
         |> Result.bind (fun _ ->
+            match matches with
+            | None -> Ok None
+            | Some(ofA, ofB) -> StreamFolder.pairs name a b ofA ofB |> Result.map Some)
+        |> Result.bind (fun pairs ->
+            let count =
+                match pairs with
+                | None -> a.Features.shape[0]
+                | Some pairs -> pairs.A.LongLength
+
             validated {
-                let! pair = StreamFolder.pair name a b
-                and! _ = splits |> List.map (within a.Features.shape[0]) |> Check.all
+                let! pair = StreamFolder.pair name pairs.IsSome a b
+                and! _ = splits |> List.map (within count) |> Check.all
                 and! _ = StreamFolder.disjoint name splits
+
+                let! _ =
+                    match pairs with
+                    | Some pairs -> StreamFolder.unleaked name pairs splits
+                    | None -> Ok()
 
                 return
                     { Index = 0
@@ -71,11 +89,33 @@ module InMemory =
                       A = a
                       B = b
                       Pair = pair
+                      Pairs = pairs
                       Train = train
                       Validation = validation
                       Test = test
                       Accuracy = None }
             })
+
+    /// A step of two banks that are matched row by row, called as they are: `pictures–captions`.
+    let step (a: Bank) (b: Bank) (splits: int64[] * int64[] * int64[]) : Result<Step, Fault list> = make None a b splits
+
+    /// A step of two banks whose rows may have several matches, such as five captions a picture: pair i is row ofA[i] of bank a with row ofB[i]
+    /// of bank b, and the splits number pairs. Faults, beside those of `step`: a row that is not there, a pair twice, an item with pairs in
+    /// two splits.
+    let pairs (a: Bank) (b: Bank) (ofA: int64[], ofB: int64[]) (splits: int64[] * int64[] * int64[]) : Result<Step, Fault list> =
+        make (Some(ofA, ofB)) a b splits
+
+    /// The same shares as of `split`, of items: pair numbers for training, validation and test, all pairs of an item in one. Fault: `BadValue`
+    /// for fewer than 4 items.
+    let splitPairs (seed: Seed) (ofA: int64[], ofB: int64[]) : int64[] * int64[] * int64[] =
+        let items = (Pairs.create ofA ofB).Items
+        let train, validation, test = split seed (if items.Length = 0 then 0L else 1L + Array.max items)
+
+        let pairsOf (chosen: int64[]) =
+            let chosen = System.Collections.Generic.HashSet chosen
+            [| 0L .. items.LongLength - 1L |] |> Array.filter (fun pair -> chosen.Contains items[int pair])
+
+        pairsOf train, pairsOf validation, pairsOf test
 
     /// Hex SHA-256 over names, row numbers and features of the steps in their order.
     let private digest (steps: Step list) : string =
@@ -88,6 +128,12 @@ module InMemory =
                 text $"{bank.Name}\000{bank.Modality}\000{bank.Features.dtype}\000{Tensors.shapeText bank.Features}"
                 use numbers = bank.Features.contiguous ()
                 Npy.writeNumbers into numbers
+
+            match step.Pairs with
+            | None -> ()
+            | Some pairs ->
+                for rows in [ pairs.A; pairs.B ] do
+                    text (String.Join(",", rows))
 
             for rows in [ step.Train; step.Validation; step.Test ] do
                 text (String.Join(",", rows))

@@ -27,6 +27,13 @@ module Npy =
             Size: int64
         }
 
+    /// The same of an array of any type and rank, its type as it is written there: `'<f4'`.
+    type internal Head =
+        { Descr: string
+          InFortran: bool
+          Sizes: int64 list
+          Start: int64 }
+
     /// NumPy's names. Enumeration values, since `torch.float32` and its like would load the native library when this module is touched.
     let internal types =
         [ "<f2", torch.ScalarType.Float16
@@ -66,7 +73,7 @@ module Npy =
             Error $"its numbers are big-endian ('{inner}'); write them little-endian, with .astype('<{inner.Substring 1}')"
         | None -> Error $"its numbers are of type '{inner}'; {typeNames}, little-endian, can be read"
 
-    let private shapeOf (text: string) : Result<int64[], string> =
+    let private shapeOf (text: string) : Result<int64 list, string> =
         let parts = text.Split(',', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
 
         let sizes =
@@ -78,10 +85,8 @@ module Npy =
 
         if sizes.Length < parts.Length then
             Error $"its shape ({text}) cannot be understood"
-        elif sizes.Length < 1 || sizes.Length > 2 then
-            Error $"it has {sizes.Length} dimensions; a vector or a matrix is needed"
         else
-            Ok sizes
+            Ok(List.ofArray sizes)
 
     /// The number of bytes that a shape asks for, unless it is beyond what 64 bits can count.
     let private sizeOf (item: int) (shape: int64[]) : Result<int64, string> =
@@ -91,7 +96,7 @@ module Npy =
         elif Array.contains 0L shape then Ok 0L
         else Ok(int64 total)
 
-    let private parse (text: string) (offset: int64) : Result<Header, string> =
+    let private parse (text: string) (offset: int64) : Result<Head, string> =
         let found = dictionary.Match text
 
         let once (name: string) =
@@ -101,17 +106,12 @@ module Npy =
 
         match once "descr", once "fortran", once "shape" with
         | Some descr, Some fortran, Some shape ->
-            typeOf descr
-            |> Result.bind (fun dtype ->
-                shapeOf shape
-                |> Result.bind (fun shape ->
-                    sizeOf (dtype.ElementSize()) shape
-                    |> Result.map (fun size ->
-                        { Type = dtype
-                          Fortran = fortran = "True"
-                          Shape = shape
-                          Offset = offset
-                          Size = size })))
+            shapeOf shape
+            |> Result.map (fun sizes ->
+                { Descr = descr
+                  InFortran = fortran = "True"
+                  Sizes = sizes
+                  Start = offset })
         | _ -> Error "its header is not the dictionary of 'descr', 'fortran_order' and 'shape' that it should be"
 
     let private take (stream: Stream) (count: int) : Result<byte[], string> =
@@ -122,7 +122,8 @@ module Npy =
         else
             Error "it ends in the middle of its header"
 
-    let internal readHeader (stream: Stream) : Result<Header, string> =
+    /// The head of an array of any type.
+    let internal readHead (stream: Stream) : Result<Head, string> =
         take stream 8
         |> Result.bind (fun start ->
             let version = int start[6]
@@ -149,6 +150,24 @@ module Npy =
                         |> Result.bind (fun header ->
                             let encoding = if version = 3 then Encoding.UTF8 else Encoding.Latin1
                             parse (encoding.GetString header) (8L + int64 width + length))))
+
+    let internal readHeader (stream: Stream) : Result<Header, string> =
+        readHead stream
+        |> Result.bind (fun head ->
+            typeOf head.Descr
+            |> Result.bind (fun dtype ->
+                if head.Sizes.Length < 1 || head.Sizes.Length > 2 then
+                    Error $"it has {head.Sizes.Length} dimensions; a vector or a matrix is needed"
+                else
+                    let shape = Array.ofList head.Sizes
+
+                    sizeOf (dtype.ElementSize()) shape
+                    |> Result.map (fun size ->
+                        { Type = dtype
+                          Fortran = head.InFortran
+                          Shape = shape
+                          Offset = head.Start
+                          Size = size })))
 
     /// Numbers that pass between a file and a tensor at once: few enough for the spans of very long tensors.
     let private chunk = 1L <<< 24

@@ -179,7 +179,8 @@ module Safetensors =
 
         bytes
 
-    let private readAll (stream: Stream) : NamedTensors =
+    /// The texts and the entries of a header, and where the numbers begin.
+    let private head (stream: Stream) : Map<string, string> * Entry list * int64 =
         let length = BinaryPrimitives.ReadUInt64LittleEndian(ReadOnlySpan(take stream 8))
 
         if length > uint64 longestHeader then
@@ -190,7 +191,24 @@ module Safetensors =
 
         let start = 8L + int64 length
         let about, entries = parse (take stream (int length)) (stream.Length - start)
+        about, entries, start
 
+    let private opened (path: string) (act: Stream -> 'a) : Result<'a, Fault list> =
+        InputFile.reading "reading tensors" path (fun () ->
+            try
+                use stream = File.OpenRead path
+                Ok(act stream)
+            with Refused reason ->
+                Error [ Fault.Unreadable(path, reason) ])
+
+    /// Names, types and sizes of a file's tensors, and at which byte of the file their numbers begin. Faults: those of `read`.
+    let heads (path: string) : Result<(string * torch.ScalarType * int64[] * int64) list, Fault list> =
+        opened path (fun stream ->
+            let _, entries, start = head stream
+            [ for e in entries -> e.Name, e.Type, e.Shape, start + e.First ])
+
+    let private readAll (stream: Stream) : NamedTensors =
+        let about, entries, start = head stream
         use scope = torch.NewDisposeScope()
 
         let tensors =
@@ -204,13 +222,7 @@ module Safetensors =
 
     /// Reads every tensor of a file onto the CPU, of the types that the file has. Faults: `Missing`; `Unreadable` for anything
     /// that is not a whole file of the format. Lengths are checked against the file's before any memory is asked for.
-    let read (path: string) : Result<NamedTensors, Fault list> =
-        InputFile.reading "reading tensors" path (fun () ->
-            try
-                use stream = File.OpenRead path
-                Ok(readAll stream)
-            with Refused reason ->
-                Error [ Fault.Unreadable(path, reason) ])
+    let read (path: string) : Result<NamedTensors, Fault list> = opened path readAll
 
     // ---- writing -------------------------------------------------------------------------------------------------
 

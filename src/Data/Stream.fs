@@ -38,7 +38,54 @@ type Accuracy =
         Classes: string list
     }
 
-/// One step of a stream: two banks, matched row by row, and which rows are for what.
+/// Matches of two banks that do not match row by row, such as five captions a picture: pair i is row A[i] of bank a with row B[i] of
+/// bank b.
+type Pairs =
+    {
+        A: int64[]
+        B: int64[]
+        /// The item of each pair, numbered from 0 in the order of the first pairs: pairs that share a row, directly or through others, are of
+        /// one item.
+        Items: int64[]
+    }
+
+[<RequireQualifiedAccess>]
+module Pairs =
+    /// Pairs of rows, as many of the one bank as of the other, with their items.
+    let create (a: int64[]) (b: int64[]) : Pairs =
+        // Every pair points to an earlier one of its item, the first of an item to itself.
+        let parent = Array.init a.Length id
+
+        let rec root i =
+            if parent[i] = i then
+                i
+            else
+                parent[i] <- parent[parent[i]]
+                root parent[i]
+
+        for rows in [ a; Array.truncate a.Length b ] do
+            let first = System.Collections.Generic.Dictionary<int64, int>()
+
+            for i in 0 .. rows.Length - 1 do
+                match first.TryGetValue rows[i] with
+                | true, earlier ->
+                    let x, y = root earlier, root i
+                    parent[max x y] <- min x y
+                | _ -> first[rows[i]] <- i
+
+        let items = Array.zeroCreate a.Length
+        let mutable count = 0L
+
+        for i in 0 .. a.Length - 1 do
+            if root i = i then
+                items[i] <- count
+                count <- count + 1L
+            else
+                items[i] <- items[root i]
+
+        { A = a; B = b; Items = items }
+
+/// One step of a stream: two banks, matched row by row or pair by pair, and which rows are for what.
 type Step =
     {
         /// 1 for the first.
@@ -48,6 +95,8 @@ type Step =
         A: Bank
         B: Bank
         Pair: Pair
+        /// None where row i of the one bank matches row i of the other. Otherwise the three splits number pairs, not rows.
+        Pairs: Pairs option
         Train: int64[]
         Validation: int64[]
         Test: int64[]
@@ -75,12 +124,37 @@ type Stream =
 
 [<RequireQualifiedAccess>]
 module Stream =
-    /// The rows of a split.
+    /// The rows of a split; of a step with pairs, their numbers.
     let rows (split: Split) (step: Step) : int64[] =
         match split with
         | Split.Train -> step.Train
         | Split.Validation -> step.Validation
         | Split.Test -> step.Test
+
+    /// Rows of banks a and b that are matched, by the numbers that splits have.
+    let matched (step: Step) (numbers: int64[]) : struct (int64[] * int64[]) =
+        match step.Pairs with
+        | None -> struct (numbers, numbers)
+        | Some pairs -> struct (numbers |> Array.map (fun i -> pairs.A[int i]), numbers |> Array.map (fun i -> pairs.B[int i]))
+
+    /// Rows of banks a and b in one split, matched in their order.
+    let bankRows (split: Split) (step: Step) : struct (int64[] * int64[]) = matched step (rows split step)
+
+    /// The pairs of each item among some of a step's pairs: places in `numbers`, items in the order of their first pairs. None where every row
+    /// is an item of its own.
+    let items (numbers: int64[]) (step: Step) : int64[][] option =
+        step.Pairs
+        |> Option.map (fun pairs ->
+            numbers
+            |> Array.mapi (fun place number -> struct (pairs.Items[int number], int64 place))
+            |> Array.groupBy (fun struct (item, _) -> item)
+            |> Array.map (fun (_, places) -> places |> Array.map (fun struct (_, place) -> place)))
+
+    /// How many items an epoch over a step's training rows visits: its rows, or with pairs, its items.
+    let visits (step: Step) : int64 =
+        match step.Pairs with
+        | None -> step.Train.LongLength
+        | Some pairs -> step.Train |> Array.distinctBy (fun i -> pairs.Items[int i]) |> _.LongLength
 
     /// Some rows of a bank by their numbers (int64 on the CPU), as a new n × d tensor of the wanted type on the wanted device.
     let take (dtype: Dtype) (device: torch.Device) (bank: Bank) (rows: torch.Tensor) : torch.Tensor =
@@ -95,8 +169,8 @@ module Stream =
 
     /// The step's matched features (X_a, X_b) of one split, each n × d.
     let features (dtype: Dtype) (device: torch.Device) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
-        let rows = rows split step
-        struct (gather dtype device step.A rows, gather dtype device step.B rows)
+        let struct (a, b) = bankRows split step
+        struct (gather dtype device step.A a, gather dtype device step.B b)
 
     /// Every modality of the stream with the dimension d_m of its features, in the order of first appearance.
     let modalities (stream: Stream) : (Modality * int64) list =

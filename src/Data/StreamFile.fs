@@ -2,9 +2,10 @@ namespace Cmcl
 
 open System
 open System.IO
+open System.Text
 open System.Text.Json
 
-/// The first half of reading a stream folder: the JSON, every key checked, no other file opened.
+/// A stream file, the first half of a stream folder: the JSON, every key checked as it is read, no other file opened.
 [<RequireQualifiedAccess>]
 module StreamFile =
 
@@ -32,13 +33,17 @@ module StreamFile =
     type Accuracy = { Items: string; Prototypes: string }
 
     type Step =
-        { Name: string
-          A: string
-          B: string
-          Train: string
-          Validation: string
-          Test: string
-          Accuracy: Accuracy option }
+        {
+            Name: string
+            A: string
+            B: string
+            Train: string
+            Validation: string
+            Test: string
+            /// Rows of `a` and rows of `b` that match, where the banks do not match row by row.
+            Pairs: (Rows * Rows) option
+            Accuracy: Accuracy option
+        }
 
     /// A stream file as written: names and paths, nothing followed yet.
     type Description =
@@ -64,7 +69,8 @@ module StreamFile =
               "file", ([ "file" ], [])
               "classes", ([ "names"; "labels" ], [])
               "prototypes", ([ "modality"; "classes"; "file" ], [])
-              "step", ([ "name"; "a"; "b"; "train"; "validation"; "test" ], [ "accuracy" ])
+              "step", ([ "name"; "a"; "b"; "train"; "validation"; "test" ], [ "pairs"; "accuracy" ])
+              "pairs", ([ "a"; "b" ], [])
               "accuracy", ([ "items"; "prototypes" ], [])
               "preset", ([], [ "common"; "methods"; "run" ]) ]
 
@@ -227,6 +233,14 @@ module StreamFile =
                 return Some { Items = items; Prototypes = prototypes }
             })
 
+    let private pairSource =
+        fields "pairs" (fun node ->
+            validated {
+                let! a = field "a" rowSource node
+                and! b = field "b" rowSource node
+                return Some(a, b)
+            })
+
     let private stepSource (node: Node) =
         let title =
             match has "name" node, lazy (node.Json.GetProperty "name") with
@@ -242,6 +256,7 @@ module StreamFile =
                 and! train = field "train" text node
                 and! validation = field "validation" text node
                 and! test = field "test" text node
+                and! pairs = fieldOr None "pairs" pairSource node
                 and! accuracy = fieldOr None "accuracy" accuracySource node
 
                 return
@@ -251,6 +266,7 @@ module StreamFile =
                       Train = train
                       Validation = validation
                       Test = test
+                      Pairs = pairs
                       Accuracy = accuracy }
             })
 
@@ -316,3 +332,119 @@ module StreamFile =
                       Json = document.RootElement }
             with :? InvalidOperationException ->
                 Error [ Fault.Unreadable(path, "it holds text that is not valid Unicode") ])
+
+    // ---- writing -----------------------------------------------------------------------------------------
+
+    let private writeRows (json: Utf8JsonWriter) (rows: Rows) =
+        match rows with
+        | Rows.Listed rows ->
+            json.WriteStartArray()
+            rows |> Array.iter json.WriteNumberValue
+            json.WriteEndArray()
+        | Rows.Range(first, upTo) ->
+            json.WriteStartObject()
+            json.WriteNumber("from", first)
+            json.WriteNumber("to", upTo)
+            json.WriteEndObject()
+        | Rows.File file ->
+            json.WriteStartObject()
+            json.WriteString("file", file)
+            json.WriteEndObject()
+
+    /// A stream file of a description; `read` gives the same description.
+    let json (stream: Description) : string =
+        use memory = new MemoryStream()
+
+        (use json = new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))
+
+         let group (name: string) (write: unit -> unit) =
+             json.WriteStartObject name
+             write ()
+             json.WriteEndObject()
+
+         let settings (name: string) (values: Map<string, string>) =
+             group name (fun () ->
+                 for KeyValue(key, value) in values do
+                     json.WriteString(key, value))
+
+         json.WriteStartObject()
+         json.WriteString("format", Format)
+         json.WriteString("name", stream.Name)
+
+         if stream.Description <> "" then
+             json.WriteString("description", stream.Description)
+
+         group "banks" (fun () ->
+             for KeyValue(name, bank) in stream.Banks do
+                 group name (fun () ->
+                     json.WriteString("modality", bank.Modality.Name)
+                     json.WriteString("file", bank.File)))
+
+         group "rows" (fun () ->
+             for KeyValue(name, rows) in stream.Rows do
+                 json.WritePropertyName name
+                 writeRows json rows)
+
+         group "classes" (fun () ->
+             for KeyValue(name, classes) in stream.Classes do
+                 group name (fun () ->
+                     json.WriteStartArray "names"
+                     classes.Names |> List.iter json.WriteStringValue
+                     json.WriteEndArray()
+                     json.WritePropertyName "labels"
+                     writeRows json classes.Labels))
+
+         group "prototypes" (fun () ->
+             for KeyValue(name, prototypes) in stream.Prototypes do
+                 group name (fun () ->
+                     json.WriteString("modality", prototypes.Vectors.Modality.Name)
+                     json.WriteString("classes", prototypes.Classes)
+                     json.WriteString("file", prototypes.Vectors.File)))
+
+         json.WriteStartArray "steps"
+
+         for step in stream.Steps do
+             json.WriteStartObject()
+
+             for key, value in
+                 [ "name", step.Name
+                   "a", step.A
+                   "b", step.B
+                   "train", step.Train
+                   "validation", step.Validation
+                   "test", step.Test ] do
+                 json.WriteString(key, value)
+
+             match step.Pairs with
+             | Some(a, b) ->
+                 group "pairs" (fun () ->
+                     for side, rows in [ "a", a; "b", b ] do
+                         json.WritePropertyName side
+                         writeRows json rows)
+             | None -> ()
+
+             match step.Accuracy with
+             | Some accuracy ->
+                 group "accuracy" (fun () ->
+                     json.WriteString("items", accuracy.Items)
+                     json.WriteString("prototypes", accuracy.Prototypes))
+             | None -> ()
+
+             json.WriteEndObject()
+
+         json.WriteEndArray()
+
+         group "preset" (fun () ->
+             settings "common" stream.Preset.Common
+
+             group "methods" (fun () ->
+                 for KeyValue(name, values) in stream.Preset.Methods do
+                     settings name values)
+
+             json.WriteStartArray "run"
+             stream.Preset.Run |> List.iter json.WriteStringValue
+             json.WriteEndArray())
+
+         json.WriteEndObject())
+
+        Encoding.UTF8.GetString(memory.GetBuffer(), 0, int memory.Length) + "\n"

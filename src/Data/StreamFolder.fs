@@ -26,33 +26,97 @@ module StreamFolder =
 
     // ---- steps ---------------------------------------------------------------------------------------------------
 
-    /// The rows of one split, unless there are none or one is outside the bank (`None` where no bank could be read).
+    /// The rows of one split, unless there are none or one is outside the bank (its words and rows; `None` where no bank could be read; no
+    /// words and the number of pairs where splits number pairs).
     /// Ranges are checked before they are written out, so that a slip of the pen does not ask for all memory.
     let private splitRows
         (step: StreamFile.Step)
         (split: Split)
         (setName: string)
-        (bank: Bank option)
+        (numbered: (string * int64) option)
         (set: StreamFile.Rows)
         : Result<int64[], Fault list> =
-        let within (bank: Bank) (outside: int64 -> int64 option) (rows: unit -> int64[]) =
-            let count = bank.Features.shape[0]
-
+        let within (whose: string, count: int64) (outside: int64 -> int64 option) (rows: unit -> int64[]) =
             match outside count with
             | Some row ->
-                let where = $"row set '{setName}' ({split} rows of step '{step.Name}', bank '{bank.Name}')"
+                let where =
+                    if whose = "" then
+                        $"row set '{setName}' ({split} pairs of step '{step.Name}')"
+                    else
+                        $"row set '{setName}' ({split} rows of step '{step.Name}', {whose})"
 
                 Error [ Fault.RowOutOfRange(where, row, count) ]
             | None -> Ok(rows ())
 
-        match set, bank with
+        match set, numbered with
         | StreamFile.Rows.Range(first, upTo), _ when first = upTo -> Error [ Fault.EmptySplit(step.Name, string split) ]
         | StreamFile.Rows.Listed [||], _ -> Error [ Fault.EmptySplit(step.Name, string split) ]
-        | StreamFile.Rows.Range(first, upTo), Some bank ->
-            within bank (fun count -> if upTo > count then Some(max first count) else None) (fun () -> [| first .. upTo - 1L |])
-        | StreamFile.Rows.Listed rows, Some bank ->
-            within bank (fun count -> rows |> Array.tryFind (fun row -> row < 0L || row >= count)) (fun () -> rows)
+        | StreamFile.Rows.Range(first, upTo), Some numbered ->
+            within numbered (fun count -> if upTo > count then Some(max first count) else None) (fun () ->
+                [| first .. upTo - 1L |])
+        | StreamFile.Rows.Listed rows, Some numbered ->
+            within numbered (fun count -> rows |> Array.tryFind (fun row -> row < 0L || row >= count)) (fun () -> rows)
         | _ -> Error []
+
+    /// Rows of the two banks that match, as pairs: as many of the one as of the other, each there, no pair twice.
+    let internal pairs (step: string) (a: Bank) (b: Bank) (ofA: int64[]) (ofB: int64[]) : Result<Pairs, Fault list> =
+        let outside (bank: Bank) (rows: int64[]) =
+            let count = bank.Features.shape[0]
+
+            [ match rows |> Array.tryFind (fun row -> row < 0L || row >= count) with
+              | Some row -> Fault.RowOutOfRange($"the pairs of step '{step}' (bank '{bank.Name}')", row, count)
+              | None -> () ]
+
+        let faults =
+            [ if ofA.Length <> ofB.Length then
+                  Fault.Shape(
+                      $"the pairs of step '{step}'",
+                      "as many rows of a as of b, one of each a pair",
+                      $"{ofA.Length} and {ofB.Length}"
+                  )
+              yield! outside a ofA
+              yield! outside b ofB ]
+
+        let seen = HashSet<struct (int64 * int64)>()
+
+        match faults with
+        | [] ->
+            match Array.zip ofA ofB |> Array.tryFind (fun (a, b) -> not (seen.Add(struct (a, b)))) with
+            | Some(rowA, rowB) ->
+                Error
+                    [ Fault.Contradiction(
+                          $"step '{step}' pairs row {rowA} of bank '{a.Name}' with row {rowB} of bank '{b.Name}' twice",
+                          "name every pair once"
+                      ) ]
+            | None -> Ok(Pairs.create ofA ofB)
+        | faults -> Error faults
+
+    /// Whether every item has its pairs in one split: others would be tested on what they were trained on.
+    let internal unleaked (step: string) (pairs: Pairs) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
+        let first = Dictionary<int64, struct (Split * int64)>()
+
+        let leaks =
+            [ for split, numbers in splits do
+                  for number in numbers do
+                      let item = pairs.Items[int number]
+
+                      match first.TryGetValue item with
+                      | true, struct (other, there) when other <> split -> struct (other, there, split, number)
+                      | true, _ -> ()
+                      | _ -> first[item] <- struct (split, number) ]
+
+        match leaks with
+        | [] -> Ok()
+        | struct (one, there, other, here) :: _ ->
+            let items = leaks |> List.distinctBy (fun struct (_, there, _, _) -> there) |> List.length
+            let more = if items = 1 then "" else $" (and {items - 1} more items)"
+            let rows pair = $"pair {pair} (rows {pairs.A[int pair]} and {pairs.B[int pair]})"
+
+            Error
+                [ Fault.Contradiction(
+                      $"step '{step}' has {rows there} among its {one} pairs and {rows here}, which is of the same item, among its {other} pairs{more}",
+                      "pairs that share a row of a or of b, directly or through others, belong to one split"
+                  ) ]
 
     let internal disjoint (step: string) (splits: (Split * int64[]) list) : Result<unit, Fault list> =
         let faults =
@@ -71,7 +135,8 @@ module StreamFolder =
 
         if List.isEmpty faults then Ok() else Error faults
 
-    let internal pair (step: string) (a: Bank) (b: Bank) : Result<Pair, Fault list> =
+    /// The modalities of two banks; without pairs, they have as many rows.
+    let internal pair (step: string) (paired: bool) (a: Bank) (b: Bank) : Result<Pair, Fault list> =
         validated {
             let! pair =
                 Pair.create a.Modality b.Modality
@@ -82,7 +147,7 @@ module StreamFolder =
                       ) ])
 
             and! _ =
-                if a.Features.shape[0] = b.Features.shape[0] then
+                if paired || a.Features.shape[0] = b.Features.shape[0] then
                     Ok()
                 else
                     Error
@@ -101,6 +166,7 @@ module StreamFolder =
         (step: StreamFile.Step)
         (wanted: StreamFile.Accuracy)
         (measured: (Split * int64[]) list)
+        (bankRows: string -> int64[] -> int64[])
         : Result<Accuracy option, Fault list> =
         let where = $"the accuracy of step '{step.Name}'"
 
@@ -116,7 +182,7 @@ module StreamFolder =
                       ) ]
             else
                 measured
-                |> List.filter (fun (split, rows) -> rows |> Array.forall (fun row -> labels[int row] < 0L))
+                |> List.filter (fun (split, rows) -> bankRows wanted.Items rows |> Array.forall (fun row -> labels[int row] < 0L))
                 |> List.map (fun (split, _) ->
                     Fault.Contradiction(
                         $"none of the {split} rows of step '{step.Name}' has a class of class set '{classes}'",
@@ -162,20 +228,62 @@ module StreamFolder =
         let bank name = StreamParts.find $"bank for step '{step.Name}' named" name parts.Banks
 
         let a, b = bank step.A, bank step.B
-        let readable = Result.toOption a |> Option.orElse (Result.toOption b)
+
+        /// A range of the pairs is checked before it is written out.
+        let written (bank: Bank) (rows: StreamFile.Rows) =
+            match rows with
+            | StreamFile.Rows.Range(first, upTo) when first < 0L || upTo < first ->
+                Error
+                    [ Fault.BadValue($"the pairs of step '{step.Name}'", "a range with 0 ≤ from ≤ to", $"from {first} to {upTo}") ]
+            | StreamFile.Rows.Range(first, upTo) when upTo > bank.Features.shape[0] ->
+                let rows = bank.Features.shape[0]
+                Error [ Fault.RowOutOfRange($"the pairs of step '{step.Name}' (bank '{bank.Name}')", max first rows, rows) ]
+            | StreamFile.Rows.Range(first, upTo) -> Ok [| first .. upTo - 1L |]
+            | StreamFile.Rows.Listed rows -> Ok rows
+            | StreamFile.Rows.File _ -> Error []
+
+        let matches =
+            match parts.Pairs[index] with
+            | Error faults -> Error faults
+            | Ok None -> Ok None
+            | Ok(Some(ofA, ofB)) ->
+                validated {
+                    let! a = a |> Result.mapError (fun _ -> [])
+                    and! b = b |> Result.mapError (fun _ -> [])
+                    return a, b
+                }
+                |> Result.bind (fun (a, b) ->
+                    validated {
+                        let! ofA = written a ofA
+                        and! ofB = written b ofB
+                        return ofA, ofB
+                    }
+                    |> Result.bind (fun (ofA, ofB) -> pairs step.Name a b ofA ofB))
+                |> Result.map Some
+
+        let numbered =
+            match matches with
+            | Ok(Some pairs) -> Some("", pairs.A.LongLength)
+            | Ok None ->
+                Result.toOption a
+                |> Option.orElse (Result.toOption b)
+                |> Option.map (fun bank -> $"bank '{bank.Name}'", bank.Features.shape[0])
+            | Error _ -> None
 
         let set split name =
             StreamParts.find $"row set for step '{step.Name}' named" name parts.Rows
-            |> Result.bind (splitRows step split name readable)
+            |> Result.bind (splitRows step split name numbered)
 
         validated {
             let! banks =
                 validated {
                     let! a = a
                     and! b = b
-                    let! pair = pair step.Name a b
+                    let! pair = pair step.Name step.Pairs.IsSome a b
                     return a, b, pair
                 }
+
+            and! matches = matches
 
             and! rows =
                 validated {
@@ -190,9 +298,19 @@ module StreamFolder =
 
             let (a, b, pair), (train, validation, test) = banks, rows
 
+            let! _ =
+                match matches with
+                | Some pairs -> unleaked step.Name pairs [ Split.Train, train; Split.Validation, validation; Split.Test, test ]
+                | None -> Ok()
+
+            let bankRows (bank: string) (numbers: int64[]) =
+                match matches with
+                | None -> numbers
+                | Some pairs -> numbers |> Array.map (fun i -> (if bank = step.A then pairs.A else pairs.B)[int i])
+
             let! accuracy =
                 match step.Accuracy with
-                | Some wanted -> accuracy source parts step wanted [ Split.Validation, validation; Split.Test, test ]
+                | Some wanted -> accuracy source parts step wanted [ Split.Validation, validation; Split.Test, test ] bankRows
                 | None -> Ok None
 
             return
@@ -201,6 +319,7 @@ module StreamFolder =
                   A = a
                   B = b
                   Pair = pair
+                  Pairs = matches
                   Train = train
                   Validation = validation
                   Test = test
@@ -220,6 +339,10 @@ module StreamFolder =
               bank.File
           for rows in Map.values source.Rows do
               yield! ofRows rows
+          for step in source.Steps do
+              match step.Pairs with
+              | Some(a, b) -> yield! ofRows a @ ofRows b
+              | None -> ()
           for classes in Map.values source.Classes do
               yield! ofRows classes.Labels
           for prototypes in Map.values source.Prototypes do

@@ -109,6 +109,8 @@ module internal StreamParts =
             Rows: Map<string, Result<StreamFile.Rows, Fault list>>
             Labels: Map<string, Result<int64[], Fault list>>
             Prototypes: Map<string, Result<torch.Tensor, Fault list>>
+            /// Of every step, in order; as `Rows`, but that rows may repeat.
+            Pairs: Result<(StreamFile.Rows * StreamFile.Rows) option, Fault list> list
         }
 
     let find (kind: string) (name: string) (parts: Map<string, Result<'a, Fault list>>) : Result<'a, Fault list> =
@@ -190,11 +192,25 @@ module internal StreamParts =
             else
                 Error [ Fault.Shape(owner, $"{count} rows, one for each class of '{source.Classes}'", $"{vectors.shape[0]}") ])
 
+    let private readPairs
+        (folder: string)
+        (step: StreamFile.Step)
+        : Result<(StreamFile.Rows * StreamFile.Rows) option, Fault list> =
+        match step.Pairs with
+        | None -> Ok None
+        | Some(a, b) ->
+            validated {
+                let! a = listed folder $"'a' of the pairs of step '{step.Name}'" a
+                and! b = listed folder $"'b' of the pairs of step '{step.Name}'" b
+                return Some(a, b)
+            }
+
     let read (folder: string) (source: StreamFile.Description) : Parts =
         { Banks = source.Banks |> Map.map (readBank folder)
           Rows = source.Rows |> Map.map (readRows folder)
           Labels = source.Classes |> Map.map (readLabels folder)
-          Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes) }
+          Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes)
+          Pairs = source.Steps |> List.map (readPairs folder) }
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
 

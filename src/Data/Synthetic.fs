@@ -117,6 +117,7 @@ module Synthetic =
           A = bankA
           B = bankB
           Pair = Pair.named a b
+          Pairs = None
           Train = train
           Validation = validation
           Test = test

@@ -97,9 +97,11 @@ module Show =
         + String.Join(", ", shares)
         + (if s.Values.Length > 5 then ", …" else "")
 
+    let private unit (x: Step) = if x.Pairs.IsSome then "pairs" else "rows"
+
     /// A stream in a line and its steps in a line each.
     let stream (s: Stream) : string =
-        let step (x: Step) = $"  {x.Index, 3}  {x.Name}: {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} rows"
+        let step (x: Step) = $"  {x.Index, 3}  {x.Name}: {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} {unit x}"
 
         String.Join(
             "\n",
@@ -113,7 +115,7 @@ module Show =
 
     /// A step in a line.
     let step (x: Step) : string =
-        $"step {x.Index} {x.Name}: {x.A.Name} with {x.B.Name}, {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} rows (train / validation / test)"
+        $"step {x.Index} {x.Name}: {x.A.Name} with {x.B.Name}, {x.Train.Length} / {x.Validation.Length} / {x.Test.Length} {unit x} (train / validation / test)"
 
     /// A chart in a line: its traces by name.
     /// As in `Show.chart (Plot.deviation found)`: `a chart of vanilla, dns; Chart.show opens it in a browser, Plot.save writes it`.

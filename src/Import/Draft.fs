@@ -2,6 +2,14 @@ namespace Cmcl
 
 open TorchSharp
 
+/// What an import tells while it works.
+[<RequireQualifiedAccess>]
+type ImportEvent =
+    /// This file is read now: its head, or its rows.
+    | Reading of file: string
+    /// So many rows of a file are written, of those that it has.
+    | Rows of file: string * sofar: int64 * all: int64
+
 /// One matrix of a stream folder that is still to be filled: its path in the folder, the numbers' type, rows × columns.
 type Matrix =
     { File: string
@@ -17,6 +25,7 @@ type Feed =
     {
         /// The file, for what is told of it.
         File: string
+        Rows: int64
         /// What a row is called beside its number: a key, an id; or nothing.
         Row: int64 -> string
         /// Gives every block: its first row, and its rows of each array, block × d each. The blocks are freed after the call.
@@ -54,11 +63,31 @@ module Draft =
         let ending = System.IO.Path.GetExtension name |> string
         name.Substring(0, name.Length - ending.Length), ending.ToLowerInvariant()
 
-    /// The first ten of many, and how many more there are.
-    let firstTen (names: string seq) : string =
+    let private first (count: int) (names: string seq) : string =
         let names = List.ofSeq names
-        let shown = System.String.Join(", ", List.truncate 10 names)
-        if names.Length > 10 then $"{shown} and {names.Length - 10} more" else shown
+        let shown = System.String.Join(", ", List.truncate count names)
+        if names.Length > count then $"{shown} and {names.Length - count} more" else shown
+
+    /// The first ten of many, and how many more there are.
+    let firstTen (names: string seq) : string = first 10 names
+
+    /// The first five of many, and how many more there are: of columns, of which there may be hundreds.
+    let firstFew (names: string seq) : string = first 5 names
+
+    let private pieces = System.Text.RegularExpressions.Regex @"\d+|\D+"
+
+    /// Names in the order of people: digits in them count as the numbers that they are, so that 2 comes before 11.
+    let natural (a: string) (b: string) : int =
+        let key (name: string) =
+            [ for piece in pieces.Matches name ->
+                  if System.Char.IsAsciiDigit piece.Value[0] then
+                      0, bigint.Parse piece.Value, ""
+                  else
+                      1, 0I, piece.Value ]
+
+        match compare (key a) (key b) with
+        | 0 -> System.String.CompareOrdinal(a, b)
+        | order -> order
 
     /// A share of n rows for validation, drawn by a seed and in ascending order, and the others; at least one of each, where
     /// there are two.

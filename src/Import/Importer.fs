@@ -9,6 +9,8 @@ type ImportOptions =
         Backbone: string option
         /// The share of training rows held back for validation, where no file says which.
         Validation: float
+        /// The share of all rows for the test, where no file says which.
+        Test: float
         Seed: int
         /// Steps by number.
         Steps: int list option
@@ -16,6 +18,8 @@ type ImportOptions =
         Order: string list
         DropUnmatched: bool
         Name: string option
+        /// Bytes that the stream may take; `Importer.run` sees how many are free.
+        Room: int64
     }
 
 /// A format that streams can be made of.
@@ -27,22 +31,24 @@ type Importer =
         Example: string
         /// The options, of those that only some importers take, that mean something to it.
         Options: string list
-        /// A draft from the heads and ids of a folder's files.
-        Read: ImportOptions -> string -> Result<Draft, Fault list>
+        /// A draft from the heads and ids of a folder's files; it tells which of them it reads.
+        Read: (ImportEvent -> unit) -> ImportOptions -> string -> Result<Draft, Fault list>
     }
 
-/// Every importer. A new format is a file that makes a `Draft`, and an entry here.
+/// Every importer. A new format is a reader that makes a `Table`, and an entry here.
 [<RequireQualifiedAccess>]
 module Importer =
 
     let defaults: ImportOptions =
         { Backbone = None
           Validation = 0.1
+          Test = 0.2
           Seed = 0
           Steps = None
           Order = Published.order
           DropUnmatched = false
-          Name = None }
+          Name = None
+          Room = Int64.MaxValue }
 
     let private published: Importer =
         { Name = "cmcl-h5"
@@ -50,175 +56,147 @@ module Importer =
           Example = "cmcl import cmcl-h5 features_storage --backbone imagebind --out paper"
           Options = [ "backbone"; "steps" ]
           Read =
-            fun options folder ->
+            fun tell options folder ->
                 match options.Backbone with
                 | Some backbone when List.contains backbone Published.backbones ->
-                    Published.draft backbone options.Validation options.Seed options.Steps folder
+                    Published.draft tell backbone options.Validation options.Seed options.Steps folder
                 | Some other -> Error [ Fault.Unknown("backbone", other, Published.backbones) ]
                 | None ->
                     let known = String.Join(", ", Published.backbones)
                     Error [ Fault.MissingKey("cmcl import cmcl-h5", $"--backbone ({known})") ] }
 
-    /// Endings of files that are pickles, and so are refused where their names say that they are meant.
-    let private pickles = [ ".pt"; ".pth"; ".pkl"; ".pickle"; ".bin" ]
+    let private steps (options: ImportOptions) : StepOptions =
+        { Share = options.Validation
+          TestShare = options.Test
+          Seed = Seed.ofInt options.Seed
+          Order = options.Order
+          DropUnmatched = options.DropUnmatched
+          Room = options.Room }
 
-    let private refusedPickles (folder: string) : Fault list =
-        [ for path in Directory.EnumerateFiles folder do
-              let name, ending = Draft.nameOf path
+    /// The stream's description, which says how rows were drawn.
+    let private described (format: string) (options: ImportOptions) (draft: Draft) : Draft =
+        let description =
+            $"Imported from {format} files. Where they name no validation rows, those are a share of {options.Validation} of the training rows; where they name no parts, the test has a share of {options.Test} of all rows. Drawn with seed {options.Seed}."
 
-              if List.contains ending pickles && ((Named.split name).IsSome || (Named.splitPart name).IsSome) then
-                  Fault.Unreadable(
-                      path,
-                      "it is a pickle, which can run code when it is opened; no pickle is ever read: write it with numpy.save"
-                  ) ]
+        { draft with
+            Stream = { draft.Stream with Description = description } }
 
-    let private files (folder: string) (ending: string) =
-        Directory.EnumerateFiles(folder, $"*{ending}") |> Seq.sortWith (fun a b -> String.CompareOrdinal(a, b)) |> List.ofSeq
-
-    /// Importers of files that say by their names what they hold.
-    let private named
+    /// An importer of the pieces that `read` finds in a folder; where there are none, `expected` is said.
+    let private ofPieces
         (name: string)
         (reads: string)
-        (options: string list)
-        (pieces: string -> Result<Named.Piece list, Fault list>)
-        (form: string)
+        (expected: string)
+        (read: (ImportEvent -> unit) -> string -> Result<Named.Piece list, Fault list>)
         : Importer =
         { Name = name
           Reads = reads
           Example = $"cmcl import {name} features --out mine"
-          Options = "order" :: "name" :: options
+          Options = [ "order"; "name"; "drop-unmatched"; "test" ]
           Read =
-            fun options folder ->
-                if not (Directory.Exists folder) then
-                    Error [ Fault.Missing(folder, "the import") ]
-                else
-                    match refusedPickles folder, pieces folder with
-                    | [], Ok [] -> Error [ Fault.Unreadable(folder, $"it holds no file called {form}") ]
-                    | [], Ok pieces ->
-                        let stream =
-                            options.Name
-                            |> Option.defaultValue (Path.GetFileName(Path.GetFullPath(folder).TrimEnd('/')) |> string)
+            fun tell options folder ->
+                read tell folder
+                |> Result.bind (fun pieces ->
+                    match pieces with
+                    | [] ->
+                        let names =
+                            Directory.EnumerateFileSystemEntries folder |> Seq.map (Path.GetFileName >> string) |> Seq.sort
 
-                        Named.draft
-                            { Share = options.Validation
-                              Seed = Seed.ofInt options.Seed
-                              Order = options.Order
-                              DropUnmatched = options.DropUnmatched }
-                            (if stream = "" then name else stream)
-                            folder
-                            pieces
-                        |> Result.map (fun draft ->
-                            let description =
-                                $"Imported from {name} files. Where they name no validation rows, those are a share of {options.Validation} of the training rows, drawn with seed {options.Seed}."
+                        let there = if Seq.isEmpty names then "it is empty" else $"it holds {Draft.firstFew names}"
+                        Error [ Fault.Unreadable(folder, $"{expected}; {there}") ]
+                    | pieces -> Named.draft (steps options) (Option.defaultValue name options.Name) folder pieces)
+                |> Result.map (described name options) }
 
-                            { draft with
-                                Stream = { draft.Stream with Description = description } })
-                    | faults, Ok _ -> Error faults
-                    | faults, Error others -> Error(faults @ others) }
+    /// An importer of files that say by their names what they hold.
+    let private named (format: Format) (reads: string) : Importer =
+        let like = if format.Several then "1-clotho.train" else "1-clotho.text.train"
+        let form = if format.Several then "STEP.PART" else "STEP.MODALITY.PART"
+        let ending = format.Endings.Head
 
-    /// One piece a file.
-    let private single
-        (ending: string)
-        (table: string -> Result<FeatureTable, Fault list>)
-        (vector: string -> Result<int64[], Fault list>)
-        (folder: string)
-        =
-        Ok
-            [ for path in files folder ending do
-                  match Named.split (fst (Draft.nameOf path)) with
-                  | Some(step, name, part) ->
-                      { Step = step
-                        Name = name
-                        Part = part
-                        Table = fun () -> table path
-                        Vector = fun () -> vector path
-                        File = path }
-                      : Named.Piece
-                  | None -> () ]
+        (fun tell -> Named.read tell format)
+        |> ofPieces
+            format.Name
+            reads
+            $"no file in it ends in {Fault.Choice format.Endings}, and {form}{ending} is expected, such as {like}{ending}"
 
-    /// One piece an array of a `.npz` file.
-    let private zipped (folder: string) =
-        [ for path in files folder ".npz" do
-              match Named.splitPart (fst (Draft.nameOf path)) with
-              | Some(step, part) ->
-                  NpyTable.ofZip path
-                  |> Result.bind (fun arrays ->
-                      arrays
-                      |> List.map (fun (name, place) ->
-                          if name = Named.Labels || (Modality.create name).IsOk then
-                              Ok
-                                  { Step = step
-                                    Name = name
-                                    Part = part
-                                    Table = fun () -> NpyTable.matrix place
-                                    Vector = fun () -> NpyTable.vector place
-                                    File = place.File }
-                              : Result<Named.Piece, _>
-                          else
-                              Error
-                                  [ Fault.BadValue(
-                                        $"an array's name in '{path}'",
-                                        $"a modality ({Modality.rule}) or labels",
-                                        name
-                                    ) ])
-                      |> Check.all)
-              | None -> () ]
-        |> Check.all
-        |> Result.map List.concat
-
-    let private noLabels (path: string) : Result<int64[], Fault list> =
-        Error [ Fault.Unreadable(path, "labels stand in a column of the features' files here") ]
+    let private format name endings several read : Format =
+        { Name = name
+          Endings = endings
+          Several = several
+          Read = read }
 
     let all: Importer list =
         [ published
+          named (format "npy" [ ".npy" ] false NpyTable.ofFile) "NumPy arrays, matched by their places or by STEP.ids.PART.npy"
           named
-              "npy"
-              "NumPy arrays of matched rows, called STEP.MODALITY.PART.npy (parts: train, test, validation, classes)"
-              []
-              (single ".npy" (NpyTable.ofFile >> NpyTable.matrix) (NpyTable.ofFile >> NpyTable.vector))
-              "STEP.MODALITY.PART.npy, such as 01-clotho.text.train.npy"
+              (format "npz" [ ".npz" ] true NpyTable.ofZip)
+              "NumPy archives with an array for each modality, and ids and labels beside them"
           named
-              "npz"
-              "NumPy archives called STEP.PART.npz with an array of matched rows for each modality"
-              []
-              zipped
-              "STEP.PART.npz, such as 01-clotho.train.npz"
+              (format "csv" [ ".csv"; ".tsv"; ".txt" ] false CsvTable.table)
+              "tables of text with the columns id, label (if any), and the features; matched by id"
           named
-              "parquet"
-              "tables called STEP.MODALITY.PART.parquet with the columns id, label (if any), and a list of floats; matched by id"
-              [ "drop-unmatched" ]
-              (single ".parquet" ParquetTable.table noLabels)
-              "STEP.MODALITY.PART.parquet, such as 01-clotho.text.train.parquet"
+              (format "parquet" [ ".parquet"; ".pq" ] false ArrowTable.ofParquet)
+              "Parquet tables with the columns id, label (if any), and a list or a column for each feature"
           named
-              "csv"
-              "tables called STEP.MODALITY.PART.csv with the columns id, label (if any), and the features; matched by id"
-              [ "drop-unmatched" ]
-              (single ".csv" CsvTable.table noLabels)
-              "STEP.MODALITY.PART.csv, such as 01-clotho.text.train.csv" ]
+              (format "hdf5" [ ".h5"; ".hdf5"; ".hdf" ] true Hdf5Table.read)
+              "HDF5 files with data sets of features, ids and labels, in groups or not"
+          named
+              (format "pt" [ ".pt"; ".pth" ] true TorchFile.read)
+              "PyTorch files of tensors, lists and dictionaries of them; nothing in them is run"
+          named
+              (format "safetensors" [ ".safetensors" ] true SafetensorsTable.read)
+              "safetensors files with a matrix for each modality, or one of features"
+          ofPieces
+              "clip-retrieval"
+              "what clip-retrieval leaves: img_emb/img_emb_0.npy, text_emb/…, metadata/metadata_0.parquet, shard by shard"
+              "it has no img_emb and text_emb with .npy files"
+              ClipRetrieval.read
+          named
+              (format "arrow" [ ".arrow"; ".feather"; ".ipc" ] false ArrowTable.ofArrow)
+              "Arrow and Feather files, with the columns of Parquet" ]
+
+    let private aliases = Map [ "h5", "hdf5"; "pth", "pt"; "torch", "pt"; "feather", "arrow"; "tsv", "csv" ]
 
     /// An importer by its name, or the names that there are. Example: `Importer.find "npy"`.
     let find (name: string) : Result<Importer, Fault list> =
-        match all |> List.tryFind (fun i -> i.Name = name) with
+        let wanted = aliases |> Map.tryFind name |> Option.defaultValue name
+
+        match all |> List.tryFind (fun i -> i.Name = wanted) with
         | Some importer -> Ok importer
         | None -> Error [ Fault.Unknown("import format", name, all |> List.map _.Name) ]
 
-    /// Reads a folder and writes a stream folder. Gives what is worth telling. Faults: everything that is wrong with the options, the
-    /// files and their rows; then nothing is written.
+    /// Bytes that are free where a path is to be.
+    let rec private free (path: string) : int64 =
+        match Path.GetDirectoryName path with
+        | above when not (isNull above) && not (Directory.Exists path) -> free (nonNull above)
+        | _ -> DriveInfo(path).AvailableFreeSpace
+
+    /// Reads a folder and writes a stream folder, telling how far it is, called as that is unless the options say a name. Gives what is worth telling. Faults:
+    /// everything that is wrong with the options, the files and their rows; then nothing is written.
     let run
         (importer: Importer)
         (options: ImportOptions)
         (treatment: Treatment)
         (force: bool)
+        (tell: ImportEvent -> unit)
         (source: string)
         (out: string)
         : Result<string list, Fault list> =
         try
+            let called = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath out)) |> string
+
+            let options =
+                { options with
+                    Name = Option.orElse (Some called) options.Name
+                    Room = min options.Room (free (Path.GetFullPath out)) }
+
             if File.Exists source then
                 Error [ Fault.Unreadable(source, "it is a file, and a folder of files is imported") ]
+            elif not (Directory.Exists source) then
+                Error [ Fault.Missing(source, "the import") ]
             else
                 StreamWriter.prepare force source out
-                |> Result.bind (fun () -> importer.Read options source)
-                |> Result.bind (StreamWriter.write treatment out)
+                |> Result.bind (fun () -> importer.Read tell options source)
+                |> Result.bind (StreamWriter.write tell treatment out)
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unreadable(source, e.Message) ]

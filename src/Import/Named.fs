@@ -2,195 +2,186 @@ namespace Cmcl
 
 open System
 open System.IO
+open System.Text.RegularExpressions
+open TorchSharp
 
-/// Files whose names say what they hold: `STEP.MODALITY.PART.npy`, `.parquet` and `.csv`, and `STEP.PART.npz` with an array for
-/// each modality. Parts are `train`, `validation`, `test` and `classes`, the last a feature for every class.
-///
-/// Steps come in the order of their names. Of a step's two modalities the anchor is the one that `order` names first; those that
-/// it does not name follow by the alphabet.
+/// A kind of file that holds features.
+type Format =
+    {
+        Name: string
+        Endings: string list
+        /// Whether a file of it holds, as a rule, several modalities by their names.
+        Several: bool
+        Read: string -> Result<Table, Fault list>
+    }
+
+/// Files whose names say what they hold: `STEP.MODALITY.PART.npy` and the like, or `STEP.PART.npz` with a matrix for each modality.
+/// Without a part a file has all rows of its step, of which some are drawn for the test; without a step there is only one.
 [<RequireQualifiedAccess>]
 module Named =
 
-    /// The vectors of class numbers beside `.npy` features go by this name in the place of a modality.
-    [<Literal>]
-    let Labels = "labels"
-
-    let parts = [ "train"; "validation"; "test"; "classes" ]
-
-    /// What a file, or an array in one, says by its name, and how it is read.
+    /// What a file, or a matrix in one, holds.
     type Piece =
         {
+            /// "" where the name says none.
             Step: string
-            Name: string
-            Part: string
-            Table: unit -> Result<FeatureTable, Fault list>
-            /// Its integers, where it is a file of labels.
-            Vector: unit -> Result<int64[], Fault list>
-            File: string
+            /// None: all rows.
+            Part: string option
+            Holds: Content
         }
 
-    /// The step, the modality and the part in a file's name without its ending.
-    let split (name: string) : (string * string * string) option =
-        match name.Split '.' |> List.ofArray |> List.rev with
-        | part :: modality :: (_ :: _ as step) when
-            List.contains part parts && (modality = Labels || (Modality.create modality).IsOk)
-            ->
-            Some(String.Join('.', List.rev step), modality, part)
+    and Content =
+        | Features of modality: string * FeatureTable
+        /// Words for the rows of the step's tables, in their order: `labels` or `ids`.
+        | Words of what: string * file: string * words: string[]
+
+    let private partNames =
+        [ "train", [ "train"; "training" ]
+          "validation", [ "validation"; "valid"; "val"; "dev" ]
+          "test", [ "test"; "testing" ]
+          "classes", [ "classes" ] ]
+
+    let private partPattern =
+        let names = String.Join('|', partNames |> List.collect snd)
+        Regex($@"^({names})([-_.]\d+)*([-_]of[-_]\d+)?$", RegexOptions.IgnoreCase)
+
+    /// The part that a word of a name says: `train`, `val`, `train-00000-of-00004`.
+    let private partOf (word: string) : string option =
+        match partPattern.Match word with
+        | m when m.Success ->
+            let given = m.Groups[1].Value.ToLowerInvariant()
+            partNames |> List.find (fun (_, names) -> List.contains given names) |> fst |> Some
         | _ -> None
 
-    /// The step and the part of a name that says no modality.
-    let splitPart (name: string) : (string * string) option =
+    /// The words of a file's name before its part, and the part.
+    let private split (name: string) : string list * string option =
         match name.Split '.' |> List.ofArray |> List.rev with
-        | part :: (_ :: _ as step) when List.contains part parts -> Some(String.Join('.', List.rev step), part)
-        | _ -> None
+        | number :: part :: rest when rest.Length >= 0 && Seq.forall Char.IsAsciiDigit number && (partOf part).IsSome ->
+            List.rev rest, partOf part
+        | part :: rest when (partOf part).IsSome -> List.rev rest, partOf part
+        | _ -> name.Split '.' |> List.ofArray, None
 
-    /// Where rows of one split go, and which they are.
-    type private Matched =
-        {
-            Rows: int64
-            PlaceA: int64 -> int64
-            PlaceB: int64 -> int64
-            /// By place; none where nothing says classes.
-            Labels: string[] option
-            Notes: string list
-        }
+    /// Words that stand in the place of a modality.
+    let private wordFiles = [ "labels"; "ids" ]
 
-    /// The options of these importers.
-    type Options =
-        {
-            Share: float
-            Seed: Seed
-            /// Modalities, those that are rather anchors first.
-            Order: string list
-            /// Rows without a partner are left out; else they are faults.
-            DropUnmatched: bool
-        }
+    let private joined (words: string list) = String.Join('.', words)
 
-    let private byPlace (table: FeatureTable) (place: int64 -> int64) (rows: int64) : string[] option =
-        table.Labels
-        |> Option.map (fun labels ->
-            let placed = Array.create (int rows) ""
+    let private words (what: string) (path: string) (table: Table) : Result<Content, Fault list> =
+        match table.Columns with
+        | [ column ] -> table.Words column.Name |> Result.map (fun words -> Words(what, path, words))
+        | _ -> Error [ Fault.Unreadable(path, $"a file of {what} has one column of them") ]
 
-            for i in 0 .. labels.Length - 1 do
-                let p = place (int64 i)
+    let private pieces (format: Format) (path: string) : Result<Piece list, Fault list> =
+        let before, part = split (fst (Draft.nameOf path))
 
-                if p >= 0L then
-                    placed[int p] <- labels[i]
+        format.Read path
+        |> Result.bind (fun table ->
+            let matrices = FeatureTable.matrices table
+            let modality, step = List.tryLast before, joined (List.truncate (before.Length - 1) before)
 
-            placed)
+            let holds step result =
+                result |> Result.map (List.map (fun content -> { Step = step; Part = part; Holds = content }))
 
-    /// The labels that two files agree on.
-    let private agree
-        (a: FeatureTable)
-        (b: FeatureTable)
-        (one: string[] option)
-        (other: string[] option)
-        : Result<string[] option, Fault list> =
-        match one, other with
-        | Some x, Some y ->
-            let differ =
-                [ for i in 0 .. x.Length - 1 do
-                      if x[i] <> "" && y[i] <> "" && x[i] <> y[i] then
-                          $"'{x[i]}' and '{y[i]}'" ]
+            match modality with
+            | Some what when List.contains what wordFiles -> words what path table |> Result.map List.singleton |> holds step
+            | Some m when
+                List.contains m Published.order
+                || matrices < 2 && not format.Several
+                || matrices < 2 && before.Length > 1 && FeatureTable.hasPlainName table
+                ->
+                if (Modality.create m).IsOk then
+                    FeatureTable.select (Some m) table |> Result.map (fun t -> [ Features(m, t) ]) |> holds step
+                else
+                    Error [ Fault.BadValue($"the modality in the name of '{path}'", Modality.rule, m) ]
+            | _ -> FeatureTable.several table |> Result.map (List.map Features) |> holds (joined before))
 
-            if differ.IsEmpty then
-                Ok(Some(Array.map2 (fun x y -> if x = "" then y else x) x y))
-            else
-                Error
-                    [ Fault.Contradiction(
-                          $"'{a.File}' and '{b.File}' give rows of one id different labels: {Draft.firstTen differ}",
-                          "give them one"
-                      ) ]
-        | one, other -> Ok(Option.orElse other one)
+    /// Every piece of the files of a format in a folder. Where some say a part, the others are no features.
+    let read (tell: ImportEvent -> unit) (format: Format) (folder: string) : Result<Piece list, Fault list> =
+        let files =
+            Directory.EnumerateFiles folder
+            |> Seq.filter (fun path -> List.contains (snd (Draft.nameOf path)) format.Endings)
+            |> Seq.sortWith Draft.natural
+            |> List.ofSeq
 
-    let private byOrder (a: FeatureTable) (b: FeatureTable) : Result<Matched, Fault list> =
-        if a.Rows = b.Rows then
-            Ok
-                { Rows = a.Rows
-                  PlaceA = id
-                  PlaceB = id
-                  Labels = None
-                  Notes = [] }
-        else
-            Error [ Fault.Shape($"'{b.File}'", $"{a.Rows} rows, one for each of '{a.File}'", $"{b.Rows}") ]
-
-    let private byId
-        (drop: bool)
-        (a: FeatureTable)
-        (idsA: string[])
-        (b: FeatureTable)
-        (idsB: string[])
-        : Result<Matched, Fault list> =
-        let inB = idsB |> Seq.mapi (fun i id -> id, int64 i) |> dict
-        let inA = Collections.Generic.HashSet idsA
-        let common = idsA |> Array.filter inB.ContainsKey
-        let onlyA, onlyB = idsA |> Array.filter (inB.ContainsKey >> not), idsB |> Array.filter (inA.Contains >> not)
-        let placeOf = common |> Seq.mapi (fun i id -> id, int64 i) |> dict
-
-        let place (ids: string[]) (row: int64) =
-            match placeOf.TryGetValue ids[int row] with
-            | true, p -> p
-            | _ -> -1L
-
-        let lonely =
-            [ for one, other, ids in [ a, b, onlyA; b, a, onlyB ] do
-                  if ids.Length > 0 then
-                      $"'{one.File}' has {ids.Length} ids that '{other.File}' has not: {Draft.firstTen ids}" ]
-
-        if common.Length = 0 then
-            Error [ Fault.Contradiction($"'{a.File}' and '{b.File}' have no id in common", "give matched rows the same id") ]
-        elif not lonely.IsEmpty && not drop then
-            Error [ for text in lonely -> Fault.Contradiction(text, "add the rows, or leave them out with --drop-unmatched") ]
-        else
-            let rows = common.LongLength
-
-            agree a b (byPlace a (place idsA) rows) (byPlace b (place idsB) rows)
-            |> Result.map (fun labels ->
-                { Rows = rows
-                  PlaceA = place idsA
-                  PlaceB = place idsB
-                  Labels = labels
-                  Notes = [ for text in lonely -> $"left out: {text}" ] })
-
-    let private matched (options: Options) (a: FeatureTable) (b: FeatureTable) : Result<Matched, Fault list> =
-        match FeatureTable.repeated a @ FeatureTable.repeated b, a.Ids, b.Ids with
-        | (_ :: _ as faults), _, _ -> Error faults
-        | [], Some idsA, Some idsB -> byId options.DropUnmatched a idsA b idsB
-        | _ -> byOrder a b
+        let order (piece: Piece) = partNames |> List.tryFindIndex (fun (name, _) -> Some name = piece.Part)
+        let says path = (snd (split (fst (Draft.nameOf path)))).IsSome
+        let chosen = if List.exists says files then List.filter says files else files
+        // Training rows first: theirs is the order of features that have names.
+        chosen
+        |> List.map (fun path ->
+            tell (ImportEvent.Reading path)
+            pieces format path)
+        |> Check.all
+        |> Result.map (List.concat >> List.sortBy order)
 
     // ---- one step ------------------------------------------------------------------------------------------------
 
     let private rank (order: string list) (modality: string) =
         (order |> List.tryFindIndex ((=) modality) |> Option.defaultValue Int32.MaxValue), modality
 
-    /// The step's anchor and its partner.
-    let private pair (order: string list) (step: string) (pieces: Piece list) : Result<string * string, Fault list> =
-        let names = pieces |> List.filter (fun p -> p.Part <> "classes" && p.Name <> Labels) |> List.map _.Name |> List.distinct
+    /// The parts of a table that lie in several files, one behind the other.
+    let private tableOf (pieces: Piece list) (modality: string) : Result<FeatureTable option, Fault list> =
+        let tables =
+            pieces
+            |> List.choose (fun p ->
+                match p.Holds with
+                | Features(m, t) when m = modality -> Some t
+                | _ -> None)
 
-        match List.sortBy (rank order) names with
-        | [ a; b ] -> Ok(a, b)
-        | names ->
-            let found = if names.IsEmpty then "none" else String.Join(", ", names)
-            Error [ Fault.Shape($"step '{step}'", "files of two modalities", found) ]
+        if tables.IsEmpty then Ok None else FeatureTable.concat tables |> Result.map Some
 
-    let private find (pieces: Piece list) name part = pieces |> List.tryFind (fun p -> p.Name = name && p.Part = part)
+    /// A table with the words that lie in files beside it.
+    let private withWords (pieces: Piece list) (table: FeatureTable) : Result<FeatureTable, Fault list> =
+        let word what =
+            match
+                pieces
+                |> List.choose (fun p ->
+                    match p.Holds with
+                    | Words(w, file, words) when w = what -> Some(file, words)
+                    | _ -> None)
+            with
+            | [] -> Ok None
+            | several ->
+                let file, words = fst several.Head, several |> List.map snd |> Array.concat
 
-    /// The files of one split that is asked for, matched; nothing where there is no file of it.
-    let private splitOf (options: Options) (step: string) (pieces: Piece list) (a: string, b: string) (part: string) =
-        match find pieces a part, find pieces b part with
-        | None, None when part = "validation" -> Ok None
-        | Some x, Some y ->
-            validated {
-                let! x = x.Table()
-                and! y = y.Table()
-                return x, y
-            }
-            |> Result.bind (fun (x, y) -> matched options x y |> Result.map (fun m -> Some(x, y, m)))
-        | x, y ->
-            Error
-                [ for name, piece in [ a, x; b, y ] do
-                      if piece.IsNone then
-                          Fault.Missing($"{step}.{name}.{part}", $"step '{step}'") ]
+                if words.LongLength = table.Rows then
+                    Ok(Some(file, words))
+                else
+                    Error
+                        [ Fault.Shape($"'{file}'", $"{table.Rows} {what}, one for each row of '{table.File}'", $"{words.Length}") ]
+
+        validated {
+            let! labels = word "labels"
+            and! ids = word "ids"
+
+            return
+                { table with
+                    Labels = table.Labels |> Option.orElse (Option.map snd labels)
+                    LabelFile =
+                        if table.Labels.IsSome then
+                            table.LabelFile
+                        else
+                            labels |> Option.map fst |> Option.defaultValue table.File
+                    Ids = table.Ids |> Option.orElse (Option.map snd ids) }
+        }
+
+    /// Every modality's tables with their features in one order: that of the modality's first table in the stream.
+    let private aligned (pieces: Piece list) : Result<Piece list, Fault list> =
+        let first =
+            pieces
+            |> List.choose (fun p ->
+                match p.Holds with
+                | Features(m, t) -> Some(m, t)
+                | Words _ -> None)
+            |> List.distinctBy fst
+            |> Map.ofList
+
+        pieces
+        |> List.map (fun piece ->
+            match piece.Holds with
+            | Features(m, t) -> FeatureTable.like first[m] t |> Result.map (fun t -> { piece with Holds = Features(m, t) })
+            | Words _ -> Ok piece)
+        |> Check.all
 
     /// The names of classes: the ids of their table, or the lines of a file beside it, or their numbers.
     let private classNames (path: string) (table: FeatureTable) : Result<string list, Fault list> =
@@ -201,265 +192,155 @@ module Named =
             |> Result.map (fun text -> text.Split '\n' |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray)
         | None -> Ok [ for i in 0L .. table.Rows - 1L -> string i ]
 
-    /// A class file: its table, the names of its classes, the modality of its features.
-    let private classesOf
-        (step: string)
-        (folder: string)
-        (pieces: Piece list)
-        : Result<(FeatureTable * string list * string) option, Fault list> =
-        match pieces |> List.filter (fun p -> p.Part = "classes") with
-        | [] -> Ok None
-        | [ piece ] when piece.Name <> Labels ->
-            let names = Path.Combine(folder, $"{step}.classes.txt")
+    let private twice (names: string list) = names |> List.countBy id |> List.filter (fun (_, n) -> n > 1) |> List.map fst
 
-            piece.Table()
-            |> Result.bind (fun table -> classNames names table |> Result.map (fun given -> table, given))
-            |> Result.bind (fun (table, given) ->
-                match FeatureTable.repeated table, int64 given.Length = table.Rows with
-                | [], true when (List.distinct given).Length = given.Length -> Ok(Some(table, given, piece.Name))
-                | [], true ->
-                    Error [ Fault.Contradiction($"'{names}' names a class twice", "give every class a name of its own") ]
-                | [], false ->
+    /// A step's file of classes: its table, the names of its classes, the modality of its features.
+    let private classesOf (step: string) (folder: string) (pieces: Piece list) =
+        let given =
+            pieces
+            |> List.choose (fun p ->
+                match p.Part, p.Holds with
+                | Some "classes", Features(m, t) -> Some(m, t)
+                | _ -> None)
+
+        match given with
+        | [] -> Ok None
+        | [ modality, table ] ->
+            let path = Path.Combine(folder, (if step = "" then "classes.txt" else $"{step}.classes.txt"))
+
+            classNames path table
+            |> Result.bind (fun names ->
+                if int64 names.Length <> table.Rows then
                     Error
-                        [ Fault.Shape($"'{names}'", $"{table.Rows} names, one for each row of '{table.File}'", $"{given.Length}") ]
-                | faults, _ -> Error faults)
+                        [ Fault.Shape($"'{path}'", $"{table.Rows} names, one for each row of '{table.File}'", $"{names.Length}") ]
+                elif not (twice names).IsEmpty then
+                    Error
+                        [ Fault.Contradiction(
+                              $"the classes of '{table.File}' are named twice: {Draft.firstTen (twice names)}",
+                              "give every class a name of its own"
+                          ) ]
+                else
+                    Ok(Some(table, names, modality)))
         | several ->
             Error
                 [ Fault.Contradiction(
-                      $"""step '{step}' has {several.Length} files of classes: {String.Join(", ", several |> List.map _.File)}""",
+                      $"""step '{step}' has {several.Length} files of classes: {String.Join(", ", several |> List.map (fun (_, t) -> t.File))}""",
                       "keep the one whose head classes go through"
                   ) ]
 
-    /// The class of every row of a split as the number of its name, −1 for none; from the files' own labels, or from a file of labels.
-    let private labelsOf
-        (step: string)
-        (pieces: Piece list)
-        (classes: string list)
-        (part: string)
-        (a: FeatureTable)
-        (b: FeatureTable)
-        (m: Matched)
-        : Result<int64[], Fault list> =
-        match m.Labels, find pieces Labels part with
-        | Some labels, _ ->
-            let number = classes |> List.mapi (fun i c -> c, int64 i) |> dict
+    /// A step's tables, part by part, matched.
+    let private matched (options: StepOptions) (step: string) (pieces: Piece list) (a: string, b: string) =
+        let parts =
+            if pieces |> List.exists (fun p -> p.Part.IsNone) then
+                [ None ]
+            else
+                [ Some "train"; Some "validation"; Some "test" ]
 
-            match labels |> Array.filter (fun l -> l <> "" && not (number.ContainsKey l)) |> Array.distinct with
-            | [||] -> Ok(labels |> Array.map (fun l -> if l = "" then -1L else number[l]))
-            | unknown ->
-                Error
-                    [ Fault.Contradiction(
-                          $"'{a.File}' and '{b.File}' have rows of classes that the class file of step '{step}' has no feature of: {Draft.firstTen unknown}",
-                          "add them there, or leave these labels empty"
-                      ) ]
-        | None, Some piece ->
-            piece.Vector()
-            |> Result.bind (fun labels ->
-                if labels.LongLength <> m.Rows then
+        let ofPart part =
+            let own = pieces |> List.filter (fun p -> p.Part = part)
+
+            validated {
+                let! x = tableOf own a
+                and! y = tableOf own b
+                return x, y
+            }
+            |> Result.bind (fun tables ->
+                match tables with
+                | Some x, Some y ->
+                    // Rows that do not match are the first thing to tell.
+                    if x.Rows <> y.Rows && x.Ids.IsNone && y.Ids.IsNone then
+                        Ok(x, y)
+                    else
+                        validated {
+                            let! x = withWords own x
+                            and! y = withWords own y
+                            return x, y
+                        }
+                    |> Result.bind (fun (x, y) -> Matching.make options.DropUnmatched x y |> Result.map (fun m -> Some(x, y, m)))
+                | None, None when part = Some "validation" -> Ok None
+                | x, y ->
+                    let part = Option.defaultValue "" part
+
+                    let name m =
+                        joined
+                            [ for word in [ step; m; part ] do
+                                  if word <> "" then
+                                      word ]
+
                     Error
-                        [ Fault.Shape($"'{piece.File}'", $"{m.Rows} labels, one for each row of '{a.File}'", $"{labels.Length}") ]
-                else
-                    match labels |> Array.tryFindIndex (fun l -> l < -1L || l >= int64 classes.Length) with
-                    | Some row ->
-                        Error
-                            [ Fault.BadValue(
-                                  $"row {row} of '{piece.File}'",
-                                  $"-1 (no class) to {classes.Length - 1}",
-                                  string labels[row]
-                              ) ]
-                    | None -> Ok labels)
-        | None, None when part = "train" -> Ok(Array.create (int m.Rows) -1L)
-        | None, None ->
-            Error [ Fault.Missing($"{step}.{Labels}.{part}", $"the accuracy of step '{step}', whose classes are there,") ]
+                        [ for m, table in [ a, x; b, y ] do
+                              if table.IsNone then
+                                  Fault.Missing(name m, $"step '{step}'") ])
+            |> Result.map (fun found -> part, found)
 
-    let private uniform (tables: FeatureTable list) : Fault list =
-        let first = tables.Head
-
-        [ for t in tables.Tail do
-              if t.Columns <> first.Columns then
-                  Fault.Shape($"'{t.File}'", $"d = {first.Columns}, as '{first.File}' has", $"d = {t.Columns}")
-
-              if t.Type <> first.Type then
-                  Fault.BadValue(
-                      $"'{t.File}'",
-                      $"numbers of type {Draft.typeName first.Type}, as '{first.File}' has",
-                      Draft.typeName t.Type
-                  ) ]
-
-    let private feed (table: FeatureTable) (targets: (string * (int64 -> int64)) list) : Feed =
-        { File = table.File
-          Row = FeatureTable.rowName table
-          Read = fun act -> table.Read(fun first block -> act first [ for _ in targets -> block ])
-          Targets = [ for matrix, place in targets -> { Matrix = matrix; Place = place } ] }
+        parts
+        |> List.map ofPart
+        |> Check.all
+        |> Result.map (List.choose (fun (part, found) -> found |> Option.map (fun f -> part, f)))
 
     /// What a step adds to a draft.
     let private stepDraft
-        (options: Options)
+        (options: StepOptions)
         (folder: string)
         (index: int)
-        (step: string)
+        (given: string)
         (pieces: Piece list)
         : Result<Draft, Fault list> =
-        let prefix = $"{index + 1:``00``}-{Names.folder step}"
+        let modalities =
+            pieces
+            |> List.choose (fun p ->
+                match p.Part, p.Holds with
+                | Some "classes", _
+                | _, Words _ -> None
+                | _, Features(m, _) -> Some m)
+            |> List.distinct
+            |> List.sortBy (rank options.Order)
 
-        validated {
-            let! classes = classesOf step folder pieces
+        match modalities with
+        | [ a; b ] ->
+            let step = if given = "" then $"{a}–{b}" else given
 
-            and! splits =
-                pair options.Order step pieces
-                |> Result.bind (fun (a, b) ->
-                    [ "train"; "validation"; "test" ]
-                    |> List.map (fun part -> splitOf options step pieces (a, b) part |> Result.map (fun found -> part, found))
-                    |> Check.all
-                    |> Result.map (fun found ->
-                        a,
-                        b,
-                        [ for part, found in found do
-                              match found with
-                              | Some f -> part, f
-                              | None -> () ]))
-
-            return classes, splits
-        }
-        |> Result.bind (fun (classes, (a, b, splits)) ->
-            match uniform [ for _, (x, _, _) in splits -> x ] @ uniform [ for _, (_, y, _) in splits -> y ] with
-            | [] -> Ok(classes, a, b, splits)
-            | faults -> Error faults)
-        |> Result.bind (fun (classes, a, b, splits) ->
-            let labels =
-                match classes with
-                | None -> Ok None
-                | Some(table, names, modality) ->
-                    splits
-                    |> List.map (fun (part, (x, y, m)) -> labelsOf step pieces names part x y m)
-                    |> Check.all
-                    |> Result.map (fun labels -> Some(table, names, modality, Array.concat labels))
-
-            labels |> Result.map (fun labels -> a, b, splits, labels))
-        |> Result.map (fun (a, b, splits, labels) ->
-            let starts = splits |> List.scan (fun total (_, (_, _, m)) -> total + m.Rows) 0L
-            let total = List.last starts
-            let file modality = $"features/{prefix}-{modality}.npy"
-            let tableOf = [ for _, (x, y, _) in splits -> x, y ]
-
-            let offset first (place: int64 -> int64) row =
-                match place row with
-                | -1L -> -1L
-                | p -> first + p
-
-            let range part =
-                splits
-                |> List.zip (List.take splits.Length starts)
-                |> List.pick (fun (first, (name, (_, _, m))) -> if name = part then Some(first, first + m.Rows) else None)
-
-            let drawn = not (List.exists (fst >> (=) "validation") splits)
-            let _, trained = range "train"
-            let learned, held = Draft.hold options.Share (Seed.split step options.Seed) trained
-            let listed part = $"rows/{prefix}-{part}.npy"
-            let kept part = StreamFile.Rows.Range(range part)
-            let classSet, labelFile, prototypeFile = $"{step}:classes", $"labels/{prefix}.npy", $"prototypes/{prefix}.npy"
-
-            let bank (modality: string) (table: FeatureTable) : (string * StreamFile.Source) * Matrix =
-                ($"{modality}:{step}", { Modality = Modality.named modality; File = file modality }),
-                { File = file modality
-                  Type = table.Type
-                  Rows = total
-                  Columns = table.Columns }
-
-            let banks = [ bank a (fst tableOf.Head); bank b (snd tableOf.Head) ]
-            let sizes = splits |> List.map (fun (part, (_, _, m)) -> $"{m.Rows} {part}")
-
-            { Stream =
-                { Name = ""
-                  Description = ""
-                  Banks = Map.ofList (List.map fst banks)
-                  Rows =
-                    Map
-                        [ $"{step}:train", (if drawn then StreamFile.Rows.File(listed "train") else kept "train")
-                          $"{step}:validation", (if drawn then StreamFile.Rows.File(listed "validation") else kept "validation")
-                          $"{step}:test", kept "test" ]
-                  Classes =
-                    Map
-                        [ for _, names, _, _ in Option.toList labels ->
-                              classSet, ({ Names = names; Labels = StreamFile.Rows.File labelFile }: StreamFile.Classes) ]
-                  Prototypes =
-                    Map
-                        [ for _, _, modality, _ in Option.toList labels ->
-                              $"{modality}:{step}",
-                              ({ Classes = classSet
-                                 Vectors = { Modality = Modality.named modality; File = prototypeFile } }
-                              : StreamFile.Prototypes) ]
-                  Steps =
-                    [ { Name = step
-                        A = $"{a}:{step}"
-                        B = $"{b}:{step}"
-                        Train = $"{step}:train"
-                        Validation = $"{step}:validation"
-                        Test = $"{step}:test"
-                        Accuracy =
-                          labels
-                          |> Option.map (fun (_, _, modality, _) ->
-                              { Items = (if b = modality then $"{a}:{step}" else $"{b}:{step}")
-                                Prototypes = $"{modality}:{step}" }) } ]
-                  Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
-              Matrices =
-                [ yield! List.map snd banks
-                  for table, names, _, _ in Option.toList labels do
-                      { File = prototypeFile
-                        Type = table.Type
-                        Rows = int64 names.Length
-                        Columns = table.Columns } ]
-              Vectors =
-                [ if drawn then
-                      listed "train", learned
-                      listed "validation", held
-                  for _, _, _, labels in Option.toList labels do
-                      labelFile, labels ]
-              Feeds =
-                [ for first, (_, (x, y, m)) in List.zip (List.take splits.Length starts) splits do
-                      feed x [ file a, offset first m.PlaceA ]
-                      feed y [ file b, offset first m.PlaceB ]
-                  for table, _, _, _ in Option.toList labels do
-                      feed table [ prototypeFile, id ] ]
-              Notes =
-                [ let drawn = if drawn then $", {held.Length} of the train rows for validation" else ""
-                  $"""{step}: {a}–{b}, {String.Join(", ", sizes)} rows{drawn}"""
-
-                  for _, (_, _, m) in splits do
-                      yield! m.Notes ] })
+            validated {
+                let! classes = classesOf given folder pieces
+                and! parts = matched options given pieces (a, b)
+                return classes, parts
+            }
+            |> Result.bind (fun (classes, parts) -> StepDraft.make options index step (a, b) classes parts)
+        | names ->
+            let found = if names.IsEmpty then "none" else String.Join(", ", names)
+            let step = if given = "" then "the files without a step's name" else $"step '{given}'"
+            Error [ Fault.Shape(step, "features of two modalities", found) ]
 
     // ---- all steps -----------------------------------------------------------------------------------------------
 
-    /// A stream of these pieces. The training suggested is the paper's, with a rate and a temperature for features of any scale
-    /// left to whoever runs it.
-    let draft (options: Options) (name: string) (folder: string) (pieces: Piece list) : Result<Draft, Fault list> =
-        pieces
-        |> List.groupBy _.Step
-        |> List.sortWith (fun (a, _) (b, _) -> String.CompareOrdinal(a, b))
-        |> List.mapi (fun i (step, pieces) ->
-            match pieces |> List.countBy (fun p -> p.Name, p.Part) |> List.filter (fun (_, n) -> n > 1) with
-            | [] -> stepDraft options folder i step pieces
-            | twice ->
-                Error
-                    [ for (name, part), _ in twice ->
-                          Fault.Contradiction($"step '{step}' has several files of {name}, {part}", "keep one of them") ])
-        |> Check.all
-        |> Result.map (fun steps ->
-            let union pick = steps |> List.collect (fun s -> Map.toList (pick s.Stream)) |> Map.ofList
+    /// The pieces, if there is room for their features: a small file can be said to hold more than a disk.
+    let private fits (room: int64) (pieces: Piece list) : Result<Piece list, Fault list> =
+        let needed =
+            pieces
+            |> List.sumBy (fun piece ->
+                match piece.Holds with
+                | Features(_, t) -> float t.Rows * float t.Columns * float (t.Type.ElementSize())
+                | Words _ -> 0.0)
 
-            { Stream =
-                { Name = name
-                  Description = ""
-                  Banks = union _.Banks
-                  Rows = union _.Rows
-                  Classes = union _.Classes
-                  Prototypes = union _.Prototypes
-                  Steps = steps |> List.collect _.Stream.Steps
-                  Preset =
-                    { Common = Map.empty
-                      Methods = Map.empty
-                      Run = [ "zero-shot"; "vanilla"; "dns" ] } }
-              Matrices = steps |> List.collect _.Matrices
-              Vectors = steps |> List.collect _.Vectors
-              Feeds = steps |> List.collect _.Feeds
-              Notes = steps |> List.collect _.Notes })
+        if needed <= float room then
+            Ok pieces
+        else
+            let size (bytes: float) = (bytes / 1e9).ToString("N1", Globalization.CultureInfo.InvariantCulture) + " GB"
+
+            Error
+                [ Fault.Contradiction(
+                      $"the features take {size needed}, and {size (float room)} are free where the stream is to be",
+                      "make room, or choose another place with --out"
+                  ) ]
+
+    /// A stream of these pieces, its steps in the natural order of their names. `folder` is where the names of classes may lie.
+    let draft (options: StepOptions) (name: string) (folder: string) (pieces: Piece list) : Result<Draft, Fault list> =
+        aligned pieces
+        |> Result.bind (fits options.Room)
+        |> Result.bind (fun pieces ->
+            pieces
+            |> List.groupBy _.Step
+            |> List.sortWith (fun (a, _) (b, _) -> Draft.natural a b)
+            |> List.mapi (fun i (step, pieces) -> stepDraft options folder i step pieces)
+            |> Check.all)
+        |> Result.map (StepDraft.join name)

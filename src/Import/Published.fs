@@ -97,23 +97,41 @@ module Published =
     /// What the keys of a file say: its samples' classes and d. Only heads have been read.
     type private Samples =
         { Path: string
-          Entries: Hdf5.Entry[]
+          Entries: NumberArray[]
           Keys: Key[]
           Type: torch.ScalarType
           Columns: int64 }
 
-    let private repeated (path: string) (entries: Hdf5.Entry[]) (keys: Key[]) : Fault list =
+    let private repeated (path: string) (entries: NumberArray[]) (keys: Key[]) : Fault list =
         [ for _, same in Array.zip entries keys |> Array.groupBy snd do
               if same.Length > 1 then
-                  let names = same |> Array.map (fun (e, _) -> $"'{e.Key}'")
+                  let names = same |> Array.map (fun (e, _) -> $"'{e.Name}'")
                   Fault.Unreadable(path, $"""keys of one sample twice: {Draft.firstTen names}""") ]
         |> List.truncate 10
 
+    /// The arrays of floats that a file's keys name; every other thing in it is a fault.
+    let private entries (path: string) : Result<NumberArray[], Fault list> =
+        let wanted = "float16, float32 or float64 is needed"
+
+        Hdf5Table.contents path
+        |> Result.bind (fun contents ->
+            [ for names, content in contents do
+                  let fault reason = Error [ Fault.Unreadable(path, $"""'{String.Join("/", names)}' {reason}""") ]
+
+                  match content with
+                  | Content.Numbers a when a.Type = torch.ScalarType.Int64 -> fault $"holds integers; {wanted}"
+                  | Content.Numbers a -> Ok a
+                  | Content.Other what -> fault $"holds no features: {what}"
+                  | _ -> fault $"holds words; {wanted}" ]
+            |> Check.all
+            |> Result.map Array.ofList
+            |> Result.mapError (List.truncate 10))
+
     /// Values of one type and the shape that the first has, as many rows as wanted.
-    let private uniform (path: string) (rows: int64) (row: string) (entries: Hdf5.Entry[]) : Fault list =
+    let private uniform (path: string) (rows: int64) (row: string) (entries: NumberArray[]) : Fault list =
         let first = entries[0]
 
-        let flat (e: Hdf5.Entry) =
+        let flat (e: NumberArray) =
             match e.Shape with
             | [ d ] when rows = 1L -> Some d
             | [ n; d ] when n = rows -> Some d
@@ -125,22 +143,21 @@ module Published =
               let is = String.Join(" × ", e.Shape)
 
               if flat e = None || flat e = Some 0L then
-                  Fault.Shape($"'{path}', row {i} (key '{e.Key}')", row, is)
+                  Fault.Shape($"'{path}', row {i} (key '{e.Name}')", row, is)
               elif columns.IsSome && flat e <> columns then
-                  Fault.Shape($"'{path}', row {i} (key '{e.Key}')", $"d = {columns.Value}, as the rows before have", is)
+                  Fault.Shape($"'{path}', row {i} (key '{e.Name}')", $"d = {columns.Value}, as the rows before have", is)
               elif e.Type <> first.Type then
                   Fault.BadValue(
-                      $"'{path}', row {i} (key '{e.Key}')",
+                      $"'{path}', row {i} (key '{e.Name}')",
                       $"numbers of type {Draft.typeName first.Type}, as the rows before have",
                       Draft.typeName e.Type
                   ) ]
         |> List.truncate 10
 
     let private readSamples (modalities: string list) (path: string) : Result<Samples, Fault list> =
-        Hdf5.entries path
+        entries path
         |> Result.bind (fun entries ->
-            let entries = Array.ofList entries
-            let parsed = entries |> Array.map (fun e -> e, parse e.Key)
+            let parsed = entries |> Array.map (fun e -> e, parse e.Name)
             let words = String.Join(", ", modalities)
             let row = $"{modalities.Length} × d ({words})"
 
@@ -149,7 +166,7 @@ module Published =
                     [ Fault.Unreadable(path, "it holds no samples") ]
                 else
                     [ for e, key in Array.filter (snd >> Option.isNone) parsed |> Array.truncate 10 do
-                          Fault.BadValue($"a key of '{path}'", "{id}__{class}__{class index}", e.Key)
+                          Fault.BadValue($"a key of '{path}'", "{id}__{class}__{class index}", e.Name)
                       if Array.forall (snd >> Option.isSome) parsed then
                           yield! repeated path entries (Array.map (snd >> Option.get) parsed)
                       yield! uniform path (int64 modalities.Length) row entries ]
@@ -165,10 +182,10 @@ module Published =
                 Error faults)
 
     /// Class texts of a file by name.
-    let private readClasses (path: string) : Result<Hdf5.Entry[], Fault list> =
-        Hdf5.entries path
+    let private readClasses (path: string) : Result<NumberArray[], Fault list> =
+        entries path
         |> Result.bind (fun entries ->
-            match Array.ofList entries with
+            match entries with
             | [||] -> Error [ Fault.Unreadable(path, "it holds no classes") ]
             | entries ->
                 match uniform path 1L "d numbers" entries with
@@ -176,29 +193,24 @@ module Published =
                 | faults -> Error faults)
 
     /// Reads chosen entries of a file in blocks, each entry rows × d, giving the rows wanted, one array each.
-    let private readBlocks (path: string) (entries: Hdf5.Entry[]) (rows: int) (wanted: int list) act : Result<unit, Fault list> =
-        Hdf5.using path (fun _ read ->
-            let size = int entries[0].Size
-            let block = int (Draft.blockRows (int64 size))
-            let buffer = Array.zeroCreate<byte>(min block entries.Length * size)
+    let private readBlocks (path: string) (entries: NumberArray[]) (rows: int) (wanted: int list) act : Result<unit, Fault list> =
+        Arrays.reading path (fun () ->
+            use reader = Hdf5Table.reader path
+            let columns = List.last entries[0].Shape
+
+            let block =
+                Draft.blockRows (int64 rows * columns * int64 (entries[0].Type.ElementSize())) |> min entries.LongLength |> int
 
             for start in 0..block .. entries.Length - 1 do
-                let count = min block (entries.Length - start)
-
-                for i in 0 .. count - 1 do
-                    read entries[start + i] buffer (i * size)
-
                 use scope = torch.NewDisposeScope()
 
-                let all =
-                    torch.empty (
-                        [| int64 count; int64 rows; -1L |]
-                        |> Array.map (fun n -> if n < 0L then List.last entries[0].Shape else n),
-                        dtype = Nullable entries[0].Type
-                    )
+                let read =
+                    entries |> Array.skip start |> Array.truncate block |> Array.map (fun e -> reader.Rows(e, 0L, e.Shape.Head))
 
-                buffer.AsSpan(0, count * size).CopyTo(all.bytes)
-                act (int64 start) [ for j in wanted -> all.select (1L, int64 j) ])
+                let all = torch.stack(read).reshape(read.LongLength, int64 rows, columns)
+                act (int64 start) [ for j in wanted -> all.select (1L, int64 j) ]
+
+            Ok())
 
     // ---- the draft -----------------------------------------------------------------------------------------------
 
@@ -223,10 +235,12 @@ module Published =
                   Draft.typeName test.Type
               ) ]
 
-    let private classText (dataSet: string) (path: string) (samples: Samples list) : Result<Part -> Part, Fault list> =
+    let private classText tell (dataSet: string) (path: string) (samples: Samples list) : Result<Part -> Part, Fault list> =
+        tell (ImportEvent.Reading path)
+
         readClasses path
         |> Result.bind (fun entries ->
-            let texts = entries |> Array.map (fun e -> e.Key, e) |> Map.ofArray
+            let texts = entries |> Array.map (fun e -> e.Name, e) |> Map.ofArray
 
             let classes =
                 samples
@@ -269,7 +283,8 @@ module Published =
                             :: part.Matrices
                         Feeds =
                             { File = path
-                              Row = fun i -> used[int i].Key
+                              Rows = used.LongLength
+                              Row = fun i -> used[int i].Name
                               Read = readBlocks path used 1 [ 0 ]
                               Targets = [ { Matrix = file; Place = id } ] }
                             :: part.Feeds
@@ -283,12 +298,13 @@ module Published =
                     [ for c, s, i in List.truncate 10 missing do
                           Fault.Unreadable(
                               path,
-                              $"it has no text feature of class '{c}' (row {i} of '{s.Path}', key '{s.Entries[i].Key}')"
+                              $"it has no text feature of class '{c}' (row {i} of '{s.Path}', key '{s.Entries[i].Name}')"
                           )
                       if missing.Length > 10 then
                           Fault.Unreadable(path, $"{missing.Length - 10} more classes have no text feature") ])
 
     let private dataSet
+        (tell: ImportEvent -> unit)
         (share: float)
         (seed: Seed)
         (used: string list)
@@ -298,9 +314,13 @@ module Published =
         (trainPath: string)
         (testPath: string)
         =
+        let read path =
+            tell (ImportEvent.Reading path)
+            readSamples modalities path
+
         validated {
-            let! train = readSamples modalities trainPath
-            and! test = readSamples modalities testPath
+            let! train = read trainPath
+            and! test = read testPath
             return train, test
         }
         |> Result.bind (fun (train, test) ->
@@ -316,7 +336,8 @@ module Published =
 
             let feed (s: Samples) (first: int64) : Feed =
                 { File = s.Path
-                  Row = fun i -> s.Entries[int i].Key
+                  Rows = s.Entries.LongLength
+                  Row = fun i -> s.Entries[int i].Name
                   Read = readBlocks s.Path s.Entries modalities.Length (List.map fst wanted)
                   Targets = [ for _, modality in wanted -> { Matrix = file modality; Place = (+) first } ] }
 
@@ -341,7 +362,7 @@ module Published =
                   Notes = [ $"{name}: {learned.Length} train, {held.Length} validation, {m} test rows, d = {train.Columns}" ] }
 
             match classPath with
-            | Some path -> classText name path [ train; test ] |> Result.map (fun add -> add part)
+            | Some path -> classText tell name path [ train; test ] |> Result.map (fun add -> add part)
             | None -> Ok part)
 
     /// What is not there: by data set, the parts.
@@ -375,6 +396,7 @@ module Published =
     /// training rows held back for validation, drawn by the seed. Test rows are the test files', whole. Faults: data sets that are
     /// not there, with the steps that can be run without them; files, keys, rows.
     let draft
+        (tell: ImportEvent -> unit)
         (backbone: string)
         (share: float)
         (seed: int)
@@ -417,7 +439,7 @@ module Published =
                 let used = steps |> List.collect (fun (_, (_, a, b, _)) -> [ a; b ])
                 let classified = steps |> List.exists (fun (_, (_, _, _, items)) -> items.IsSome)
                 let classPath = if classified then Some files[name, "class"] else None
-                dataSet share (Seed.ofInt seed) used classPath name modalities files[name, "train"] files[name, "test"])
+                dataSet tell share (Seed.ofInt seed) used classPath name modalities files[name, "train"] files[name, "test"])
             |> Check.all
             |> Result.map (fun parts ->
                 let preset = Presets.find $"paper-{backbone}" |> Check.get
@@ -435,6 +457,7 @@ module Published =
                               { Name = $"{name} {a}–{b}"
                                 A = $"{a}:{name}"
                                 B = $"{b}:{name}"
+                                Pairs = None
                                 Train = $"{name}:train"
                                 Validation = $"{name}:validation"
                                 Test = $"{name}:test"

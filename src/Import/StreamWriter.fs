@@ -3,8 +3,7 @@ namespace Cmcl
 open System
 open System.Collections.Generic
 open System.IO
-open System.Text
-open System.Text.Json
+
 open Microsoft.Win32.SafeHandles
 open TorchSharp
 
@@ -21,114 +20,6 @@ type Treatment =
 [<RequireQualifiedAccess>]
 module StreamWriter =
 
-    // ---- the stream file -----------------------------------------------------------------------------------------
-
-    let private writeRows (json: Utf8JsonWriter) (rows: StreamFile.Rows) =
-        match rows with
-        | StreamFile.Rows.Listed rows ->
-            json.WriteStartArray()
-            rows |> Array.iter json.WriteNumberValue
-            json.WriteEndArray()
-        | StreamFile.Rows.Range(first, upTo) ->
-            json.WriteStartObject()
-            json.WriteNumber("from", first)
-            json.WriteNumber("to", upTo)
-            json.WriteEndObject()
-        | StreamFile.Rows.File file ->
-            json.WriteStartObject()
-            json.WriteString("file", file)
-            json.WriteEndObject()
-
-    /// A stream file of a description; `StreamFile.read` gives the same description.
-    let json (stream: StreamFile.Description) : string =
-        use memory = new MemoryStream()
-
-        (use json = new Utf8JsonWriter(memory, JsonWriterOptions(Indented = true))
-
-         let group (name: string) (write: unit -> unit) =
-             json.WriteStartObject name
-             write ()
-             json.WriteEndObject()
-
-         let settings (name: string) (values: Map<string, string>) =
-             group name (fun () ->
-                 for KeyValue(key, value) in values do
-                     json.WriteString(key, value))
-
-         json.WriteStartObject()
-         json.WriteString("format", StreamFile.Format)
-         json.WriteString("name", stream.Name)
-
-         if stream.Description <> "" then
-             json.WriteString("description", stream.Description)
-
-         group "banks" (fun () ->
-             for KeyValue(name, bank) in stream.Banks do
-                 group name (fun () ->
-                     json.WriteString("modality", bank.Modality.Name)
-                     json.WriteString("file", bank.File)))
-
-         group "rows" (fun () ->
-             for KeyValue(name, rows) in stream.Rows do
-                 json.WritePropertyName name
-                 writeRows json rows)
-
-         group "classes" (fun () ->
-             for KeyValue(name, classes) in stream.Classes do
-                 group name (fun () ->
-                     json.WriteStartArray "names"
-                     classes.Names |> List.iter json.WriteStringValue
-                     json.WriteEndArray()
-                     json.WritePropertyName "labels"
-                     writeRows json classes.Labels))
-
-         group "prototypes" (fun () ->
-             for KeyValue(name, prototypes) in stream.Prototypes do
-                 group name (fun () ->
-                     json.WriteString("modality", prototypes.Vectors.Modality.Name)
-                     json.WriteString("classes", prototypes.Classes)
-                     json.WriteString("file", prototypes.Vectors.File)))
-
-         json.WriteStartArray "steps"
-
-         for step in stream.Steps do
-             json.WriteStartObject()
-
-             for key, value in
-                 [ "name", step.Name
-                   "a", step.A
-                   "b", step.B
-                   "train", step.Train
-                   "validation", step.Validation
-                   "test", step.Test ] do
-                 json.WriteString(key, value)
-
-             match step.Accuracy with
-             | Some accuracy ->
-                 group "accuracy" (fun () ->
-                     json.WriteString("items", accuracy.Items)
-                     json.WriteString("prototypes", accuracy.Prototypes))
-             | None -> ()
-
-             json.WriteEndObject()
-
-         json.WriteEndArray()
-
-         group "preset" (fun () ->
-             settings "common" stream.Preset.Common
-
-             group "methods" (fun () ->
-                 for KeyValue(name, values) in stream.Preset.Methods do
-                     settings name values)
-
-             json.WriteStartArray "run"
-             stream.Preset.Run |> List.iter json.WriteStringValue
-             json.WriteEndArray())
-
-         json.WriteEndObject())
-
-        Encoding.UTF8.GetString(memory.GetBuffer(), 0, int memory.Length) + "\n"
-
     // ---- matrices ------------------------------------------------------------------------------------------------
 
     /// A matrix file, made with its full length, whose rows are written in any order.
@@ -136,6 +27,7 @@ module StreamWriter =
         {
             Matrix: Matrix
             Handle: SafeFileHandle
+            Gauge: RowGauge
             /// Of the first number.
             Offset: int64
             RowBytes: int64
@@ -152,6 +44,7 @@ module StreamWriter =
 
         { Matrix = matrix
           Handle = handle
+          Gauge = RowGauge matrix.Columns
           Offset = int64 head.Length
           RowBytes = rowBytes }
 
@@ -210,6 +103,7 @@ module StreamWriter =
                     block
 
             put file place first scaled
+            file.Gauge.Add scaled
 
     let private zeroFault (feed: Feed) (rows: int64 seq) =
         Fault.Contradiction(
@@ -218,13 +112,22 @@ module StreamWriter =
         )
 
     /// Reads one feed into its matrices. Faults: those of reading, NaNs, rows of zeros; with those let through, what to tell.
-    let private fill (treatment: Treatment) (files: Map<string, Open>) (feed: Feed) : Result<string list, Fault list> =
+    let private fill
+        (tell: ImportEvent -> unit)
+        (treatment: Treatment)
+        (files: Map<string, Open>)
+        (feed: Feed)
+        : Result<string list, Fault list> =
+        tell (ImportEvent.Reading feed.File)
         let zeros = feed.Targets |> List.map (fun _ -> ResizeArray<int64>())
 
         try
             feed.Read(fun first blocks ->
                 for (target, zeros), block in List.zip (List.zip feed.Targets zeros) blocks do
-                    pass treatment feed zeros files[target.Matrix] target.Place first block)
+                    pass treatment feed zeros files[target.Matrix] target.Place first block
+
+                for block in List.truncate 1 blocks do
+                    tell (ImportEvent.Rows(feed.File, first + block.shape[0], feed.Rows)))
             |> Result.bind (fun () ->
                 match zeros |> Seq.concat |> Seq.distinct |> Seq.sort |> List.ofSeq with
                 | [] -> Ok []
@@ -236,8 +139,31 @@ module StreamWriter =
 
     // ---- the folder ----------------------------------------------------------------------------------------------
 
+    /// The items that the smallest step learns from.
+    let private fewest (draft: Draft) : int64 =
+        let count name =
+            match draft.Stream.Rows[name] with
+            | StreamFile.Rows.Listed rows -> rows.LongLength
+            | StreamFile.Rows.Range(first, upTo) -> upTo - first
+            | StreamFile.Rows.File file -> (draft.Vectors |> List.find (fst >> (=) file) |> snd).LongLength
+
+        draft.Stream.Steps |> List.map (fun step -> count step.Train) |> List.min
+
+    /// The description with a preset that suits its rows, unless it has one, and what is told of both.
+    let private judged (draft: Draft) (figures: Map<string, RowFigures>) : StreamFile.Description * string list =
+        let banks = [ for KeyValue(name, bank) in draft.Stream.Banks -> name, figures[bank.File] ]
+
+        if draft.Stream.Preset.Common.IsEmpty then
+            let preset = Judgement.preset (fewest draft)
+
+            { draft.Stream with
+                Preset = { draft.Stream.Preset with Common = preset } },
+            Judgement.lines banks @ [ Judgement.reason banks preset ]
+        else
+            draft.Stream, Judgement.lines banks
+
     /// What a folder is filled with, before it takes its name.
-    let private build (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
+    let private build tell (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
         let files = Dictionary<string, Open>()
 
         try
@@ -245,11 +171,15 @@ module StreamWriter =
                 files[matrix.File] <- create folder matrix
 
             let byName = files |> Seq.map (fun (KeyValue(k, v)) -> k, v) |> Map.ofSeq
-            draft.Feeds |> List.map (fill treatment byName) |> Check.all |> Result.map List.concat
+
+            draft.Feeds
+            |> List.map (fill tell treatment byName)
+            |> Check.all
+            |> Result.map (fun notes -> List.concat notes, byName |> Map.map (fun _ file -> file.Gauge.Figures file.Matrix.Rows))
         finally
             for file in files.Values do
                 file.Handle.Dispose()
-        |> Result.bind (fun notes ->
+        |> Result.bind (fun (notes, figures) ->
             use scope = torch.NewDisposeScope()
 
             draft.Vectors
@@ -257,17 +187,18 @@ module StreamWriter =
                 Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, file)) |> string) |> ignore
                 Npy.write (Path.Combine(folder, file)) (torch.tensor numbers))
             |> Check.all
-            |> Result.map (fun _ -> notes))
-        |> Result.map (fun notes ->
+            |> Result.map (fun _ -> notes, figures))
+        |> Result.map (fun (notes, figures) ->
             let scale = if treatment.Normalise then "Rows scaled to length 1." else "Rows as stored."
             let description = String.Join(" ", draft.Stream.Description :: scale :: [ for note in notes -> $"{note}." ]).Trim()
+            let stream, told = judged draft figures
 
             File.WriteAllText(
                 Path.Combine(folder, StreamFolder.DefaultFile),
-                json { draft.Stream with Description = description }
+                StreamFile.json { stream with Description = description }
             )
 
-            notes)
+            notes @ told)
 
     /// The same folder or one within the other.
     let private within (folder: string) (other: string) =
@@ -328,20 +259,36 @@ module StreamWriter =
                               "choose another folder with --out, or move the file away"
                           ) ])
 
+    /// The folder that a path is in, and how every name begins under which this process, or one of that number, writes a stream of that path
+    /// before it is whole.
+    let private beside (processId: int) (out: string) : string * string =
+        let full = Path.GetFullPath(out).TrimEnd('/', '\\')
+        let above = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "/"
+        above, $".{Path.GetFileName full}.{processId}-"
+
+    /// Removes what a process that was ended has left of a stream half-written.
+    let sweep (processId: int) (out: string) : unit =
+        let above, name = beside processId out
+
+        if Directory.Exists above then
+            for folder in Directory.GetDirectories above do
+                if (Path.GetFileName folder |> string).StartsWith(name, StringComparison.Ordinal) then
+                    Directory.Delete(folder, true)
+
     /// Writes the folder of a draft: under another name beside it first, loaded there with every check that a run makes, then
     /// moved to its place; the files of a stream that was there are gone, and others stay. Gives the notes of the draft and those of its rows. Faults: those of
     /// the rows and files read, of the stream, `Unwritable`.
-    let write (treatment: Treatment) (out: string) (draft: Draft) : Result<string list, Fault list> =
+    let write (tell: ImportEvent -> unit) (treatment: Treatment) (out: string) (draft: Draft) : Result<string list, Fault list> =
         let full = Path.GetFullPath(out).TrimEnd('/', '\\')
-        let above = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "/"
-        let beside = Path.Combine(above, $".{Path.GetFileName full}.{Guid.NewGuid():N}")
+        let above, name = beside Environment.ProcessId out
+        let beside = Path.Combine(above, $"{name}{Guid.NewGuid():N}")
         let fault (e: exn) = Error [ Fault.Unwritable(out, e.Message) ]
 
         try
             try
                 Directory.CreateDirectory beside |> ignore
 
-                build treatment draft beside
+                build tell treatment draft beside
                 |> Result.bind (fun notes ->
                     use scope = torch.NewDisposeScope()
                     StreamFolder.load beside |> Result.map (fun _ -> draft.Notes @ notes))

@@ -1,5 +1,10 @@
 namespace Cmcl
 
+open System
+open System.Globalization
+open System.IO
+open System.IO.Compression
+open System.Text.RegularExpressions
 open TorchSharp
 
 /// What a column holds for every row of a table.
@@ -24,6 +29,8 @@ type Table =
         /// The file, for what is told of it.
         File: string
         Columns: Column list
+        /// How the file was understood, where there was a choice.
+        Notes: string list
         /// The words of a column, a row each, "" where there is none. Whole numbers are digits, whether they are stored as integers
         /// or as floats.
         Words: string -> Result<string[], Fault list>
@@ -31,6 +38,9 @@ type Table =
         /// freed after the call.
         Numbers: string list -> (int64 -> torch.Tensor -> unit) -> Result<unit, Fault list>
     }
+
+/// A row whose vector is not as long as the first: raised within a reader of numbers, told by `FeatureTable.read`.
+exception internal Ragged of row: int64 * expected: int64 * actual: int64
 
 [<RequireQualifiedAccess>]
 module Column =
@@ -47,7 +57,7 @@ module Column =
     /// A column that is an array of these sizes. Sizes of 1 behind the first but one are no matter: n × 1 × d is n × d, and n × 1 of
     /// integers n words. bfloat16 is read as float32, which holds its numbers exactly.
     let ofArray (name: string) (dtype: torch.ScalarType) (shape: int64 list) : Column =
-        let sizes = System.String.Join(" × ", shape)
+        let sizes = String.Join(" × ", shape)
         let other = Holds.Other $"{Draft.typeName dtype}, {sizes}"
         let dtype = if dtype = torch.ScalarType.BFloat16 then torch.ScalarType.Float32 else dtype
 
@@ -63,3 +73,57 @@ module Column =
                 | _ -> other
 
             { Name = name; Holds = holds; Rows = rows }
+
+    /// What a column holds, as it is told.
+    let words (column: Column) : string =
+        match column.Holds with
+        | Holds.Number dtype -> $"'{column.Name}' ({Draft.typeName dtype})"
+        | Holds.Vector(dtype, width) -> $"'{column.Name}' ({Draft.typeName dtype}, {column.Rows} × {width})"
+        | Holds.Word -> $"'{column.Name}' (texts or integers)"
+        | Holds.Other what -> $"'{column.Name}' ({what})"
+
+[<RequireQualifiedAccess>]
+module Table =
+    /// What `act` makes of an input file, of whatever library: an exception of its own is a sentence.
+    let reading (path: string) (act: unit -> Result<'a, Fault list>) : Result<'a, Fault list> =
+        InputFile.reading "the import" path (fun () ->
+            try
+                act ()
+            with
+            | CmclException fault -> Error [ fault ]
+            | :? OutOfMemoryException
+            | Ragged _ -> reraise ()
+            | e ->
+                let inner = if isNull e.InnerException then e else nonNull e.InnerException
+                let line = inner.Message.Split('\n', StringSplitOptions.TrimEntries) |> Array.find ((<>) "" >> (||) true)
+                // Arrow C++'s come with the mangled name of their type.
+                let line = Regex.Replace(line, @"^N\d\S+ \(message: '(.*)'\)$", "$1")
+                let line = if line.Length > 200 then line.Substring(0, 200) + "…" else line
+                Error [ Fault.Unreadable(path, $"its reader says: {line}") ])
+
+    /// A zip archive. .NET says of one that is cut short that an argument is invalid.
+    let zip (path: string) : ZipArchive =
+        try
+            ZipFile.OpenRead path
+        with :? IOException ->
+            raise (InvalidDataException "it is a zip archive that is cut short or damaged")
+
+    /// A number as a word: whole numbers without a point, "" for NaN, which stands for none in tables of floats.
+    let word (x: float) : string = if Double.IsNaN x then "" else x.ToString("R", CultureInfo.InvariantCulture)
+
+    /// The column of that name.
+    let column (name: string) (table: Table) : Column = table.Columns |> List.find (fun c -> c.Name = name)
+
+    /// The type of some columns of numbers side by side: theirs, or float64 where they differ.
+    let common (columns: Column list) : torch.ScalarType =
+        match
+            columns
+            |> List.choose (fun c ->
+                match c.Holds with
+                | Holds.Number dtype
+                | Holds.Vector(dtype, _) -> Some dtype
+                | _ -> None)
+            |> List.distinct
+        with
+        | [ one ] -> one
+        | _ -> torch.ScalarType.Float64

@@ -31,9 +31,10 @@ module Buffer =
           Pair = pair
           Parts = Map([ "a", a; "b", b ] @ beside) }
 
-    /// A step's pairs as a group of row numbers in place of features, to keep some of them without reading all.
+    /// A step's pairs (of several of an item the first, so that no two of a batch are matches of one) as a group of row numbers in place of
+    /// features, to keep some of them without reading all.
     let ofTask (task: Task) : Group =
-        let numbers () = Tensors.range task.Device 0L task.Count
+        let numbers () = Task.firsts task |> Option.defaultWith (fun () -> Tensors.range task.Device 0L task.Count)
         group task.Index task.Pair (numbers ()) (numbers ()) []
 
     /// The buffer with the features of those numbers of `ofTask` that are in it.

@@ -80,7 +80,7 @@ module Ewc =
     /// over anchors, or for `per-batch` over batches. The rows come in an order drawn from the seed, unless shuffling is off.
     let fisher (settings: Settings) (seed: Seed) (heads: Heads) (task: Task) : Heads =
         let contrast = Settings.contrast settings
-        let batches = batches settings.Batch task.Count
+        let batches = batches settings.Batch task.Visits
         let anchors = batches |> List.sumBy snd
 
         let ofBatch (i: int) (a: torch.Tensor) (b: torch.Tensor) : Heads =
@@ -99,13 +99,7 @@ module Ewc =
         let sums = Training.select (Pair.members task.Pair) heads |> Heads.map torch.zeros_like
         use scope = torch.NewDisposeScope()
 
-        let order =
-            (if settings.Shuffle then
-                 Seed.permutation task.Count (Seed.split "order" seed)
-             else
-                 Tensors.range torch.CPU 0L task.Count)
-                .``to``
-                task.Device
+        let order = (Task.visit settings.Shuffle (Seed.split "order" seed) task).``to`` task.Device
 
         for i, (first, count) in List.indexed batches do
             use scope = torch.NewDisposeScope()

@@ -23,10 +23,18 @@ type Task =
         B: torch.Tensor
         /// None where all rows are held.
         Source: Source option
+        /// Which rows are matches of one item, such as five captions of a picture. None where every row is an item of its own.
+        Items: int64[][] option
     }
 
     /// Matched pairs in it.
     member t.Count: int64 = t.A.shape[0]
+
+    /// Items in it: as many pairs as an epoch takes, one of each.
+    member t.Visits: int64 =
+        match t.Items with
+        | None -> t.Count
+        | Some items -> items.LongLength
 
     member t.Device: torch.Device =
         match t.Source with
@@ -72,7 +80,8 @@ module Task =
           Pair = pair
           A = empty pair.A
           B = empty pair.B
-          Source = Some source }
+          Source = Some source
+          Items = None }
 
     /// The same rows after a function of each that keeps their length: at once, or as they are read.
     let map (f: Modality -> torch.Tensor -> torch.Tensor) (t: Task) : Task =
@@ -84,6 +93,27 @@ module Task =
                     Some
                         { source with
                             Read = fun m rows -> Tensors.scoped (fun () -> f m (source.Read m rows)) } }
+
+    /// One pair of each item by its number (int64 on the CPU): items in a drawn order or, unless shuffled, in their own, and of several pairs
+    /// of an item one that is drawn. Of a task without items, all pairs.
+    let visit (shuffle: bool) (seed: Seed) (t: Task) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let order = if shuffle then Seed.permutation t.Visits seed else Tensors.range torch.CPU 0L t.Visits
+
+            match t.Items with
+            | None -> order
+            | Some items ->
+                use generator = Seed.generator (Seed.split "pairs" seed)
+
+                let draws =
+                    torch.rand(t.Visits, dtype = System.Nullable torch.float64, generator = generator).data<float>().ToArray()
+
+                let drawn (draw: float) (pairs: int64[]) = pairs[min (pairs.Length - 1) (int (draw * float pairs.Length))]
+                torch.tensor(Array.map2 drawn draws items).index_select(0L, order))
+
+    /// The first pair of every item, in their order; None where every pair is an item of its own.
+    let firsts (t: Task) : torch.Tensor option =
+        t.Items |> Option.map (fun items -> torch.tensor(Array.map Array.head items).``to`` t.Device)
 
     /// The rows of one modality in order, in blocks for one pass; whoever takes a block frees it.
     let blocks (m: Modality) (t: Task) : seq<torch.Tensor> =

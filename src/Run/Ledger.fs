@@ -26,7 +26,7 @@ type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Reque
     static let cost (request: Request) (plan: Plan) : int64 =
         match plan.Method.Curriculum with
         | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings [ for s in request.Stream.Steps -> int64 s.Train.Length ]
+        | _ -> Loop.updates plan.Settings (List.map Stream.visits request.Stream.Steps)
 
     let costs = cells |> Array.map (fst >> cost request)
     let total = float (max 1L (Array.sum costs))

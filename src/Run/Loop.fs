@@ -79,36 +79,26 @@ module Loop =
     let updates (settings: Settings) (counts: int64 list) : int64 =
         int64 settings.Epochs * List.sumBy (batches settings.Batch) counts
 
-    let private ordered
-        (settings: Settings)
-        (seed: Seed)
-        (device: torch.Device)
-        (counts: int64 list)
-        : (int * torch.Tensor) list =
-        let ofTask i n =
-            let order =
-                if settings.Shuffle then
-                    Seed.permutation n (Seed.split $"task {i}" seed)
-                else
-                    Tensors.range torch.CPU 0L n
-
-            let order = order.``to`` device
+    let private ordered (settings: Settings) (seed: Seed) (device: torch.Device) (tasks: Task list) : (int * torch.Tensor) list =
+        let ofTask i (task: Task) =
+            let n = task.Visits
+            let order = (Task.visit settings.Shuffle (Seed.split $"task {i}" seed) task).``to`` device
 
             let size = batchRows settings.Batch n
 
             [ for b in 0L .. batches settings.Batch n - 1L -> i, order.narrow (0L, b * size, min size (n - b * size)) ]
 
-        let all = counts |> List.mapi ofTask |> List.concat |> Array.ofList
+        let all = tasks |> List.mapi ofTask |> List.concat |> Array.ofList
 
-        if settings.Shuffle && counts.Length > 1 then
+        if settings.Shuffle && tasks.Length > 1 then
             let order = (Seed.permutation (int64 all.Length) (Seed.split "order" seed)).data<int64>().ToArray()
             [ for i in order -> all[int i] ]
         else
             List.ofArray all
 
-    /// One epoch's batches as (task, rows): shuffled within tasks, and the batches of several tasks among each other.
+    /// One epoch's batches as (task, rows), one pair of each item: shuffled within tasks, and the batches of several tasks among each other.
     let private epochRows (settings: Settings) (seed: Seed) (data: Task list) : (int * torch.Tensor) list =
-        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.Device (data |> List.map _.Count))
+        Tensors.scopedWith (Seq.map snd) (fun () -> ordered settings seed data.Head.Device data)
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
@@ -139,7 +129,7 @@ module Loop =
             | Some midway -> { session with Kept = midway.Kept }
             | None -> session
 
-        let counts = session.Data |> List.map _.Count
+        let counts = session.Data |> List.map _.Visits
         let total = updates settings counts
         let stepper = stepper session (Option.map _.Descent from) scope
         let mutable count = from |> Option.map _.Updates |> Option.defaultValue 0L
@@ -249,7 +239,7 @@ module Loop =
     let private fast (settings: Settings) (session: Session) (from: DescentState option) (owner: DisposeScope) : Stepper =
         match session.Rule with
         | Rule.Recipe recipe ->
-            let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Count) |> List.max
+            let rows = session.Data |> List.map (fun t -> batchRows settings.Batch t.Visits) |> List.max
             Stepper.inPlace session recipe true rows from owner
         | Rule.Chain _ -> Stepper.pure' session from owner
 

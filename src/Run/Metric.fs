@@ -54,7 +54,9 @@ type Metric =
 module Metric =
     let private ties = " A match that ties with others counts by its expected rank."
 
-    let private rates = ("acc", "Acc", "A", "") :: [ for k in [ 1; 5; 10 ] -> $"r{k}", $"R@{k}", $"R{k}", ties ]
+    let private rates =
+        ("acc", "Acc", "A", "")
+        :: ([ for k in [ 1; 5; 10 ] -> $"r{k}", $"R@{k}", $"R{k}", ties ] @ [ "map", "mAP", "mAP", ties ])
 
     /// What can be said of a result matrix: before the rate's name in the metric's, the heading, and so on.
     let private transfers =

@@ -271,9 +271,7 @@ module Plan =
         | Curriculum.Never, _
         | _, BatchSize.All -> []
         | _, BatchSize.Rows n ->
-            let smallest = stream.Steps |> List.minBy _.Train.Length
+            let smallest = stream.Steps |> List.minBy Stream.visits
+            let rows = int (Stream.visits smallest)
 
-            if n > smallest.Train.Length then
-                [ Fault.BatchTooLarge(smallest.Name, n, smallest.Train.Length) ]
-            else
-                []
+            if n > rows then [ Fault.BatchTooLarge(smallest.Name, n, rows) ] else []

@@ -23,21 +23,24 @@ module internal Readings =
           Pair = step.Pair
           A = a
           B = b
-          Source = None }
+          Source = None
+          Items = Stream.items step.Train step }
 
     /// Bytes of batches after which freed memory is given back: 64 MiB.
     let private betweenTrims = 64L <<< 20
 
     /// The same rows, read when they are asked for. Their numbers alone are held.
     let streamed (bench: Bench) (step: Step) : Task =
-        let numbers = torch.tensor step.Train
+        let struct (ofA, ofB) = Stream.bankRows Split.Train step
+        let ofA, ofB = torch.tensor ofA, torch.tensor ofB
+        let numbers m = if m = step.Pair.A then ofA else ofB
         let bank m = if m = step.Pair.A then step.A else step.B
         let mutable sinceTrim = 0L
 
         let read m (rows: torch.Tensor) =
             let taken =
                 Tensors.scoped (fun () ->
-                    Stream.take bench.Settings.Dtype bench.Device (bank m) (numbers.index_select (0L, rows.cpu ()))
+                    Stream.take bench.Settings.Dtype bench.Device (bank m) ((numbers m).index_select(0L, rows.cpu ()))
                     |> inputs bench)
 
             sinceTrim <- sinceTrim + Tensors.bytes taken
@@ -48,14 +51,15 @@ module internal Readings =
 
             taken
 
-        Task.reading
-            step.Index
-            step.Name
-            step.Pair
-            step.Train.LongLength
-            (fun m -> (bank m).Features.shape[1] + (if bench.Bias then 1L else 0L))
-            bench.Settings.Dtype.Torch
-            { Device = bench.Device; Read = read }
+        { Task.reading
+              step.Index
+              step.Name
+              step.Pair
+              step.Train.LongLength
+              (fun m -> (bank m).Features.shape[1] + (if bench.Bias then 1L else 0L))
+              bench.Settings.Dtype.Torch
+              { Device = bench.Device; Read = read } with
+            Items = Stream.items step.Train step }
 
     /// The training rows of steps that are trained together, held if they are not too many.
     let tasks (limits: Limits) (bench: Bench) (steps: Step list) : Task list =
@@ -148,20 +152,40 @@ module internal Readings =
         let scoring = bench.Settings.Scoring
         let struct (ya, yb) = pairOutputs bench round bench.Split step
         let a, b = Alignment.prepare scoring ya, Alignment.prepare scoring yb
+        let numbers = Stream.rows bench.Split step
+        let struct (ofA, ofB) = Stream.matched step numbers
 
         let accuracy =
             match step.Accuracy with
             | None -> []
             | Some accuracy ->
-                let items = if accuracy.Items = step.A.Name then a else b
-                let labels = Stream.rows bench.Split step |> Array.map (fun row -> accuracy.Labels[int row])
-                [ "acc", Retrieval.accuracy items (classes accuracy) labels ]
+                let items, rows = if accuracy.Items = step.A.Name then a, ofA else b, ofB
+                let labels (rows: int64[]) = rows |> Array.map (fun row -> accuracy.Labels[int row])
+
+                match step.Pairs with
+                | None -> [ "acc", Retrieval.accuracy items (classes accuracy) (labels rows) ]
+                | Some _ ->
+                    let struct (places, _) = Matches.distinct rows
+                    let once = items.index_select (0L, torch.tensor(places).``to`` bench.Device)
+                    let rows = places |> Array.map (fun place -> rows[int place])
+                    [ "acc", Retrieval.accuracy once (classes accuracy) (labels rows) ]
 
         let prepared =
             { Settings.contrast bench.Settings with
                 Scoring = Scoring.Raw }
 
-        accuracy @ Retrieval.figures prepared a b |> List.filter (snd >> Double.IsFinite)
+        let retrieval =
+            match Stream.items numbers step with
+            | None -> Retrieval.figures prepared a b
+            | Some items ->
+                let pick (rows: int64[]) (y: torch.Tensor) = y.index_select (0L, torch.tensor(rows).``to`` bench.Device)
+                let firsts = Array.map Array.head items
+                let struct (placesA, queries), struct (placesB, keys) = Matches.distinct ofA, Matches.distinct ofB
+
+                Retrieval.figuresOf { A = queries; B = keys } (pick placesA a) (pick placesB b)
+                @ [ "loss", Retrieval.loss prepared (pick firsts a) (pick firsts b) ]
+
+        accuracy @ retrieval |> List.filter (snd >> Double.IsFinite)
 
     /// The modalities that a step's figures depend on.
     let private seenBy (step: Step) : Modality list =
@@ -344,27 +368,35 @@ module internal Readings =
                 Past =
                     [ for p in round.Past -> fst (certified bench previous.Heads heads shift p) ] @ [ finish bench round step ] })
 
-    /// InfoNCE on a step's training rows, in batches of the training size in the stored order, so that before and after
+    /// InfoNCE on a step's training rows (of several pairs of an item the first), in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
     let trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
-        let size = Loop.batchRows bench.Settings.Batch task.Count
+        let size = Loop.batchRows bench.Settings.Batch task.Visits
 
         let lossOf (rows: Modality -> torch.Tensor) =
             use scope = torch.NewDisposeScope()
             let ya, yb = outputs heads task.Pair.A (rows task.Pair.A), outputs heads task.Pair.B (rows task.Pair.B)
             Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb
 
-        match task.Source with
-        | None -> lossOf task.Rows
-        | Some source ->
-            let full = task.Count / size * size
+        use scope = torch.NewDisposeScope()
+        let firsts = Task.firsts task
+
+        match task.Source, firsts with
+        | None, None -> lossOf task.Rows
+        | _ ->
+            let full = task.Visits / size * size
             let some = max 1L (int64 atOnce / size) * size
 
             let sum =
                 [ for first in 0L .. some .. full - 1L do
                       use scope = torch.NewDisposeScope()
                       let count = min some (full - first)
-                      let numbers = Tensors.range source.Device first (first + count)
+
+                      let numbers =
+                          match firsts with
+                          | Some firsts -> firsts.narrow (0L, first, count)
+                          | None -> Tensors.range task.Device first (first + count)
+
                       float count * lossOf (fun m -> task.Take(m, numbers)) ]
                 |> List.sum
 

@@ -179,6 +179,7 @@ module Results =
           "r1"
           "r5"
           "r10"
+          "map"
           "bwt_r10"
           "deviation_rel"
           "deviation_test_rel"

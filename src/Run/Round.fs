@@ -73,14 +73,14 @@ type internal Round =
 [<RequireQualifiedAccess>]
 module internal Round =
     let rows (split: Split) (step: Step) : Rows * Rows =
-        let numbers = Stream.rows split step
+        let struct (a, b) = Stream.bankRows split step
 
-        let of' (bank: Bank) =
+        let of' (bank: Bank) numbers =
             { Bank = bank.Name
               Modality = bank.Modality
               Numbers = numbers }
 
-        of' step.A, of' step.B
+        of' step.A a, of' step.B b
 
     /// The bank that the rows are of.
     let bank (bench: Bench) (rows: Rows) : Bank =

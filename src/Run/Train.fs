@@ -103,7 +103,7 @@ module Train =
             | None -> m.Initial(Heads.identity settings.Dtype device d modalities)
 
         let last = List.last stream.Steps
-        let lengths = stream.Steps |> List.map (fun s -> int64 s.Train.Length)
+        let lengths = stream.Steps |> List.map Stream.visits
         let total = Loop.updates settings lengths
 
         let diverged (at: Step) epoch = Error(Stop.Fault [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ])
@@ -116,7 +116,7 @@ module Train =
             let tasks = Readings.tasks limits bench steps
             let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
             let before = lossOf heads
-            let updates = Loop.updates settings (tasks |> List.map _.Count)
+            let updates = Loop.updates settings (tasks |> List.map _.Visits)
 
             let context =
                 { Settings = settings
@@ -193,7 +193,8 @@ module Train =
                       if spent + training >= tellingSeconds then
                           reading
                               "pairs_per_second"
-                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Count)) / (spent + training))
+                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Visits))
+                               / (spent + training))
                       reading "bytes_state" (float (Memory.bytes memory))
                       for metric, value in m.Tells memory do
                           reading metric value ]
@@ -272,7 +273,7 @@ module Train =
                 Ok(join state.Outcome (only (state.Outcome.Readings |> List.map (fun r -> { r with Step = last.Index }))))
             | Curriculum.StepByStep ->
                 let over, left = List.splitAt (state.Heads.Length - 1) stream.Steps
-                stepByStep left round state (Loop.updates settings [ for s in over -> int64 s.Train.Length ])
+                stepByStep left round state (Loop.updates settings (List.map Stream.visits over))
             | Curriculum.AllAtOnce ->
                 session stream.Steps [] state 0L
                 |> Result.map (fun (next, _) ->

@@ -78,6 +78,8 @@ type Fault =
     | Several of Fault list
     /// A fault with the place in a file that it comes from.
     | At of place: string * fault: Fault
+    /// What another process tells, which is a sentence already.
+    | Told of sentence: string
     /// No libtorch to compute with, and what the loader said.
     | NoLibtorch of reason: string
 
@@ -115,6 +117,7 @@ type Fault =
         | MissingKey(where, key) -> $"{where} has no '{key}', which it needs."
         | At(place, fault) -> $"{place}: {fault.Message}"
         | Several faults -> String.Join("\n", faults |> List.map _.Message)
+        | Told sentence -> sentence
         | NoLibtorch reason ->
             $"libtorch cannot be loaded: {reason}. Set {Native.FolderVariable} to the folder of a libtorch 2.10, such as Python's torch/lib, or build with -p:Torch=cpu."
 

@@ -15,6 +15,10 @@ module InputFile =
     /// The most bytes of a text or a JSON file, which is held whole.
     let mostText = 256L <<< 20
 
+    /// What is said of a file for which memory does not suffice.
+    [<Literal>]
+    let NoMemory = "there is not enough memory for it"
+
     /// Where links lead in the end; a path that is no link is its own end.
     let private target (path: string) : FileInfo =
         match File.ResolveLinkTarget(path, true) with
@@ -87,7 +91,7 @@ module InputFile =
             | :? DecoderFallbackException -> unreadable "it is not UTF-8 text"
             | :? JsonException as e -> unreadable $"it is not valid JSON: {e.Message}"
             | :? OutOfMemoryException
-            | :? ExternalException -> unreadable "there is not enough memory for it"
+            | :? ExternalException -> unreadable NoMemory
             | :? IOException
             | :? InvalidDataException
             | :? UnauthorizedAccessException

@@ -1,0 +1,88 @@
+# NumPy's arrays and archives: odd shapes and types, ids and labels beside features, names of steps with numbers.
+from common import *
+from numpy.lib import format as F
+
+def npy(name, save, words=None):
+    f = fresh("npy_" + name)
+    for part, n, seed in PARTS:
+        save(f + "/s.text.%s.npy" % part, rows(n, 4, seed))
+        np.save(f + "/s.audio.%s.npy" % part, rows(n, 3, seed + 1))
+    expect(f, "npy", BANKS if words is None else None, words)
+
+def version(v):
+    def write(p, x):
+        with open(p, "wb") as h: F.write_array(h, x, version=v)
+    return write
+
+def appended(p, x):
+    with open(p, "wb") as h:
+        np.save(h, x[:10])
+        np.save(h, x[10:])
+
+def zipped(p, x):
+    with open(p, "wb") as h: np.savez(h, x)
+
+def infinite(p, x):
+    x = x.copy()
+    x[5, 1] = np.inf
+    np.save(p, x.astype("f2"))
+
+npy("unsqueezed", lambda p, x: np.save(p, x[:, None, :]))
+npy("big_endian", lambda p, x: np.save(p, x.astype(">f4")))
+npy("fortran", lambda p, x: np.save(p, np.asfortranarray(x)))
+npy("not_contiguous", lambda p, x: np.save(p, np.repeat(x, 2, axis=1)[:, ::2]))
+npy("version_2", version((2, 0)))
+npy("version_3", version((3, 0)))
+npy("bfloat16", lambda p, x: np.save(p, (x.view("u4") >> 16).astype("u2").view("V2")), ["bfloat16", "astype('f4')"])
+npy("longdouble", lambda p, x: np.save(p, x.astype("longdouble")), ["float16, float32 or float64"])
+npy("int8", lambda p, x: np.save(p, (x * 40).astype("i1")), ["int8, 60 × 4", "float16, float32 or float64"])
+npy("uint16", lambda p, x: np.save(p, x.astype("f2").view("u2")), ["uint16, 60 × 4"])
+npy("objects", lambda p, x: np.save(p, np.array(list(x) + [None], dtype=object)[:-1]), ["Python objects"])
+npy("appended", appended, ["promises 160 bytes", "follow"])
+npy("raw", lambda p, x: x.tofile(p), ["not a .npy file"])
+npy("zip", zipped, ["zip file", ".npz"])
+npy("records", lambda p, x: np.save(p, np.core.records.fromarrays(list(x.T), names="a,b,c,d")), ["records with fields"])
+npy("infinite", infinite, ["row 5", "infinite"])
+
+# eleven steps called 1-…, 2-…, …, 11-…
+f = fresh("step_order")
+for k in range(1, 12):
+    for part, n in [("train", 40), ("test", 12)]:
+        np.save(f + "/%d-task.text.%s.npy" % (k, part), rows(n, 4, k))
+        np.save(f + "/%d-task.audio.%s.npy" % (k, part), rows(n, 3, k + 50))
+expect(f, "npy", steps=["%d-task" % k for k in range(1, 12)])
+
+# shards in numeric order
+f = fresh("shards")
+for m in ["text", "audio"]:
+    for part, first, last in [("train", 0, 60), ("test", 60, 80)]:
+        for k, at in enumerate(range(first, last, 5)):
+            np.save(f + "/s.%s.%s-%d.npy" % (m, part, k), BANKS[m][at:at + 5])
+expect(f, "npy", BANKS)
+
+# two arrays of matched rows and nothing else
+f = fresh("two_arrays")
+for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
+expect(f, "npy", BANKS, steps=["text–audio"], notes=["test (drawn)"])
+
+def npz(name, notes, **extra):
+    f = fresh("npz_" + name)
+    for part, n, seed in PARTS:
+        np.savez(f + "/s.%s.npz" % part, text=rows(n, 4, seed), audio=rows(n, 3, seed + 1), **{k: v(n) for k, v in extra.items()})
+    expect(f, "npz", BANKS, notes=notes)
+
+npz("unicode_ids", ["'ids'"], ids=lambda n: np.array(["a%d" % i for i in range(n)]))
+npz("bytes_ids", ["'ids'"], ids=lambda n: np.array([b"a%d" % i for i in range(n)]))
+npz("object_ids", ["left out: 'ids'", "Python objects"], ids=lambda n: np.array(["a%d" % i for i in range(n)], dtype=object))
+npz("paths", ["'paths'"], paths=lambda n: np.array(["a%d.jpg" % i for i in range(n)]))
+npz("int_ids", ["'ids'"], ids=lambda n: np.arange(n))
+for name, make in [("i8", lambda n: np.arange(n) % 5), ("u1", lambda n: (np.arange(n) % 5).astype("u1")), ("i2", lambda n: (np.arange(n) % 5).astype("i2")),
+                   ("text", lambda n: np.array(list("abcde"))[np.arange(n) % 5]), ("f4", lambda n: (np.arange(n) % 5).astype("f4")),
+                   ("column", lambda n: (np.arange(n) % 5)[:, None])]:
+    for column in (["labels"] if name != "i8" else ["labels", "Label", "class", "targets"]):
+        f = fresh("npz_labels_%s_%s" % (name, column))
+        for part, n, seed in PARTS:
+            np.savez(f + "/s.%s.npz" % part, text=rows(n, 4, seed), audio=rows(n, 3, seed + 1), **{column: make(n)})
+        np.savez(f + "/s.classes.npz", text=rows(5, 4, 9))
+        open(f + "/s.classes.txt", "w").write("a\nb\nc\nd\ne\n")
+        expect(f, "npz", BANKS, classes=list("abcde"), labels=[i % 5 for n in (60, 20) for i in range(n)], notes=["'%s'" % column])
