@@ -231,7 +231,9 @@ module Hdf5Table =
                   Type = found
                   Shape = shape
                   Height = height }
-        | None, None when isText && flat -> later _.Read<string[]>()
+        | None, None when isText && flat ->
+            later (fun data ->
+                data.Read<string[]>() |> Array.map (fun text -> if obj.ReferenceEquals(text, null) then "" else text))
         | None, None when isText -> Content.Other $"texts, {sizes}"
         | None, None -> Content.Other $"{(string data.Type.Class).ToLowerInvariant()} values, {sizes}, which are not read"
 

@@ -156,7 +156,7 @@ module Importer =
 
     let private aliases = Map [ "h5", "hdf5"; "pth", "pt"; "torch", "pt"; "feather", "arrow"; "tsv", "csv" ]
 
-    /// An importer by its name, or the names that there are. Example: `Importer.find "npy"`.
+    /// An importer by its name, such as npy, or the names that there are.
     let find (name: string) : Result<Importer, Fault list> =
         let wanted = aliases |> Map.tryFind name |> Option.defaultValue name
 
