@@ -171,7 +171,13 @@ module Hdf5Table =
         H5Filter.Register(Lzf())
         // Mapped, since for every name PureHDF reads all names of its group again.
         use mapped = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0L, MemoryMappedFileAccess.Read)
-        let file = H5File.Open(mapped.CreateViewStream(0L, (FileInfo path).Length, MemoryMappedFileAccess.Read))
+
+        let file =
+            try
+                H5File.Open(mapped.CreateViewStream(0L, (FileInfo path).Length, MemoryMappedFileAccess.Read))
+            with :? EndOfStreamException ->
+                raise (InvalidDataException "it is cut short, and too small for what its head says")
+
         let stop, length = nonNull (inner [ "Context"; "Superblock"; "EndOfFileAddress" ] file) :?> uint64, (FileInfo path).Length
 
         if stop > uint64 length then
