@@ -3,7 +3,6 @@ module Cmcl.Cli.Top
 
 open System
 open System.IO
-open System.Reflection
 open System.Runtime.InteropServices
 open System.Text
 open Cmcl
@@ -39,15 +38,6 @@ type private Output(console: IO.Stream) =
     override _.Flush() = guarded console.Flush
     override _.Write(bytes: byte[], offset: int, count: int) : unit = guarded (fun () -> console.Write(bytes, offset, count))
 
-/// The exception that another was made of.
-let rec private cause (e: exn) : exn =
-    match e, e.InnerException with
-    | (:? AggregateException | :? TypeInitializationException | :? TargetInvocationException), (inner: exn | null) ->
-        match inner with
-        | null -> e
-        | inner -> cause inner
-    | _ -> e
-
 /// Writes what a maintainer needs into a file of the temporary folder, or else of this one: its path.
 let private record (e: exn) : string option =
     let lines =
@@ -70,7 +60,7 @@ let private record (e: exn) : string option =
 /// Tells a person what ended the command: the exit code.
 let ended (e: exn) : int =
     try
-        match cause e with
+        match Check.cause e with
         | CmclException fault -> Commands.refuse [ fault ]
         | cause ->
             let line = cause.Message.Split('\n')[0]

@@ -481,6 +481,10 @@ let private arrays =
               let stream = CSharp.Streams.FromArrays("mine", steps)
               Expect.equal [ for s in stream.Steps -> s.Index, s.Name ] [ 1, "pictures–names"; 2, "sounds–names" ] "steps"
               Expect.equal (CSharp.Features.ToArray stream.Banks["names"].Features) (array 2 40L 5L) "the numbers"
+              let captions = CSharp.Streams.Bank("captions", "text", array 5 80L 5L)
+              let captioned = CSharp.Streams.Pairs(pictures, captions, [ for i in 0L .. 79L -> i / 2L ], [ 0L .. 79L ])
+              Expect.equal (captioned.Train.Length, captioned.Validation.Length, captioned.Test.Length) (56, 8, 16) "drawn pairs"
+              Expect.equal captioned.Pairs.Value.Items [| for i in 0L .. 79L -> i / 2L |] "items"
               let first = stream.Steps.Head
               Expect.equal (first.Train.Length, first.Validation.Length, first.Test.Length) (28, 4, 8) "drawn rows"
               Expect.equal (Array.sort (Array.concat [ first.Train; first.Validation; first.Test ])) [| 0L .. 39L |] "each once"

@@ -73,6 +73,17 @@ let private check (folder: string) (case: JsonElement) : unit =
                     expected.Name
             | _ -> identical expected.Name found rows
 
+        match case.TryGetProperty "pairs" with
+        | true, wanted ->
+            let pairs = stream.Steps.Head.Pairs.Value
+            let wanted = [ for pair in wanted.EnumerateArray() -> pair[0].GetInt64(), pair[1].GetInt64() ]
+            Expect.equal (Array.zip pairs.A pairs.B |> List.ofArray) wanted "pairs"
+        | _ -> ()
+
+        // What an import suggests can be run.
+        let plans = Plan.resolve stream.Preset [] stream.Preset.Run |> Check.get
+        Expect.isEmpty (plans |> List.collect (Plan.check stream)) "its preset"
+
         match texts case "steps" with
         | [] -> ()
         | steps -> Expect.equal [ for s in stream.Steps -> s.Name ] steps "steps in their order"

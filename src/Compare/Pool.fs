@@ -5,7 +5,6 @@ open System.Collections.Concurrent
 open System.ComponentModel
 open System.Diagnostics
 open System.IO
-open System.Text
 open System.Threading
 
 /// What a pool tells of its cells, by their places.
@@ -33,16 +32,7 @@ module Pool =
     type private Hand = { Process: Process; Tail: ConcurrentQueue<string> }
 
     let private hire (start: unit -> ProcessStartInfo) : Hand =
-        let info = start ()
-        let utf8 = UTF8Encoding false
-        info.RedirectStandardInput <- true
-        info.RedirectStandardOutput <- true
-        info.RedirectStandardError <- true
-        info.StandardInputEncoding <- utf8
-        info.StandardOutputEncoding <- utf8
-        info.StandardErrorEncoding <- utf8
-        info.UseShellExecute <- false
-        let p = Process.Start info |> Option.ofObj |> Option.get
+        let p = Child.start (start ())
         let tail = ConcurrentQueue()
 
         p.ErrorDataReceived.Add(fun e ->

@@ -64,16 +64,10 @@ type Answer =
 /// What a worker reads and writes: a line each.
 [<RequireQualifiedAccess>]
 module Line =
-    let private fromLine<'a when 'a: not struct and 'a: not null> (line: string) : 'a option =
-        try
-            Option.ofObj (JsonSerializer.Deserialize<'a> line)
-        with :? JsonException ->
-            None
-
     let ofErrand (errand: Errand) : string = JsonSerializer.Serialize errand
 
     /// None for a line that is none.
-    let errand (line: string) : Errand option = fromLine line
+    let errand (line: string) : Errand option = Child.line line
 
     /// A list of texts: what it is, and what it says.
     let ofAnswer (answer: Answer) : string =
@@ -94,7 +88,7 @@ module Line =
     let answer (line: string) : Answer option =
         let number (text: string) = Double.Parse(text, CultureInfo.InvariantCulture)
 
-        match fromLine<string list> line with
+        match Child.line<string list> line with
         | Some [ "within"; share; step ] -> Some(Answer.Within(step, number share))
         | Some [ "remark"; text ] -> Some(Answer.Remark text)
         | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))

@@ -1,7 +1,6 @@
 namespace Cmcl
 
 open System
-open System.Globalization
 open TorchSharp
 
 /// An array of numbers in a file, by its head.
@@ -34,29 +33,13 @@ type RowReader =
 /// Tables of the files that hold arrays by name: HDF5, PyTorch's, safetensors.
 [<RequireQualifiedAccess>]
 module Arrays =
-    /// What `act` makes of a file. Whatever exception it raises is `Unreadable`, with the first line of what it says.
-    let reading (path: string) (act: unit -> Result<'a, Fault list>) : Result<'a, Fault list> =
-        InputFile.reading "the import" path (fun () ->
-            try
-                act ()
-            with
-            | CmclException fault -> Error [ fault ]
-            | e ->
-                let lines = e.GetBaseException().Message.Split '\n'
-                Error [ Fault.Unreadable(path, lines[0].Trim()) ])
-
     /// Numbers as ids and labels: whole ones as digits, NaN as none.
     let words (numbers: torch.Tensor) : string[] =
         use scope = torch.NewDisposeScope()
 
         if numbers.is_floating_point () then
-            let isDouble = numbers.dtype = torch.ScalarType.Float64
-
-            [| for x in numbers.``to``(torch.ScalarType.Float64).reshape(-1L).data<float>().ToArray() ->
-                   if Double.IsNaN x then ""
-                   elif x = floor x && abs x < 9e15 then string (int64 x)
-                   elif isDouble then x.ToString CultureInfo.InvariantCulture
-                   else (float32 x).ToString CultureInfo.InvariantCulture |]
+            let word = if numbers.dtype = torch.ScalarType.Float64 then Table.word else float32 >> Table.singleWord
+            numbers.``to``(torch.ScalarType.Float64).reshape(-1L).data<float>().ToArray() |> Array.map word
         else
             numbers.``to``(torch.ScalarType.Int64).reshape(-1L).data<int64>().ToArray() |> Array.map string
 
@@ -118,7 +101,7 @@ module Arrays =
         if flat.dtype = torch.ScalarType.BFloat16 then flat.``to`` torch.ScalarType.Float32 else flat
 
     let private numbers path (found: string -> Content) (open': unit -> RowReader) (names: string list) act =
-        reading path (fun () ->
+        Table.reading path (fun () ->
             let columns = names |> List.map (fun name -> column name (found name), found name)
 
             match columns |> List.tryFind (fun (c, _) -> not (c.Holds.IsNumber || c.Holds.IsVector)), columns with
@@ -165,7 +148,7 @@ module Arrays =
           Notes = []
           Words =
             fun name ->
-                reading path (fun () ->
+                Table.reading path (fun () ->
                     match found name with
                     | Content.Words(_, read) -> Ok(read ())
                     | Content.Numbers a when

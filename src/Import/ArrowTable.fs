@@ -186,9 +186,15 @@ module ArrowTable =
     let private tensor (row: int64) (column: IArrowArray) (first: int) (count: int) : torch.Tensor =
         let struct (leaf, start, width) = numbers row column.Data first count
         let dtype = (floatOf leaf.DataType).Value
+        let item = int64 (dtype.ElementSize())
+        let held = leaf.Buffers[1].Span
+        let from, length = int64 start * item, int64 count * int64 width * item
+
+        if from < 0L || length < 0L || from + length > int64 held.Length then
+            raise (InvalidDataException "its lists reach beyond their numbers")
+
         let block = torch.empty ([| int64 count; int64 width |], dtype = Nullable dtype)
-        let item = dtype.ElementSize()
-        leaf.Buffers[1].Span.Slice(start * item, count * width * item).CopyTo block.bytes
+        held.Slice(int from, int length).CopyTo block.bytes
         block
 
     let private columnOf (source: Source) (rows: int64) (place: int) : Cmcl.Column =
@@ -229,12 +235,8 @@ module ArrowTable =
         | :? BinaryArray as a ->
             texts a.Length (fun i -> if a.IsNull i then null else UTF8Encoding(false, true).GetString(a.GetBytes i))
         | :? BooleanArray as a ->
-            texts a.Length (fun i ->
-                let b = a.GetValue i in
-
-                if not b.HasValue then null
-                elif b.Value then "true"
-                else "false")
+            Array.init a.Length (fun i ->
+                a.GetValue i |> Option.ofNullable |> Option.map (string >> _.ToLowerInvariant()) |> Option.defaultValue "")
         | :? Int8Array as a -> each a string
         | :? Int16Array as a -> each a string
         | :? Int32Array as a -> each a string
@@ -243,8 +245,8 @@ module ArrowTable =
         | :? UInt16Array as a -> each a string
         | :? UInt32Array as a -> each a string
         | :? UInt64Array as a -> each a string
-        | :? HalfFloatArray as a -> each a (float >> Table.word)
-        | :? FloatArray as a -> each a (float >> Table.word)
+        | :? HalfFloatArray as a -> each a (float32 >> Table.singleWord)
+        | :? FloatArray as a -> each a Table.singleWord
         | :? DoubleArray as a -> each a Table.word
         | :? DictionaryArray as a ->
             let names = words a.Dictionary
@@ -257,7 +259,12 @@ module ArrowTable =
         Table.reading path (fun () ->
             let source = opened path
             let fields = source.Schema.FieldsList |> List.ofSeq
-            let rows = source.Rows |> Option.defaultWith (fun () -> source.Batches [] 0L |> Seq.sumBy (fun b -> int64 b.Length))
+
+            let rows =
+                source.Rows
+                |> Option.defaultWith (fun () ->
+                    source.Batches [] 0L |> Seq.sumBy (fun batch -> use batch = batch in int64 batch.Length))
+
             let columns = List.init fields.Length (columnOf source rows)
             let place name = columns |> List.findIndex (fun c -> c.Name = name)
 
@@ -267,6 +274,7 @@ module ArrowTable =
                 Table.reading path (fun () ->
                     found <-
                         [| for batch in source.Batches [ place name ] 65536L do
+                               use batch = batch
                                yield! words (batch.Column 0) |]
 
                     Ok())
@@ -276,13 +284,7 @@ module ArrowTable =
                 let wanted = [ for name in names -> columns[place name] ]
                 let dtype = Table.common wanted
 
-                let width =
-                    wanted
-                    |> List.sumBy (fun c ->
-                        match c.Holds with
-                        | Holds.Vector(_, width) -> width
-                        | _ -> 1L)
-
+                let width = List.sumBy Column.width wanted
                 let size = Draft.blockRows (width * int64 (dtype.ElementSize()))
 
                 Table.reading path (fun () ->

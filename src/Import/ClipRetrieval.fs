@@ -39,6 +39,8 @@ module ClipRetrieval =
 
         let ids =
             [ for file in shards (Path.Combine(folder, "metadata")) ".parquet" do
+                  tell (ImportEvent.Reading file)
+
                   ArrowTable.ofParquet file
                   |> Result.bind FeatureTable.idsOf
                   |> Result.map (fun ids -> [ for ids in Option.toList ids -> piece (Named.Words("ids", file, ids)) ]) ]

@@ -144,12 +144,7 @@ module CsvTable =
         : Result<unit, Fault list> =
         let places = [| for name in names -> columns |> List.findIndex (fun c -> c.Name = name) |]
 
-        let width =
-            places
-            |> Array.sumBy (fun i ->
-                match columns[i].Holds with
-                | Holds.Vector(_, width) -> width
-                | _ -> 1L)
+        let width = places |> Array.sumBy (fun i -> Column.width columns[i])
 
         let block = int (Draft.blockRows (4L * width)) * int width
         let buffer = ResizeArray<float32>()

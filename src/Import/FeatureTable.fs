@@ -72,11 +72,7 @@ module FeatureTable =
     let private called (names: string list) (columns: Column list) : Column option =
         names |> List.tryPick (fun name -> columns |> List.tryFind (fun c -> simple c.Name = name))
 
-    let private canName (c: Column) =
-        match c.Holds with
-        | Holds.Word
-        | Holds.Number _ -> true
-        | _ -> false
+    let private canName (c: Column) = c.Holds.IsWord || c.Holds.IsNumber
 
     /// The words of a column, checked as names.
     let private names (table: Table) (column: Column) : Result<string[], Fault list> =
@@ -95,7 +91,7 @@ module FeatureTable =
     let private namesOf (table: Table) : Result<Column list * string[] option * string[] option * string list, Fault list> =
         let able = table.Columns |> List.filter canName
         let labels = able |> called labelNames
-        let index = able |> List.filter (fun c -> isIndex c && c.Holds = Holds.Word || isIndex c && c.Name.Trim() = "")
+        let index = able |> List.filter (fun c -> isIndex c && (c.Holds.IsWord || c.Name.Trim() = ""))
 
         let ids = able |> List.except (Option.toList labels) |> called idNames |> Option.orElseWith (fun () -> List.tryHead index)
 
@@ -154,19 +150,9 @@ module FeatureTable =
                 { File = table.File
                   Type = Table.common chosen
                   Rows = rows
-                  Columns =
-                    chosen
-                    |> List.sumBy (fun c ->
-                        match c.Holds with
-                        | Holds.Vector(_, width) -> width
-                        | _ -> 1L)
+                  Columns = List.sumBy Column.width chosen
                   Chosen = chosen |> List.map _.Name
-                  Named =
-                    chosen
-                    |> List.forall (fun c ->
-                        match c.Holds with
-                        | Holds.Number _ -> true
-                        | _ -> false)
+                  Named = chosen |> List.forall _.Holds.IsNumber
                   Ids = ids
                   Labels = labels
                   LabelFile = table.File
@@ -196,12 +182,7 @@ module FeatureTable =
         |> Result.bind (fun (taken, ids, labels, notes) ->
             let rest = table.Columns |> List.except taken |> List.filter (isIndex >> not)
 
-            let vectors =
-                rest
-                |> List.filter (fun c ->
-                    match c.Holds with
-                    | Holds.Vector _ -> true
-                    | _ -> false)
+            let vectors, scalars = List.filter _.Holds.IsVector rest, List.filter _.Holds.IsNumber rest
 
             let own =
                 [ for m in Option.toList modality do
@@ -209,13 +190,6 @@ module FeatureTable =
 
                       for name in vectorNames do
                           $"{m}_{name}" ]
-
-            let scalars =
-                rest
-                |> List.filter (fun c ->
-                    match c.Holds with
-                    | Holds.Number _ -> true
-                    | _ -> false)
 
             let chosen =
                 match vectors, called (own @ vectorNames) vectors with
@@ -231,7 +205,7 @@ module FeatureTable =
             match chosen with
             | Error reason -> Error [ Fault.Unreadable(table.File, reason) ]
             | Ok chosen ->
-                let left = rest |> List.except chosen |> List.filter (fun c -> c.Holds <> Holds.Word)
+                let left = rest |> List.except chosen |> List.filter (_.Holds.IsWord >> not)
 
                 make
                     table
@@ -258,13 +232,7 @@ module FeatureTable =
 
         namesOf table
         |> Result.bind (fun (taken, ids, labels, notes) ->
-            let matrices, others =
-                table.Columns
-                |> List.except taken
-                |> List.partition (fun c ->
-                    match c.Holds with
-                    | Holds.Vector _ -> true
-                    | _ -> false)
+            let matrices, others = table.Columns |> List.except taken |> List.partition _.Holds.IsVector
 
             let isModality c = (Modality.create (modality c)).IsOk && not (List.contains (simple c.Name) plainNames)
 
@@ -286,21 +254,11 @@ module FeatureTable =
                           ) ])
 
     /// How many matrices of features a table has.
-    let matrices (table: Table) : int =
-        table.Columns
-        |> List.filter (fun c ->
-            match c.Holds with
-            | Holds.Vector _ -> true
-            | _ -> false)
-        |> List.length
+    let matrices (table: Table) : int = table.Columns |> List.filter _.Holds.IsVector |> List.length
 
     /// Whether the one matrix of a table is called as any matrix is, not by a modality.
     let hasPlainName (table: Table) : bool =
-        table.Columns
-        |> List.forall (fun c ->
-            match c.Holds with
-            | Holds.Vector _ -> List.contains (simple c.Name) plainNames
-            | _ -> true)
+        table.Columns |> List.filter _.Holds.IsVector |> List.forall (fun c -> List.contains (simple c.Name) plainNames)
 
     // ---- tables of one modality ----------------------------------------------------------------------------------
 

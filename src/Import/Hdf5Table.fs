@@ -245,7 +245,7 @@ module Hdf5Table =
 
     /// What a file holds, in the order of the paths. Of links to other files nothing is read.
     let contents (path: string) : Result<(string list * Content) list, Fault list> =
-        Arrays.reading path (fun () ->
+        Table.reading path (fun () ->
             use file = openFile path
 
             Ok

@@ -6,7 +6,6 @@ open System.ComponentModel
 open System.Diagnostics
 open System.Globalization
 open System.IO
-open System.Text
 open System.Threading
 
 /// What an import may take before it is ended.
@@ -90,16 +89,8 @@ module internal ImportHand =
     /// Starts a worker in which .NET refuses memory before the worker itself has to be ended.
     let hire (start: unit -> ProcessStartInfo) (limits: ImportLimits) : ImportHand =
         let info = start ()
-        let utf8 = UTF8Encoding false
-        info.RedirectStandardInput <- true
-        info.RedirectStandardOutput <- true
-        info.RedirectStandardError <- true
-        info.StandardInputEncoding <- utf8
-        info.StandardOutputEncoding <- utf8
-        info.StandardErrorEncoding <- utf8
-        info.UseShellExecute <- false
         info.Environment["DOTNET_GCHeapHardLimit"] <- (limits.Memory / 4L * 3L).ToString("X", CultureInfo.InvariantCulture)
-        let p = Process.Start info |> Option.ofObj |> Option.get
+        let p = Child.start info
         let lines, tail = new BlockingCollection<string>(1000), ConcurrentQueue<string>()
 
         let keep (line: string) =

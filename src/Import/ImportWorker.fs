@@ -3,7 +3,6 @@ namespace Cmcl
 open System
 open System.Collections.Concurrent
 open System.IO
-open System.Reflection
 open System.Text.Json
 open System.Threading
 
@@ -59,12 +58,6 @@ module ImportWorker =
 
     // ---- lines -------------------------------------------------------------------------------------------------------
 
-    let private fromLine<'a when 'a: not struct and 'a: not null> (line: string) : 'a option =
-        try
-            Option.ofObj (JsonSerializer.Deserialize<'a> line)
-        with :? JsonException ->
-            None
-
     let ofRequest (request: ImportRequest) : string = JsonSerializer.Serialize request
 
     /// A list of texts: what it is, and what it says.
@@ -80,7 +73,7 @@ module ImportWorker =
 
     /// None for a line that is none: a library may have its own to say.
     let answer (line: string) : ImportAnswer option =
-        match fromLine<string list> line with
+        match Child.line<string list> line with
         | Some [ "reading"; file ] -> Some(ImportAnswer.Event(ImportEvent.Reading file))
         | Some [ "rows"; sofar; all; file ] ->
             match Int64.TryParse sofar, Int64.TryParse all with
@@ -117,15 +110,6 @@ module ImportWorker =
 
             tell (ImportAnswer.Event event)
 
-        /// The exception that others were made of.
-        let rec cause (e: exn) : exn =
-            match e, e.InnerException with
-            | (:? AggregateException | :? TypeInitializationException | :? TargetInvocationException), (inner: exn | null) ->
-                match inner with
-                | null -> e
-                | inner -> cause inner
-            | _ -> e
-
         try
             match
                 Importer.find request.Format
@@ -135,7 +119,7 @@ module ImportWorker =
             | Ok notes -> ImportAnswer.Done notes
             | Error faults -> words faults
         with e ->
-            match cause e with
+            match Check.cause e with
             | :? OutOfMemoryException -> ImportAnswer.NoMemory file
             | CmclException fault -> words [ fault ]
             | cause ->
@@ -173,7 +157,7 @@ module ImportWorker =
             output.Flush()
 
         for line in requests.GetConsumingEnumerable() do
-            match fromLine<ImportRequest> line with
+            match Child.line<ImportRequest> line with
             | None -> tell (ImportAnswer.Refused [ $"a worker cannot read '{line}'." ])
             | Some request ->
                 out <- Some request.Out

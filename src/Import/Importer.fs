@@ -131,7 +131,7 @@ module Importer =
               (format "npz" [ ".npz" ] true NpyTable.ofZip)
               "NumPy archives with an array for each modality, and ids and labels beside them"
           named
-              (format "csv" [ ".csv"; ".tsv"; ".txt" ] false CsvTable.table)
+              (format "csv" [ ".csv"; ".tsv" ] false CsvTable.table)
               "tables of text with the columns id, label (if any), and the features; matched by id"
           named
               (format "parquet" [ ".parquet"; ".pq" ] false ArrowTable.ofParquet)

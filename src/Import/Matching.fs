@@ -20,6 +20,12 @@ type Matching =
         Notes: string list
     }
 
+    /// How many pairs match.
+    member m.Count: int64 =
+        match m.Pairs with
+        | Some pairs -> pairs.LongLength
+        | None -> m.RowsA
+
 /// Rows of two modalities that belong together: by their ids, else by their places.
 [<RequireQualifiedAccess>]
 module Matching =
@@ -49,22 +55,6 @@ module Matching =
                     else
                         Guid(SHA256.HashData(bytes).AsSpan(0, 16)))
         |> Result.map (fun () -> found)
-
-    /// The number of every key among the distinct ones, in the order of their first appearance, and how many they are.
-    let private numbered (keys: 'k[]) : int64[] * int64 =
-        let seen = Dictionary<'k, int64>()
-
-        let numbers =
-            keys
-            |> Array.map (fun key ->
-                match seen.TryGetValue key with
-                | true, n -> n
-                | _ ->
-                    let n = seen.Count
-                    seen[key] <- n
-                    n)
-
-        numbers, int64 seen.Count
 
     /// A row's place among the distinct ones: only the first of equal ones is kept.
     let private firsts (numbers: int64[]) : int64 -> int64 =
@@ -114,21 +104,26 @@ module Matching =
     let private equals (table: FeatureTable) : Result<int64[] option * string list, Fault list> =
         digests table
         |> Result.map (fun digests ->
-            let counts = digests |> Array.countBy id |> dict
-            let repeated = digests |> Array.filter (fun d -> counts[d] > 1) |> Array.length
+            let struct (places, items) = Matches.distinct digests
+            let times = Array.zeroCreate<int> places.Length
+
+            for item in items do
+                times[int item] <- times[int item] + 1
+
+            let repeated = times |> Array.sumBy (fun n -> if n > 1 then n else 0)
 
             if 2 * repeated < digests.Length then
                 None, []
             else
-                let each = float digests.Length / float counts.Count
+                let each = float digests.Length / float places.Length
                 let each' = each.ToString("0.#", Globalization.CultureInfo.InvariantCulture)
 
                 if each > mostPartners then
                     None,
                     [ $"'{table.File}' has every row {each'} times on average, as texts of classes have: rows are matched one to one, by their places" ]
                 else
-                    Some(fst (numbered digests)),
-                    [ $"'{table.File}' has {counts.Count} different rows, {each'} times each on average: equal rows are one item" ])
+                    Some items,
+                    [ $"'{table.File}' has {places.Length} different rows, {each'} times each on average: equal rows are one item" ])
 
     let private byPlace (a: FeatureTable) (b: FeatureTable) : Result<Matching, Fault list> =
         if a.Rows <> b.Rows then
@@ -175,8 +170,6 @@ module Matching =
                       Notes = toldA @ toldB })
 
     // ---- by id ---------------------------------------------------------------------------------------------------
-
-    let private example (ids: string[]) = if ids.Length = 0 then "" else $"'{ids[0]}'"
 
     /// The rows of one side whose ids both have: each row's number among those kept, equal rows of one id being one.
     let private keptOf
@@ -228,7 +221,7 @@ module Matching =
         if common.Count = 0 then
             Error
                 [ Fault.Contradiction(
-                      $"'{a.File}' and '{b.File}' have no id in common, such as {example idsA} there and {example idsB} here",
+                      $"'{a.File}' and '{b.File}' have no id in common: the first has '{idsA[0]}', the second '{idsB[0]}'",
                       "give rows that match the same id"
                   ) ]
         elif not lonely.IsEmpty && not drop then

@@ -56,8 +56,7 @@ module Named =
     /// The words of a file's name before its part, and the part.
     let private split (name: string) : string list * string option =
         match name.Split '.' |> List.ofArray |> List.rev with
-        | number :: part :: rest when rest.Length >= 0 && Seq.forall Char.IsAsciiDigit number && (partOf part).IsSome ->
-            List.rev rest, partOf part
+        | number :: part :: rest when Seq.forall Char.IsAsciiDigit number && (partOf part).IsSome -> List.rev rest, partOf part
         | part :: rest when (partOf part).IsSome -> List.rev rest, partOf part
         | _ -> name.Split '.' |> List.ofArray, None
 
@@ -95,7 +94,7 @@ module Named =
                     Error [ Fault.BadValue($"the modality in the name of '{path}'", Modality.rule, m) ]
             | _ -> FeatureTable.several table |> Result.map (List.map Features) |> holds (joined before))
 
-    /// Every piece of the files of a format in a folder. Where some say a part, the others are no features.
+    /// Every piece of the files of a format in a folder. Where some are for training, validation or the test, those that say no part are no features.
     let read (tell: ImportEvent -> unit) (format: Format) (folder: string) : Result<Piece list, Fault list> =
         let files =
             Directory.EnumerateFiles folder
@@ -104,8 +103,9 @@ module Named =
             |> List.ofSeq
 
         let order (piece: Piece) = partNames |> List.tryFindIndex (fun (name, _) -> Some name = piece.Part)
-        let says path = (snd (split (fst (Draft.nameOf path)))).IsSome
-        let chosen = if List.exists says files then List.filter says files else files
+        let part path = snd (split (fst (Draft.nameOf path)))
+        let isSplit path = part path |> Option.exists ((<>) "classes")
+        let chosen = if List.exists isSplit files then List.filter (part >> Option.isSome) files else files
         // Training rows first: theirs is the order of features that have names.
         chosen
         |> List.map (fun path ->
@@ -231,7 +231,7 @@ module Named =
     /// A step's tables, part by part, matched.
     let private matched (options: StepOptions) (step: string) (pieces: Piece list) (a: string, b: string) =
         let parts =
-            if pieces |> List.exists (fun p -> p.Part.IsNone) then
+            if pieces |> List.exists _.Part.IsNone then
                 [ None ]
             else
                 [ Some "train"; Some "validation"; Some "test" ]

@@ -117,12 +117,10 @@ module NpyTable =
                 | 'U' -> Encoding.UTF32.GetString(bytes).TrimEnd '\000'
                 | 'S' -> UTF8Encoding(false, true).GetString(bytes).TrimEnd '\000'
                 | 'f' ->
-                    Table.word (
-                        match size with
-                        | 2 -> float (BitConverter.ToHalf bytes)
-                        | 4 -> float (BitConverter.ToSingle bytes)
-                        | _ -> BitConverter.ToDouble bytes
-                    )
+                    match size with
+                    | 2 -> Table.singleWord (float32 (BitConverter.ToHalf bytes))
+                    | 4 -> Table.singleWord (BitConverter.ToSingle bytes)
+                    | _ -> Table.word (BitConverter.ToDouble bytes)
                 | _ -> integer ()
 
             let one _ =

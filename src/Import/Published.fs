@@ -194,7 +194,7 @@ module Published =
 
     /// Reads chosen entries of a file in blocks, each entry rows × d, giving the rows wanted, one array each.
     let private readBlocks (path: string) (entries: NumberArray[]) (rows: int) (wanted: int list) act : Result<unit, Fault list> =
-        Arrays.reading path (fun () ->
+        Table.reading path (fun () ->
             use reader = Hdf5Table.reader path
             let columns = List.last entries[0].Shape
 

@@ -43,7 +43,7 @@ module StepDraft =
         let from = if x.Labels.IsSome then x else y
 
         match m.Labels with
-        | None when part = Some "train" || part.IsNone -> []
+        | None when part = Some "train" -> []
         | None ->
             [ Fault.Missing(
                   $"a class for each row of '{x.File}' or '{y.File}' (a column 'label', or STEP.labels.PART.npy)",
@@ -98,23 +98,21 @@ module StepDraft =
 
     /// Matched tables of every part of a step, one part behind the other: the rows of each side, and the pairs.
     type private Whole =
-        { RowsA: int64
-          RowsB: int64
-          Count: int64
-          Pairs: struct (int64 * int64)[] option
-          Labels: string[] option }
+        {
+            /// The first row of either side of each part.
+            Starts: (int64 * int64) list
+            RowsA: int64
+            RowsB: int64
+            Count: int64
+            Pairs: struct (int64 * int64)[] option
+            Labels: string[] option
+        }
 
     let private whole (parts: Matching list) : Whole =
-        let count (m: Matching) =
-            match m.Pairs with
-            | Some pairs -> pairs.LongLength
-            | None -> m.RowsA
-
-        let startsA = parts |> List.scan (fun sum m -> sum + m.RowsA) 0L
-        let startsB = parts |> List.scan (fun sum m -> sum + m.RowsB) 0L
+        let starts = parts |> List.scan (fun (a, b) m -> a + m.RowsA, b + m.RowsB) (0L, 0L)
 
         let pairs =
-            [| for m, (a, b) in List.zip parts (List.truncate parts.Length (List.zip startsA startsB)) do
+            [| for m, (a, b) in List.zip parts (List.take parts.Length starts) do
                    match m.Pairs with
                    | Some pairs ->
                        for struct (i, j) in pairs do
@@ -123,9 +121,10 @@ module StepDraft =
                        for i in 0L .. m.RowsA - 1L do
                            struct (a + i, b + i) |]
 
-        { RowsA = List.last startsA
-          RowsB = List.last startsB
-          Count = parts |> List.sumBy count
+        { Starts = List.take parts.Length starts
+          RowsA = fst (List.last starts)
+          RowsB = snd (List.last starts)
+          Count = parts |> List.sumBy _.Count
           Pairs = if parts |> List.exists (fun m -> m.Pairs.IsSome) then Some pairs else None
           Labels =
             if parts |> List.exists (fun m -> m.Labels.IsSome) then
@@ -134,7 +133,7 @@ module StepDraft =
                         [ for m in parts ->
                               match m.Labels with
                               | Some labels -> labels
-                              | None -> Array.create (int (count m)) "" ]
+                              | None -> Array.create (int m.Count) "" ]
                 )
             else
                 None }
@@ -178,13 +177,7 @@ module StepDraft =
             |> Option.map (fun (a, b) -> (Pairs.create a b).Items)
             |> Option.defaultWith (fun () -> [| 0L .. whole.Count - 1L |])
 
-        let counts =
-            [ for part, (_, _, m) in parts ->
-                  part,
-                  match m.Pairs with
-                  | Some pairs -> pairs.LongLength
-                  | None -> m.RowsA ]
-
+        let counts = [ for part, (_, _, m) in parts -> part, m.Count ]
         let train, validation, test = splitsOf options step counts items
         let items' = if classes |> Option.exists (fun (_, _, modality) -> modality = b) then a else b
 
@@ -229,8 +222,6 @@ module StepDraft =
             let file modality = $"features/{prefix}-{modality}.npy"
             let listed what = $"rows/{prefix}-{what}.npy"
             let labelFile, prototypeFile = $"labels/{prefix}.npy", $"prototypes/{prefix}.npy"
-            let startsA = matchings |> List.scan (fun sum m -> sum + m.RowsA) 0L
-            let startsB = matchings |> List.scan (fun sum m -> sum + m.RowsB) 0L
 
             let behind (start: int64) (place: int64 -> int64) row =
                 match place row with
@@ -292,7 +283,10 @@ module StepDraft =
                           |> Option.map (fun (_, _, modality) ->
                               { Items = $"{items'}:{step}"
                                 Prototypes = $"{modality}:{step}" }) } ]
-                  Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
+                  Preset =
+                    { Common = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Judgement.preset
+                      Methods = Map.empty
+                      Run = [ "zero-shot"; "vanilla"; "dns" ] } }
               Matrices =
                 [ matrix a first whole.RowsA
                   matrix b second whole.RowsB
@@ -311,8 +305,7 @@ module StepDraft =
                       for _, numbers in Option.toList labels do
                           labelFile, numbers ]
               Feeds =
-                [ for (x, y), (m, (startA, startB)) in
-                      List.zip tables (List.zip matchings (List.truncate parts.Length (List.zip startsA startsB))) do
+                [ for (x, y), m, (startA, startB) in List.zip3 tables matchings whole.Starts do
                       feed x [ file a, behind startA m.PlaceA ]
                       feed y [ file b, behind startB m.PlaceB ]
                   for table, _, _ in Option.toList classes do
@@ -335,7 +328,7 @@ module StepDraft =
                             yield! m.Notes ]
                       |> List.distinct ] })
 
-    /// The draft of a stream from those of its steps.
+    /// The draft of a stream from those of its steps; its preset is that of the step with the smallest batches.
     let join (name: string) (steps: Draft list) : Draft =
         let union pick = steps |> List.collect (fun s -> Map.toList (pick s.Stream)) |> Map.ofList
 
@@ -347,10 +340,7 @@ module StepDraft =
               Classes = union _.Classes
               Prototypes = union _.Prototypes
               Steps = steps |> List.collect _.Stream.Steps
-              Preset =
-                { Common = Map.empty
-                  Methods = Map.empty
-                  Run = [ "zero-shot"; "vanilla"; "dns" ] } }
+              Preset = (steps |> List.minBy (fun s -> int s.Stream.Preset.Common["batch"])).Stream.Preset }
           Matrices = steps |> List.collect _.Matrices
           Vectors = steps |> List.collect _.Vectors
           Feeds = steps |> List.collect _.Feeds

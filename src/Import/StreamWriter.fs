@@ -3,7 +3,6 @@ namespace Cmcl
 open System
 open System.Collections.Generic
 open System.IO
-
 open Microsoft.Win32.SafeHandles
 open TorchSharp
 
@@ -139,28 +138,12 @@ module StreamWriter =
 
     // ---- the folder ----------------------------------------------------------------------------------------------
 
-    /// The items that the smallest step learns from.
-    let private fewest (draft: Draft) : int64 =
-        let count name =
-            match draft.Stream.Rows[name] with
-            | StreamFile.Rows.Listed rows -> rows.LongLength
-            | StreamFile.Rows.Range(first, upTo) -> upTo - first
-            | StreamFile.Rows.File file -> (draft.Vectors |> List.find (fst >> (=) file) |> snd).LongLength
-
-        draft.Stream.Steps |> List.map (fun step -> count step.Train) |> List.min
-
-    /// The description with a preset that suits its rows, unless it has one, and what is told of both.
-    let private judged (draft: Draft) (figures: Map<string, RowFigures>) : StreamFile.Description * string list =
+    /// What is told of a draft's banks, and of cosine scores, which its preset has for their sake.
+    let private judged (draft: Draft) (figures: Map<string, RowFigures>) : string list =
         let banks = [ for KeyValue(name, bank) in draft.Stream.Banks -> name, figures[bank.File] ]
-
-        if draft.Stream.Preset.Common.IsEmpty then
-            let preset = Judgement.preset (fewest draft)
-
-            { draft.Stream with
-                Preset = { draft.Stream.Preset with Common = preset } },
-            Judgement.lines banks @ [ Judgement.reason banks preset ]
-        else
-            draft.Stream, Judgement.lines banks
+        let preset = draft.Stream.Preset.Common
+        let isForRows = Map.tryFind "scores" preset = Some "cosine"
+        Judgement.lines banks @ (if isForRows then [ Judgement.reason banks preset ] else [])
 
     /// What a folder is filled with, before it takes its name.
     let private build tell (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
@@ -191,14 +174,13 @@ module StreamWriter =
         |> Result.map (fun (notes, figures) ->
             let scale = if treatment.Normalise then "Rows scaled to length 1." else "Rows as stored."
             let description = String.Join(" ", draft.Stream.Description :: scale :: [ for note in notes -> $"{note}." ]).Trim()
-            let stream, told = judged draft figures
 
             File.WriteAllText(
                 Path.Combine(folder, StreamFolder.DefaultFile),
-                StreamFile.json { stream with Description = description }
+                StreamFile.json { draft.Stream with Description = description }
             )
 
-            notes @ told)
+            notes @ judged draft figures)
 
     /// The same folder or one within the other.
     let private within (folder: string) (other: string) =

@@ -74,6 +74,12 @@ module Column =
 
             { Name = name; Holds = holds; Rows = rows }
 
+    /// How many numbers a row has.
+    let width (column: Column) : int64 =
+        match column.Holds with
+        | Holds.Vector(_, width) -> width
+        | _ -> 1L
+
     /// What a column holds, as it is told.
     let words (column: Column) : string =
         match column.Holds with
@@ -90,16 +96,18 @@ module Table =
             try
                 act ()
             with
-            | CmclException fault -> Error [ fault ]
-            | :? OutOfMemoryException
             | Ragged _ -> reraise ()
             | e ->
-                let inner = if isNull e.InnerException then e else nonNull e.InnerException
-                let line = inner.Message.Split('\n', StringSplitOptions.TrimEntries) |> Array.find ((<>) "" >> (||) true)
-                // Arrow C++'s come with the mangled name of their type.
-                let line = Regex.Replace(line, @"^N\d\S+ \(message: '(.*)'\)$", "$1")
-                let line = if line.Length > 200 then line.Substring(0, 200) + "…" else line
-                Error [ Fault.Unreadable(path, $"its reader says: {line}") ])
+                match Check.cause e with
+                | CmclException fault -> Error [ fault ]
+                | :? OutOfMemoryException -> Error [ Fault.Unreadable(path, InputFile.NoMemory) ]
+                // What our readers and the system say is a sentence already.
+                | (:? InvalidDataException | :? IOException) as own -> Error [ Fault.Unreadable(path, own.Message) ]
+                | cause ->
+                    // Arrow C++'s come with the mangled name of their type, and with a stack behind the first line.
+                    let line = Regex.Replace((cause.Message.Split('\n')[0]).Trim(), @"^N\d\S+ \(message: '(.*)'\)$", "$1")
+                    let line = if line.Length > 200 then line.Substring(0, 200) + "…" else line
+                    Error [ Fault.Unreadable(path, $"its reader says: {line}") ])
 
     /// A zip archive. .NET says of one that is cut short that an argument is invalid.
     let zip (path: string) : ZipArchive =
@@ -108,11 +116,16 @@ module Table =
         with :? IOException ->
             raise (InvalidDataException "it is a zip archive that is cut short or damaged")
 
-    /// A number as a word: whole numbers without a point, "" for NaN, which stands for none in tables of floats.
-    let word (x: float) : string = if Double.IsNaN x then "" else x.ToString("R", CultureInfo.InvariantCulture)
+    let private wordOf (x: float) (shown: unit -> string) : string =
+        if Double.IsNaN x then ""
+        elif x = floor x && abs x < 9e15 then string (int64 x)
+        else shown ()
 
-    /// The column of that name.
-    let column (name: string) (table: Table) : Column = table.Columns |> List.find (fun c -> c.Name = name)
+    /// A number as a word: whole numbers as digits, "" for NaN, which stands for none in tables of floats.
+    let word (x: float) : string = wordOf x (fun () -> x.ToString(CultureInfo.InvariantCulture))
+
+    /// The same of fewer bits, to as many digits as those have: 0.1f is 0.1.
+    let singleWord (x: float32) : string = wordOf (float x) (fun () -> x.ToString(CultureInfo.InvariantCulture))
 
     /// The type of some columns of numbers side by side: theirs, or float64 where they differ.
     let common (columns: Column list) : torch.ScalarType =

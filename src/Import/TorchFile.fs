@@ -439,7 +439,7 @@ module TorchFile =
     /// list by itself; `id` and `features` for a dict of vectors by ids. Faults: `Missing`; `Unreadable` for any other file, and for one that
     /// asks for anything to be built or called that is no tensor, list, dict, text or number, by its name.
     let read (path: string) : Result<Table, Fault list> =
-        Arrays.reading path (fun () ->
+        Table.reading path (fun () ->
             use zip = archive path
 
             match zip.Entries |> Seq.tryFind (fun e -> e.FullName = "data.pkl" || e.FullName.EndsWith "/data.pkl") with

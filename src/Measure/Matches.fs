@@ -12,8 +12,8 @@ type Matches =
 module Matches =
     /// The places at which each value stands first, and for every place which of these values it has.
     /// Example: `Matches.distinct [| 7L; 7L; 3L |]` has the places 0, 2 and the values 0, 0, 1.
-    let distinct (values: int64[]) : struct (int64[] * int64[]) =
-        let seen = System.Collections.Generic.Dictionary<int64, int64>()
+    let distinct (values: 'v[]) : struct (int64[] * int64[]) =
+        let seen = System.Collections.Generic.Dictionary<'v, int64>()
         let places = ResizeArray<int64>()
 
         let which =

@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.Collections.Generic
+open System.Reflection
 open System.Text.RegularExpressions
 
 /// Options inside a sentence, marked so that each can be written as the user wrote it: `--place gradient`, or `place=gradient` in
@@ -232,6 +233,12 @@ module Check =
 
         (string e.StackTrace).Split('\n', StringSplitOptions.TrimEntries ||| StringSplitOptions.RemoveEmptyEntries)
         |> Array.tryFind (fun line -> line.StartsWith "at " && not (isForeign line))
+
+    /// The exception that another was made of by a task, a type's initialiser or a call by reflection.
+    let rec cause (e: exn) : exn =
+        match e, Option.ofObj e.InnerException with
+        | (:? AggregateException | :? TypeInitializationException | :? TargetInvocationException), Some inner -> cause inner
+        | _ -> e
 
     /// What an exception says, in a line: libtorch's go on with its own stack. Faults speak for themselves; others with their kind and where they
     /// come from.

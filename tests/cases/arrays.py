@@ -65,6 +65,19 @@ f = fresh("two_arrays")
 for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
 expect(f, "npy", BANKS, steps=["text–audio"], notes=["test (drawn)"])
 
+# the same with classes: a feature for each, their names, the class of every row
+f = fresh("two_arrays_classes")
+for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
+np.save(f + "/labels.npy", np.arange(80) % 5)
+np.save(f + "/text.classes.npy", rows(5, 4, 9))
+open(f + "/classes.txt", "w").write("a\nb\nc\nd\ne\n")
+expect(f, "npy", BANKS, classes=list("abcde"), labels=[i % 5 for i in range(80)])
+
+f = fresh("two_arrays_classes_without_labels")
+for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
+np.save(f + "/text.classes.npy", rows(5, 4, 9))
+expect(f, "npy", words=["a class for each row"])
+
 def npz(name, notes, **extra):
     f = fresh("npz_" + name)
     for part, n, seed in PARTS:
