@@ -138,8 +138,13 @@ let private named =
       spoilt
           "npz"
           "an array that is no modality"
-          (fun f -> zip (npyFile "02-x.train.npz" f) [ "../../x", matrix (numbers "x" 2 3) ])
-          [ "02-x.train.npz"; "../../x"; "ids or labels" ]
+          (fun f -> zip (npyFile "02-x.train.npz" f) [ "../../a b", matrix (numbers "x" 2 3) ])
+          [ "02-x.train.npz"; "../../a b"; "ids or labels" ]
+      spoilt
+          "npz"
+          "one file for a step, with features of no modality's name"
+          (fun f -> zip (npyFile "02-x.train.npz" f) [ "features", matrix (numbers "x" 2 3) ])
+          [ "features of two modalities"; "got 02-x ("; "02-x.train.npz" ]
       spoilt
           "npz"
           "a file cut short"

@@ -59,7 +59,7 @@ module FeatureTable =
     let private vectorNames = [ "embedding"; "embeddings"; "features"; "feature"; "vector"; "vectors"; "emb"; "embeds"; "x" ]
 
     /// Names that any matrix has, and NumPy's for one that was given none.
-    let private plainNames = "arr_0" :: vectorNames
+    let private plainNames = vectorNames @ [ "arr_0" ]
 
     /// The last part of a column's name, which is the same however it is written.
     let private simple (name: string) =
@@ -192,7 +192,7 @@ module FeatureTable =
                           $"{m}_{name}" ]
 
             let chosen =
-                match vectors, called (own @ vectorNames) vectors with
+                match vectors, called (own @ plainNames) vectors with
                 | _, Some column -> Ok [ column ]
                 | [ column ], None -> Ok [ column ]
                 | [], None when not scalars.IsEmpty -> Ok(numbered scalars)
@@ -256,9 +256,9 @@ module FeatureTable =
     /// How many matrices of features a table has.
     let matrices (table: Table) : int = table.Columns |> List.filter _.Holds.IsVector |> List.length
 
-    /// Whether the one matrix of a table is called as any matrix is, not by a modality.
+    /// Whether a matrix of a table is called as any matrix is, so that the table has one modality, which the file's name says.
     let hasPlainName (table: Table) : bool =
-        table.Columns |> List.filter _.Holds.IsVector |> List.forall (fun c -> List.contains (simple c.Name) plainNames)
+        table.Columns |> List.exists (fun c -> c.Holds.IsVector && List.contains (simple c.Name) plainNames)
 
     // ---- tables of one modality ----------------------------------------------------------------------------------
 

@@ -85,8 +85,8 @@ module Named =
             | Some what when List.contains what wordFiles -> words what path table |> Result.map List.singleton |> holds step
             | Some m when
                 List.contains m Published.order
+                || FeatureTable.hasPlainName table
                 || matrices < 2 && not format.Several
-                || matrices < 2 && before.Length > 1 && FeatureTable.hasPlainName table
                 ->
                 if (Modality.create m).IsOk then
                     FeatureTable.select (Some m) table |> Result.map (fun t -> [ Features(m, t) ]) |> holds step
@@ -307,7 +307,14 @@ module Named =
             }
             |> Result.bind (fun (classes, parts) -> StepDraft.make options index step (a, b) classes parts)
         | names ->
-            let found = if names.IsEmpty then "none" else String.Join(", ", names)
+            let file m =
+                pieces
+                |> List.pick (fun p ->
+                    match p.Holds with
+                    | Features(of', table) when of' = m -> Some table.File
+                    | _ -> None)
+
+            let found = if names.IsEmpty then "none" else String.Join(", ", [ for m in names -> $"{m} ('{file m}')" ])
             let step = if given = "" then "the files without a step's name" else $"step '{given}'"
             Error [ Fault.Shape(step, "features of two modalities", found) ]
 

@@ -65,6 +65,13 @@ f = fresh("two_arrays")
 for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
 expect(f, "npy", BANKS, steps=["text–audio"], notes=["test (drawn)"])
 
+# the same as archives, each with an array that is called as arrays are; the file says the modality, whatever it is called
+for plain in ["features", "embeddings", "arr_0"]:
+    f = fresh("two_archives_" + plain)
+    for m, name in [("text", "caption"), ("audio", "sound")]:
+        np.savez(f + "/%s.npz" % name, **{plain: BANKS[m], "ids": np.arange(80), "attention": rows(80, 2, 7)})
+    expect(f, "npz", {"caption": BANKS["text"], "sound": BANKS["audio"]}, steps=["caption–sound"], notes=["left out: 'attention'"])
+
 # the same with classes: a feature for each, their names, the class of every row
 f = fresh("two_arrays_classes")
 for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])
