@@ -83,7 +83,11 @@ module CsvTable =
                     if fields.Length > 1 || fields[0] <> "" then
                         let line = int64 csv.LineNumber + int64 dialect.Before
 
-                        wrong <- act row line fields |> Option.map (fun reason -> $"row {row} (line {line}): {reason}")
+                        wrong <-
+                            act row line fields
+                            |> Option.map (fun reason ->
+                                (if row < 0L then $"line {line}: {reason}" else $"row {row} (line {line}): {reason}"))
+
                         row <- row + 1L
 
                 match wrong with
@@ -199,7 +203,15 @@ module CsvTable =
                 if row < 0L then
                     names <- fields |> Array.map _.Trim()
                     let twice = names |> Array.countBy id |> Array.tryFind (fun (_, n) -> n > 1)
-                    twice |> Option.map (fun (name, _) -> $"its header names '{name}' twice")
+
+                    let isNumber (name: string) =
+                        not (Seq.forall Char.IsAsciiDigit name)
+                        && fst (Double.TryParse(name, NumberStyles.Float, CultureInfo.InvariantCulture))
+
+                    if 2 * (names |> Array.filter isNumber).Length > names.Length then
+                        Some "it has numbers where names of columns are expected; put a line such as id,f0,f1,… in front"
+                    else
+                        twice |> Option.map (fun (name, _) -> $"its header names '{name}' twice")
                 elif fields.Length <> names.Length then
                     Some $"it has {fields.Length} fields instead of {names.Length}"
                 else

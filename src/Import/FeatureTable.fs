@@ -72,6 +72,13 @@ module FeatureTable =
     let private called (names: string list) (columns: Column list) : Column option =
         names |> List.tryPick (fun name -> columns |> List.tryFind (fun c -> simple c.Name = name))
 
+    /// Whether a name ends as those of ids do: `caption_id`, `file_name`, `ytid`. Names of classes are none.
+    let private isLikeId (name: string) =
+        Regex.IsMatch(
+            simple name,
+            @"^((?!class|label|categor|target|model).*_)?(ids?|keys?|paths?|files?|file_?names?|names?|uids?|uuids?|urls?)$|^(yt|img|image|video|audio|clip|item|sample|doc)(ids?)?$|^(vid|fname|stem|basename|index)$"
+        )
+
     let private canName (c: Column) = c.Holds.IsWord || c.Holds.IsNumber
 
     /// The words of a column, checked as names.
@@ -93,40 +100,56 @@ module FeatureTable =
         let labels = able |> called labelNames
         let index = able |> List.filter (fun c -> isIndex c && (c.Holds.IsWord || c.Name.Trim() = ""))
 
-        let ids = able |> List.except (Option.toList labels) |> called idNames |> Option.orElseWith (fun () -> List.tryHead index)
+        let other = able |> List.except (Option.toList labels @ index)
 
-        validated {
-            let! ids' =
-                match ids with
-                | None -> Ok None
-                | Some column ->
-                    names table column
-                    |> Result.bind (fun words ->
-                        match Array.tryFindIndex ((=) "") words with
-                        | Some row -> Error [ Fault.Unreadable(table.File, $"row {row} has no id (column '{column.Name}')") ]
-                        | None -> Ok(Some words))
+        /// A column that no name says for certain to hold ids, where each of its words stands once.
+        let like () =
+            match other |> List.tryFind (fun c -> c.Holds.IsWord && isLikeId c.Name) with
+            | None -> Ok None
+            | Some column ->
+                names table column
+                |> Result.map (fun words ->
+                    let once = (Array.distinct words).Length = words.Length && not (Array.contains "" words)
+                    if once then Some column else None)
 
-            and! labels' =
-                match labels with
-                | None -> Ok None
-                | Some column -> names table column |> Result.map Some
+        (match called idNames other with
+         | Some column -> Ok(Some column)
+         | None -> like ())
+        |> Result.map (Option.orElseWith (fun () -> List.tryHead index))
+        |> Result.bind (fun ids ->
+            validated {
+                let! ids' =
+                    match ids with
+                    | None -> Ok None
+                    | Some column ->
+                        names table column
+                        |> Result.bind (fun words ->
+                            match Array.tryFindIndex ((=) "") words with
+                            | Some row ->
+                                Error [ Fault.Unreadable(table.File, $"row {row} has no id (column '{column.Name}')") ]
+                            | None -> Ok(Some words))
 
-            return
-                Option.toList ids @ Option.toList labels,
-                ids',
-                labels',
-                [ yield! table.Notes
-                  for column in table.Columns |> List.except able do
-                      if List.contains (simple column.Name) (idNames @ labelNames) then
-                          $"left out: {Column.words column}"
-                  for column in Option.toList ids do
-                      if isIndex column then
-                          "rows are matched by the nameless column, which pandas writes first"
-                      elif column.Name <> "id" then
-                          $"ids are column '{column.Name}'"
-                  for column in Option.toList labels do
-                      $"classes are column '{column.Name}'" ]
-        }
+                and! labels' =
+                    match labels with
+                    | None -> Ok None
+                    | Some column -> names table column |> Result.map Some
+
+                return
+                    Option.toList ids @ Option.toList labels,
+                    ids',
+                    labels',
+                    [ yield! table.Notes
+                      for column in table.Columns |> List.except able do
+                          if List.contains (simple column.Name) (idNames @ labelNames) then
+                              $"left out: {Column.words column}"
+                      for column in Option.toList ids do
+                          if isIndex column then
+                              "rows are matched by the nameless column, which pandas writes first"
+                          elif column.Name <> "id" then
+                              $"ids are column '{column.Name}'"
+                      for column in Option.toList labels do
+                          $"classes are column '{column.Name}'" ]
+            })
 
     /// The ids of a table's rows, whatever else it has.
     let idsOf (table: Table) : Result<string[] option, Fault list> = namesOf table |> Result.map (fun (_, ids, _, _) -> ids)
@@ -202,10 +225,18 @@ module FeatureTable =
                 | several, None ->
                     Error $"it has several columns of vectors, {list several}; call one of them 'features', or leave one"
 
-            match chosen with
-            | Error reason -> Error [ Fault.Unreadable(table.File, reason) ]
-            | Ok chosen ->
-                let left = rest |> List.except chosen |> List.filter (_.Holds.IsWord >> not)
+            let unreadable = if ids.IsNone then table.Columns |> List.filter (canName >> not) |> called idNames else None
+
+            match chosen, unreadable with
+            | Error reason, _ -> Error [ Fault.Unreadable(table.File, reason) ]
+            | _, Some column when not column.Holds.IsVector ->
+                Error
+                    [ Fault.Contradiction(
+                          $"'{table.File}' has ids that cannot be read: {Column.words column}",
+                          "write them as texts or integers (NumPy: ids.astype(str)), or leave them out if row i matches row i"
+                      ) ]
+            | Ok chosen, _ ->
+                let left = rest |> List.except chosen
 
                 make
                     table
@@ -219,6 +250,29 @@ module FeatureTable =
                           $"features are columns '{first.Name}' to '{(List.last chosen).Name}', {chosen.Length} of them"
                       | _ -> () ]
                     chosen)
+
+    /// The ids that each modality has for itself, `image_ids` and `text_ids`, if every one has: their columns and words, and how they are meant.
+    /// None where no two of them have an id in common: then rows are matched by their places.
+    let private ownIds (table: Table) (modalities: string list) : Result<(string * string[]) list * string list, Fault list> =
+        let able = table.Columns |> List.filter canName
+        let own m = able |> called [ for name in [ "ids"; "id"; "keys"; "paths"; "files"; "filenames" ] -> $"{simple m}_{name}" ]
+        let columns = modalities |> List.choose own
+
+        if columns.Length < 2 || columns.Length < modalities.Length || (called [ "id"; "ids" ] able).IsSome then
+            Ok([], [])
+        else
+            columns
+            |> List.map (fun c -> names table c |> Result.map (fun words -> c.Name, words))
+            |> Check.all
+            |> Result.map (fun own ->
+                let first = snd own.Head |> System.Collections.Generic.HashSet
+                let meet = own.Tail |> List.forall (fun (_, words) -> words |> Array.exists first.Contains)
+                let listed = list columns
+
+                if meet then
+                    own, [ $"ids are columns {listed}" ]
+                else
+                    [], [ $"columns {listed} have no id in common: rows are matched by their places" ])
 
     /// The features of several modalities in one file, each a matrix by the name of the modality; their rows have the file's ids and classes.
     let several (table: Table) : Result<(string * FeatureTable) list, Fault list> =
@@ -237,13 +291,31 @@ module FeatureTable =
             let isModality c = (Modality.create (modality c)).IsOk && not (List.contains (simple c.Name) plainNames)
 
             match matrices |> List.filter (isModality >> not) with
+            | [] when List.length matrices > (matrices |> List.distinctBy modality).Length ->
+                Error
+                    [ Fault.Contradiction(
+                          $"'{table.File}' has several matrices of one name: {list matrices}",
+                          "name each as its modality, with its part if it has one, such as train/image"
+                      ) ]
             | [] when matrices.IsEmpty ->
                 let found = others |> List.map Column.words |> Draft.firstFew
                 Error [ Fault.Unreadable(table.File, $"it has no matrix of features for each modality; it has {found}") ]
             | [] ->
-                matrices
-                |> List.map (fun c -> make table ids labels notes [ c ] |> Result.map (fun t -> modality c, t))
-                |> Check.all
+                let unused = others |> List.filter (fun c -> not (isIndex c || c.Holds.IsOther))
+
+                ownIds table (matrices |> List.map modality)
+                |> Result.bind (fun (own, told) ->
+                    let unused = unused |> List.filter (fun c -> not (List.contains c.Name (own |> List.map fst)))
+
+                    let left =
+                        [ if not unused.IsEmpty then
+                              $"left out: {list unused}" ]
+
+                    matrices
+                    |> List.mapi (fun i c ->
+                        let ids, notes = if own.IsEmpty then ids, notes else Some(snd own[i]), table.Notes
+                        make table ids labels (notes @ told @ left) [ c ] |> Result.map (fun t -> modality c, t))
+                    |> Check.all)
             | wrong ->
                 Error
                     [ for c in wrong ->
@@ -256,9 +328,11 @@ module FeatureTable =
     /// How many matrices of features a table has.
     let matrices (table: Table) : int = table.Columns |> List.filter _.Holds.IsVector |> List.length
 
+    /// Whether a name is one that any matrix has: `features`, `embedding`, `arr_0`.
+    let isPlain (name: string) : bool = List.contains (simple name) plainNames
+
     /// Whether a matrix of a table is called as any matrix is, so that the table has one modality, which the file's name says.
-    let hasPlainName (table: Table) : bool =
-        table.Columns |> List.exists (fun c -> c.Holds.IsVector && List.contains (simple c.Name) plainNames)
+    let hasPlainName (table: Table) : bool = table.Columns |> List.exists (fun c -> c.Holds.IsVector && isPlain c.Name)
 
     // ---- tables of one modality ----------------------------------------------------------------------------------
 
@@ -343,7 +417,8 @@ module FeatureTable =
                     (fun result (table, start) ->
                         result
                         |> Result.bind (fun () ->
-                            read { table with Chosen = chosen } (fun row block -> act (start + row) block)))
+                            read (if table.Named then { table with Chosen = chosen } else table) (fun row block ->
+                                act (start + row) block)))
                     (Ok())
 
             validated {

@@ -43,7 +43,7 @@ module Named =
 
     let private partPattern =
         let names = String.Join('|', partNames |> List.collect snd)
-        Regex($@"^({names})([-_.]\d+)*([-_]of[-_]\d+)?$", RegexOptions.IgnoreCase)
+        Regex($@"^({names})([-_.]\d+)*([-_]of[-_]\d+)?([-_][0-9a-f]{{16}})?$", RegexOptions.IgnoreCase)
 
     /// The part that a word of a name says: `train`, `val`, `train-00000-of-00004`.
     let private partOf (word: string) : string option =
@@ -53,12 +53,87 @@ module Named =
             partNames |> List.find (fun (_, names) -> List.contains given names) |> fst |> Some
         | _ -> None
 
+    let private within =
+        let names = String.Join('|', partNames |> List.collect snd)
+
+        [ Regex($@"^(?<rest>.+?)[-_](?<part>({names})([-_]?\d+)*([-_]of[-_]\d+)?)$", RegexOptions.IgnoreCase)
+          Regex($@"^(?<part>{names})[-_](?<rest>.+)$", RegexOptions.IgnoreCase) ]
+
+    /// The part that a word has at one of its ends, and the rest of it: `image_train`, `test-text`.
+    let private partIn (word: string) : string option * string =
+        within
+        |> List.tryPick (fun pattern ->
+            match pattern.Match word with
+            | m when m.Success ->
+                Some(partOf (Regex.Replace(m.Groups["part"].Value, @"\d.*$", "").TrimEnd('-', '_')), m.Groups["rest"].Value)
+            | _ -> None)
+        |> Option.defaultValue (None, word)
+
     /// The words of a file's name before its part, and the part.
     let private split (name: string) : string list * string option =
         match name.Split '.' |> List.ofArray |> List.rev with
         | number :: part :: rest when Seq.forall Char.IsAsciiDigit number && (partOf part).IsSome -> List.rev rest, partOf part
         | part :: rest when (partOf part).IsSome -> List.rev rest, partOf part
-        | _ -> name.Split '.' |> List.ofArray, None
+        | last :: rest ->
+            match partIn last, List.rev rest with
+            | (Some part, left), rest -> rest @ [ left ], Some part
+            // The part may stand first, too: `train.text.npy`.
+            | _, first :: rest when (partOf first).IsSome -> rest @ [ last ], partOf first
+            | _, rest -> rest @ [ last ], None
+        | [] -> [], None
+
+    // ---- arrays in groups ----------------------------------------------------------------------------------------
+
+    /// What the name of an array says: the part, the group that it lies in ("" for none), and what is left: `train/image`, `image/train/features`,
+    /// `text_test`.
+    let private address (column: Column) : string option * string * string =
+        let words = column.Name.Split('/', '.') |> List.ofArray
+        let isPart word = (partOf word).IsSome && (column.Holds.IsVector || word <> List.last words)
+
+        match words |> List.tryFind isPart, words |> List.filter (isPart >> not) |> List.rev with
+        | Some part, [] -> partOf part, "", "features"
+        | Some part, last :: groups -> partOf part, Option.defaultValue "" (List.tryHead groups), last
+        | None, last :: groups ->
+            let part, left = partIn last
+            part, Option.defaultValue "" (List.tryHead groups), left
+        | None, [] -> None, "", column.Name
+
+    /// Some columns of a table, by other names.
+    let private part (table: Table) (columns: (string * Column) list) : Table =
+        let names = columns |> List.countBy fst |> Map.ofList
+        let named = [ for name, c in columns -> (if names[name] = 1 then name else c.Name), c ]
+        let place = Map [ for name, c in named -> name, c.Name ]
+
+        { table with
+            Columns = [ for name, c in named -> { c with Name = name } ]
+            Words = fun name -> table.Words place[name]
+            Numbers = fun names act -> table.Numbers (names |> List.map (fun name -> place[name])) act }
+
+    /// The tables that a file of arrays is by the names of these, each with the part and the modality that they say, if any: those for training apart
+    /// from those for the test, and where several groups have features, group by group.
+    let private tablesIn (format: Format) (table: Table) : (string option * string option * Table) list =
+        let found = [ for c in table.Columns -> address c, c ]
+        let vectors = found |> List.filter (fun (_, c) -> c.Holds.IsVector)
+        let has wanted = vectors |> List.exists (fun ((part, _, _), _) -> part = wanted)
+        // Beside arrays for the test, those that say no part are for training.
+        let isSplit = has (Some "train") || has (Some "test") && has None
+        let unsaid = if has (Some "train") then None else Some "train"
+
+        let groups =
+            vectors
+            |> List.choose (fun ((_, group, name), _) -> if group <> "" && FeatureTable.isPlain name then Some group else None)
+            |> List.distinct
+
+        if not format.Several || not isSplit && groups.Length < 2 then
+            [ None, None, table ]
+        else
+            found
+            |> List.filter (fun ((part, _, _), _) -> not isSplit || part.IsSome || unsaid.IsSome)
+            |> List.groupBy (fun ((part, group, _), _) ->
+                (if isSplit then Option.orElse unsaid part else None),
+                (if groups.Length > 1 && List.contains group groups then Some group else None))
+            |> List.map (fun ((p, group), columns) -> p, group, part table [ for (_, _, name), c in columns -> name, c ])
+            |> List.filter (fun (_, _, t) -> FeatureTable.matrices t > 0)
 
     /// Words that stand in the place of a modality.
     let private wordFiles = [ "labels"; "ids" ]
@@ -67,38 +142,53 @@ module Named =
 
     let private words (what: string) (path: string) (table: Table) : Result<Content, Fault list> =
         match table.Columns with
-        | [ column ] -> table.Words column.Name |> Result.map (fun words -> Words(what, path, words))
+        | [ column ] when column.Holds.IsWord || column.Holds.IsNumber ->
+            table.Words column.Name |> Result.map (fun words -> Words(what, path, words))
+        | [ column ] ->
+            Error [ Fault.Unreadable(path, $"{what} are texts or numbers, one a row, and it has {Column.words column}") ]
         | _ -> Error [ Fault.Unreadable(path, $"a file of {what} has one column of them") ]
 
     let private pieces (format: Format) (path: string) : Result<Piece list, Fault list> =
         let before, part = split (fst (Draft.nameOf path))
+        let modality, step = List.tryLast before, joined (List.truncate (before.Length - 1) before)
 
-        format.Read path
-        |> Result.bind (fun table ->
-            let matrices = FeatureTable.matrices table
-            let modality, step = List.tryLast before, joined (List.truncate (before.Length - 1) before)
-
+        let one (ofNames, group, table) =
             let holds step result =
-                result |> Result.map (List.map (fun content -> { Step = step; Part = part; Holds = content }))
+                result
+                |> Result.map (
+                    List.map (fun content ->
+                        { Step = step
+                          Part = Option.orElse ofNames part
+                          Holds = content })
+                )
 
-            match modality with
-            | Some what when List.contains what wordFiles -> words what path table |> Result.map List.singleton |> holds step
-            | Some m when
-                List.contains m Published.order
-                || FeatureTable.hasPlainName table
-                || matrices < 2 && not format.Several
-                ->
+            let ofModality m step =
                 if (Modality.create m).IsOk then
                     FeatureTable.select (Some m) table |> Result.map (fun t -> [ Features(m, t) ]) |> holds step
                 else
                     Error [ Fault.BadValue($"the modality in the name of '{path}'", Modality.rule, m) ]
-            | _ -> FeatureTable.several table |> Result.map (List.map Features) |> holds (joined before))
+
+            match group, modality with
+            | Some group, _ -> ofModality group (joined before)
+            | None, Some what when List.contains what wordFiles ->
+                words what path table |> Result.map List.singleton |> holds step
+            | None, Some m when
+                List.contains m Published.order
+                || FeatureTable.hasPlainName table
+                || FeatureTable.matrices table < 2 && not format.Several
+                ->
+                ofModality m step
+            | _ -> FeatureTable.several table |> Result.map (List.map Features) |> holds (joined before)
+
+        format.Read path |> Result.bind (tablesIn format >> List.map one >> Check.all) |> Result.map List.concat
 
     /// Every piece of the files of a format in a folder. Where some are for training, validation or the test, those that say no part are no features.
     let read (tell: ImportEvent -> unit) (format: Format) (folder: string) : Result<Piece list, Fault list> =
         let files =
             Directory.EnumerateFiles folder
-            |> Seq.filter (fun path -> List.contains (snd (Draft.nameOf path)) format.Endings)
+            // What begins with a point is the system's: `.DS_Store`, `._text.npy`.
+            |> Seq.filter (fun path ->
+                not (FileInfo(path).Name.StartsWith '.') && List.contains (snd (Draft.nameOf path)) format.Endings)
             |> Seq.sortWith Draft.natural
             |> List.ofSeq
 
@@ -185,8 +275,8 @@ module Named =
 
     /// The names of classes: the ids of their table, or the lines of a file beside it, or their numbers.
     let private classNames (path: string) (table: FeatureTable) : Result<string list, Fault list> =
-        match table.Ids with
-        | Some ids -> Ok(List.ofArray ids)
+        match Option.orElse table.Labels table.Ids with
+        | Some names -> Ok(List.ofArray names)
         | None when Path.Exists path ->
             InputFile.text "the names of classes" path
             |> Result.map (fun text -> text.Split '\n' |> Array.map _.Trim() |> Array.filter ((<>) "") |> List.ofArray)
@@ -270,7 +360,7 @@ module Named =
                     Error
                         [ for m, table in [ a, x; b, y ] do
                               if table.IsNone then
-                                  Fault.Missing(name m, $"step '{step}'") ])
+                                  Fault.Missing(name m, (if step = "" then "the stream" else $"step '{step}'")) ])
             |> Result.map (fun found -> part, found)
 
         parts
@@ -307,16 +397,22 @@ module Named =
             }
             |> Result.bind (fun (classes, parts) -> StepDraft.make options index step (a, b) classes parts)
         | names ->
-            let file m =
+            let files =
                 pieces
-                |> List.pick (fun p ->
+                |> List.choose (fun p ->
                     match p.Holds with
-                    | Features(of', table) when of' = m -> Some table.File
-                    | _ -> None)
+                    | Features(_, table) -> Some $"'{table.File}'"
+                    | Words _ -> None)
+                |> List.distinct
 
-            let found = if names.IsEmpty then "none" else String.Join(", ", [ for m in names -> $"{m} ('{file m}')" ])
+            let found = if names.IsEmpty then "none" else $"{Draft.firstFew names} (in {Draft.firstFew files})"
             let step = if given = "" then "the files without a step's name" else $"step '{given}'"
-            Error [ Fault.Shape(step, "features of two modalities", found) ]
+
+            Error
+                [ Fault.Contradiction(
+                      $"{step}: expected features of two modalities, got {found}",
+                      "call files STEP.MODALITY.PART, such as 1-clotho.text.train.npy, or arrays of one file by their modalities"
+                  ) ]
 
     // ---- all steps -----------------------------------------------------------------------------------------------
 
@@ -340,6 +436,10 @@ module Named =
                       "make room, or choose another place with --out"
                   ) ]
 
+    /// Faults past this many are counted.
+    [<Literal>]
+    let private MostFaults = 5
+
     /// A stream of these pieces, its steps in the natural order of their names. `folder` is where the names of classes may lie.
     let draft (options: StepOptions) (name: string) (folder: string) (pieces: Piece list) : Result<Draft, Fault list> =
         aligned pieces
@@ -349,5 +449,11 @@ module Named =
             |> List.groupBy _.Step
             |> List.sortWith (fun (a, _) (b, _) -> Draft.natural a b)
             |> List.mapi (fun i (step, pieces) -> stepDraft options folder i step pieces)
-            |> Check.all)
+            |> Check.all
+            |> Result.mapError (fun faults ->
+                if faults.Length <= MostFaults then
+                    faults
+                else
+                    let more = faults.Length - MostFaults
+                    List.truncate MostFaults faults @ [ Fault.Unreadable(folder, $"{more} more faults like these") ]))
         |> Result.map (StepDraft.join name)

@@ -72,6 +72,60 @@ for plain in ["features", "embeddings", "arr_0"]:
         np.savez(f + "/%s.npz" % name, **{plain: BANKS[m], "ids": np.arange(80), "attention": rows(80, 2, 7)})
     expect(f, "npz", {"caption": BANKS["text"], "sound": BANKS["audio"]}, steps=["caption–sound"], notes=["left out: 'attention'"])
 
+# one archive for everything: the part before or behind the modality, as a group or as a word of the name
+PART_ROWS = [("train", slice(0, 60)), ("test", slice(60, 80))]
+for name in ["%(part)s/%(m)s", "%(m)s/%(part)s", "%(part)s_%(m)s", "%(m)s_%(part)s", "%(m)s-%(part)s", "%(part)s/%(m)s/features", "%(m)s/%(part)s/features"]:
+    f = fresh("one_archive_" + name.replace("%", "").replace("/", "+"))
+    np.savez(f + "/all.npz", **{name % dict(part=part, m=m): BANKS[m][at] for part, at in PART_ROWS for m in BANKS})
+    expect(f, "npz", BANKS, steps=["all"])
+
+f = fresh("one_archive_test_apart")
+np.savez(f + "/all.npz", **{m + suffix: BANKS[m][at] for suffix, (_, at) in zip(["", "_test"], PART_ROWS) for m in BANKS})
+expect(f, "npz", BANKS, steps=["all"])
+
+# a group for each modality, with features and ids in it, in another order
+o = np.random.default_rng(3).permutation(80)
+f = fresh("groups_with_ids")
+np.savez(f + "/all.npz", **{"text/features": BANKS["text"], "text/ids": np.arange(80), "audio/features": BANKS["audio"][o], "audio/ids": np.arange(80)[o]})
+expect(f, "npz", BANKS)
+
+# ids of each modality beside its features, in another order; and such as have none in common, whose rows are one item each
+f = fresh("ids_of_each")
+np.savez(f + "/all.npz", text=BANKS["text"], text_ids=np.arange(80), audio=BANKS["audio"][o], audio_ids=np.arange(80)[o])
+expect(f, "npz", BANKS, notes=["'text_ids', 'audio_ids'"])
+f = fresh("ids_of_each_apart")
+np.savez(f + "/all.npz", text=BANKS["text"], text_ids=np.arange(80), audio=BANKS["audio"], audio_ids=np.arange(80) + 500)
+expect(f, "npz", BANKS, notes=["no id in common"])
+
+# two arrays of one name are never put one behind the other
+f = fresh("one_name_twice")
+np.savez(f + "/all.npz", **{"coco/text": BANKS["text"], "flickr/text": BANKS["text"], "coco/audio": BANKS["audio"], "flickr/audio": BANKS["audio"]})
+expect(f, "npz", words=["several matrices of one name", "'coco/text'"])
+
+# ids that cannot be read are no reason to match rows by their places
+f = fresh("object_ids_apart")
+for m in BANKS: np.savez(f + "/%s.npz" % m, features=BANKS[m], ids=np.array(["a%d" % i for i in range(80)], dtype=object))
+expect(f, "npz", words=["ids that cannot be read", "astype(str)"])
+f = fresh("object_ids_file")
+for m in BANKS: np.save(f + "/%s.npy" % m, BANKS[m])
+np.save(f + "/ids.npy", np.array(["a%d" % i for i in range(80)], dtype=object))
+expect(f, "npy", words=["ids.npy", "Python objects"])
+
+# parts in names of files as people write them
+for name in ["%(part)s_%(m)s", "%(m)s_%(part)s", "%(m)s-%(part)s", "%(part)s.%(m)s", "%(m)s_%(part)s-0"]:
+    f = fresh("part_in_" + name.replace("%", ""))
+    for part, at in PART_ROWS:
+        for m in BANKS: np.save(f + "/" + name % dict(part=part, m=m) + ".npy", BANKS[m][at])
+    open(f + "/._text.npy", "wb").write(b"what macOS leaves")
+    expect(f, "npy", BANKS, steps=["text–audio"])
+
+# many steps with the same fault are told in a few lines
+f = fresh("many_faults")
+for k in range(40):
+    np.save(f + "/%d.text.npy" % k, rows(6, 4, k))
+    np.save(f + "/%d.audio.npy" % k, rows(5, 3, k))
+expect(f, "npy", words=["expected 6 rows", "35 more faults"])
+
 # the same with classes: a feature for each, their names, the class of every row
 f = fresh("two_arrays_classes")
 for m in ["text", "audio"]: np.save(f + "/%s.npy" % m, BANKS[m])

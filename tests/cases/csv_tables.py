@@ -69,6 +69,30 @@ dialect("empty_cell", lambda t: of_row_7(t, lambda l: l.rsplit(",", 1)[0] + ",")
 dialect("nan", lambda t: of_row_7(t, lambda l: l.rsplit(",", 1)[0] + ",NaN"), words=["row 7", "train7"])
 dialect("overflow", lambda t: of_row_7(t, lambda l: l.rsplit(",", 1)[0] + ",1e39"), words=["row 7", "infinite"])
 
+# columns that are ids by what they are called at the end, and by being unique, in another order in either table
+for column in ["name", "youtube_id", "ytid", "img_path", "fname", "caption_id", "index"]:
+    f = fresh("like_id_" + column)
+    for m, seed in [("text", 3), ("audio", 4)]:
+        o = np.random.default_rng(seed).permutation(80) if m == "audio" else np.arange(80)
+        write_csv(f + "/%s.csv" % m, ["k%d" % i for i in o], BANKS[m][o], header=[column] + ["f%d" % i for i in range(BANKS[m].shape[1])])
+    expect(f, "csv", BANKS, notes=["ids are column '%s'" % column])
+
+# what is not used is told
+f = fresh("left_out_words")
+for m in BANKS: write_csv(f + "/%s.csv" % m, ["train"] * 60 + ["test"] * 20, BANKS[m], header=["split"] + ["f%d" % i for i in range(BANKS[m].shape[1])])
+expect(f, "csv", BANKS, notes=["left out: 'split'"])
+
+# no header
+f = fresh("no_header")
+for m in BANKS: np.savetxt(f + "/%s.csv" % m, BANKS[m], delimiter=",")
+expect(f, "csv", words=["numbers where names of columns are expected"])
+
+# the names of classes in a column called as the labels are
+f = fresh("classes_by_label")
+for m in BANKS: write_csv(f + "/%s.csv" % m, range(80), BANKS[m], label=[i % 3 for i in range(80)])
+write_csv(f + "/text.classes.csv", [2, 0, 1], rows(3, 4, 8), header=["label"] + ["f%d" % i for i in range(4)])
+expect(f, "csv", BANKS, classes=["2", "0", "1"], labels=[[1, 2, 0][i % 3] for i in range(80)])
+
 # pandas df.to_csv with a column of lists, and of arrays
 for kind in ["list", "ndarray"]:
     f = fresh("vectors_" + kind)
