@@ -41,33 +41,30 @@ module Named =
           "test", [ "test"; "testing" ]
           "classes", [ "classes" ] ]
 
-    let private partPattern =
-        let names = String.Join('|', partNames |> List.collect snd)
-        Regex($@"^({names})([-_.]\d+)*([-_]of[-_]\d+)?([-_][0-9a-f]{{16}})?$", RegexOptions.IgnoreCase)
+    let private partNamesPattern = String.Join('|', partNames |> List.collect snd)
+
+    /// A part with the number of its shard, and with the hash that hubs write behind it.
+    let private partWord = $@"(?<name>{partNamesPattern})([-_.]\d+)*([-_]of[-_]\d+)?([-_][0-9a-f]{{16}})?"
+
+    let private partPattern = Regex($"^{partWord}$", RegexOptions.IgnoreCase)
 
     /// The part that a word of a name says: `train`, `val`, `train-00000-of-00004`.
     let private partOf (word: string) : string option =
         match partPattern.Match word with
         | m when m.Success ->
-            let given = m.Groups[1].Value.ToLowerInvariant()
+            let given = m.Groups["name"].Value.ToLowerInvariant()
             partNames |> List.find (fun (_, names) -> List.contains given names) |> fst |> Some
         | _ -> None
 
     let private within =
-        let names = String.Join('|', partNames |> List.collect snd)
-
-        [ Regex($@"^(?<rest>.+?)[-_](?<part>({names})([-_]?\d+)*([-_]of[-_]\d+)?)$", RegexOptions.IgnoreCase)
-          Regex($@"^(?<part>{names})[-_](?<rest>.+)$", RegexOptions.IgnoreCase) ]
+        [ Regex($"^(?<rest>.+?)[-_](?<part>{partWord})$", RegexOptions.IgnoreCase)
+          Regex($"^(?<part>{partNamesPattern})[-_](?<rest>.+)$", RegexOptions.IgnoreCase) ]
 
     /// The part that a word has at one of its ends, and the rest of it: `image_train`, `test-text`.
     let private partIn (word: string) : string option * string =
-        within
-        |> List.tryPick (fun pattern ->
-            match pattern.Match word with
-            | m when m.Success ->
-                Some(partOf (Regex.Replace(m.Groups["part"].Value, @"\d.*$", "").TrimEnd('-', '_')), m.Groups["rest"].Value)
-            | _ -> None)
-        |> Option.defaultValue (None, word)
+        match within |> List.map _.Match(word) |> List.tryFind _.Success with
+        | Some found -> partOf found.Groups["part"].Value, found.Groups["rest"].Value
+        | None -> None, word
 
     /// The words of a file's name before its part, and the part.
     let private split (name: string) : string list * string option =
