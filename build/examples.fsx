@@ -1,5 +1,5 @@
 // Runs what the documentation shows, and looks for what it names:
-//   F# blocks, page by page, and every "Example: `…`" in a comment of src           (examples/scripts.fsx)
+//   F# blocks, page by page, and every "Example: `…`" in a comment of the libraries           (examples/scripts.fsx)
 //   python, and sh under <!-- run -->, in a folder of the page                      (examples/scratch.fsx)
 //   C# blocks, a page a program                                                     (examples/csharp.fsx)
 //   commands: those of cmcl by its own parser                                       (examples/commands.fsx)
@@ -13,6 +13,7 @@ open Markdown
 
 let pages =
     [ "README.md"; "CONTRIBUTING.md"; "docs/results/README.md" ]
+    @ packages
     @ [ for f in Directory.GetFiles(full "docs", "*.md") |> Array.sort -> "docs/" + Path.GetFileName f ]
 
 let tell (told: string list, faults: string list) =

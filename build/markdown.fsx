@@ -4,6 +4,14 @@ open System.Text.RegularExpressions
 
 let root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 let full (path: string) : string = Path.Combine(root, path)
+/// The libraries whose comments are the reference, in the order to read in; the first folder of a path is the library's.
+let libraries = [ "src/Cmcl.fsproj"; "study/Cmcl.Study.fsproj"; "report/Cmcl.Report.fsproj" ]
+
+/// What the libraries' packages say of themselves.
+let packages = libraries |> List.map (fun project -> project.Split('/')[0] + "/README.md")
+
+let isLibrary (path: string) : bool = libraries |> List.exists (fun project -> path.Split('/')[0] = project.Split('/')[0])
+
 let lines (path: string) : string list = File.ReadAllLines(full path) |> List.ofArray
 
 /// A fenced block: the number of its first line, its language, what an HTML comment on the line above says ("" without), its lines.

@@ -1,4 +1,4 @@
-// The site: docs/ and the reference of src, by fsdocs, into output/site. Works from a disk and offline.
+// The site: docs/ and the reference of the libraries, by fsdocs, into output/site. Works from a disk and offline.
 //
 //     dotnet fsi build.fsx -- docs
 #load "site/finish.fsx"
@@ -18,7 +18,8 @@ let info =
     ProcessStartInfo(
         "dotnet",
         [ "fsdocs"; "build"; "--clean"; "--nodefaultcontent"; "--mdcomments"; "--input"; "output/docs" ]
-        @ [ "--projects"; full "src/Cmcl.fsproj"; "--output"; "output/site" ]
+        @ ("--projects" :: List.map full Markdown.libraries)
+        @ [ "--output"; "output/site" ]
         @ [ "--properties"; "Configuration=Release"; "--parameters"; "root"; "/@/" ],
         WorkingDirectory = root,
         RedirectStandardOutput = true

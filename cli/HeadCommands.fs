@@ -110,6 +110,6 @@ let retrieve (arguments: ParseResults<RetrieveArgument>) : int =
             let write = Nearest.search scoring k a b |> Nearest.write nameA nameB
 
             match out with
-            | Some path -> Results.writeWhole path write
+            | Some path -> Files.writeText path write
             | None -> Ok(write Console.Out))
     |> tell true (fun () -> "")

@@ -300,7 +300,7 @@ let private jobList (t: Target) : Result<unit, Fault list> =
     if not (Names.isClean path) then
         Error [ Fault.BadValue("the sweep's folder", "a path without line breaks, since a job is a line", path) ]
     else
-        Results.writeWhole path (fun w ->
+        Files.writeText path (fun w ->
             for c in cells do
                 w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Errand.Hash ]))
     |> Result.map (fun () ->

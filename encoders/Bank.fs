@@ -182,7 +182,7 @@ module Bank =
 
             Npy.write (beside out "labels.npy") numbers
             |> Result.bind (fun () ->
-                Results.writeWhole (beside out "classes.txt") (fun w ->
+                Files.writeText (beside out "classes.txt") (fun w ->
                     for name in classes do
                         w.WriteLine name))
 
@@ -191,7 +191,7 @@ module Bank =
         let ids = [ for _, id in b.Ids -> id ]
         let shape = [| int64 ids.Length; b.Columns |]
 
-        Results.writeWhole (Ids.beside b.Out) (fun w ->
+        Files.writeText (Ids.beside b.Out) (fun w ->
             for id in ids do
                 w.WriteLine id)
         |> Result.bind (fun () -> writeLabels b.Out (List.map labelOf ids))

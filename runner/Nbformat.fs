@@ -185,6 +185,4 @@ let private options =
 
 /// Writes a notebook whole, as Jupyter lays it out. Fault: `Unwritable`.
 let write (file: string) (notebook: JsonObject) : Result<unit, Fault list> =
-    Files.makeFolderOf file
-    |> Result.bind (fun () ->
-        Files.writeWhole file (fun stream -> stream.Write(Encoding.UTF8.GetBytes(notebook.ToJsonString options + "\n"))))
+    Files.writeText file (fun text -> text.Write(notebook.ToJsonString options + "\n"))

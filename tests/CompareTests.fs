@@ -285,7 +285,7 @@ let private texts =
               inFolder (fun folder ->
                   let path = Path.Combine(folder, "t.csv")
                   let t = table [ "r10"; "deviation_rel" ] full
-                  Results.writeWhole path (CompareText.csv t) |> Check.get
+                  Files.writeText path (CompareText.csv t) |> Check.get
 
                   let back =
                       Csv.read path [ "stream"; "method"; "metric"; "mean"; "sd"; "n"; "best" ] (fun f ->

@@ -142,7 +142,12 @@ let tests =
               let checking =
                   [ for i, (line, expected) in List.indexed misuses do
                         let script = Path.Combine(folder, $"misuse{i}.fsx")
-                        File.WriteAllLines(script, [ reference "Cmcl.dll"; reference "TorchSharp.dll"; "open Cmcl"; line ])
+
+                        File.WriteAllLines(
+                            script,
+                            [ reference "Cmcl.dll"; reference "Cmcl.Study.dll"; reference "TorchSharp.dll"; "open Cmcl"; line ]
+                        )
+
                         line, expected, start "dotnet" [ "fsi"; "--quiet"; "--nologo"; script ] ]
 
               for line, expected, compiler in checking do

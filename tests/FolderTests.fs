@@ -52,7 +52,7 @@ let private kept: Safekeeping =
         Cadence = Cadence.Steps
         Resume = true }
 
-let private safely tell request =
+let private safely tell (request: Request) =
     FolderLock.Holding request.Out (fun folder -> Experiment.runSafely folder kept DateTimeOffset.UnixEpoch tell request)
 
 let private methods (rows: Row list) = rows |> List.map (fun r -> r.Method, r.Seed) |> List.distinct

@@ -480,7 +480,7 @@ let private csv =
             // A line of nothing but line breaks or nothing at all is the reader's to skip.
             let rows = [ for a, b in rows -> "x" + a, b ]
             let table = [ for a, b in rows -> [ b; a; b ] ]
-            Results.writeWhole path (Csv.write [ "a"; "b"; "c" ] id table) |> Check.get
+            Files.writeText path (Csv.write [ "a"; "b"; "c" ] id table) |> Check.get
             let read = Csv.read path [ "a"; "b"; "c" ] List.ofArray |> Check.get
             Expect.equal read table "read back"
 

@@ -68,7 +68,7 @@ let tests =
               let first = OldStep.atEnd 1 pair c.N learned (Sketch.ofRows xa) (Sketch.ofRows xb)
               Expect.equal first.Drift.Frobenius (OldStep.under learned first.Old).Drift.Frobenius "no drift at the end"
 
-              let step (standing, before: Heads) (i, moving) =
+              let step (standing: Standing, before: Heads) (i, moving) =
                   let after = before |> Map.map (fun m w -> if List.contains m moving then (heads c $"change {i}").[m] else w)
                   let changes = OldStep.changes before after
                   Expect.equal (List.ofSeq changes.Keys) moving "what moved"

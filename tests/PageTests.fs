@@ -242,7 +242,7 @@ let private still =
 
         let rows = [ "dns[lr=0]", 0.0; "dns", 1e-15; "vanilla", 0.1 ] |> List.collect (fun (label, x) -> of' label x)
         let rows = rows @ Results.aggregates rows
-        let chart = Charts.deviation (Theme.styles (Charts.methods rows)) true rows
+        let chart = Charts.deviation (Theme.styles (Row.methods rows)) true rows
 
         let names =
             GenericChart.getTraces chart |> List.choose _.TryGetTypedPropertyValue<seq<float>>("y") |> List.map List.ofSeq

@@ -149,7 +149,7 @@ let tests =
                             file.Write "half"
                             raise (IOException "disk full")
 
-                        match Results.writeWhole path half with
+                        match Files.writeText path half with
                         | Error [ Fault.Unwritable _ ] -> ()
                         | other -> failtest $"{other}"
 

@@ -177,6 +177,9 @@ let tests =
         "scalars"
         [ for name in
               [ "Cmcl.dll"
+                "Cmcl.Study.dll"
+                "Cmcl.Report.dll"
+                "Cmcl.Bench.dll"
                 "Cmcl.Cli.dll"
                 "Cmcl.Encoders.dll"
                 "Cmcl.Import.dll"

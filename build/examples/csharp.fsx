@@ -1,16 +1,12 @@
-// C# blocks of a page, one after another as one program, built and run on top of csharp/ (or of src/, while there is no csharp/),
-// which build.fsx has built before.
+// C# blocks of a page, one after another as one program, built and run on top of csharp/, which build.fsx has
+// built before.
 #load "scratch.fsx"
 
 open System.IO
 open System.Text.RegularExpressions
 open Markdown
 
-let private library =
-    [ "csharp"; "src" ]
-    |> List.filter (fun folder -> Directory.Exists(full folder))
-    |> List.collect (fun folder -> List.ofArray (Directory.GetFiles(full folder, "*.*proj")))
-    |> List.head
+let private library = full "csharp/Cmcl.CSharp.csproj"
 
 let private project =
     $"""<Project Sdk="Microsoft.NET.Sdk">

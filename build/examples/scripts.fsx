@@ -1,4 +1,4 @@
-// F# blocks, page by page (theory.md on top of docs/prelude.fsx), and every "Example: `…`" in a comment of src, on top of it too.
+// F# blocks, page by page (theory.md on top of docs/prelude.fsx), and every "Example: `…`" in a comment of the libraries, on top of it too.
 #load "scratch.fsx"
 
 open System
@@ -13,11 +13,14 @@ let private at (path: string) (number: int) (code: string list) =
     :: [ for line in code -> Regex.Replace(line, "^#load \"(?!/)", "#load \"" + root + "/") ]
 
 let private sources =
-    [ for f in Directory.GetFiles(full "src", "*.fs", SearchOption.AllDirectories) |> Array.sort do
-          let path = Path.GetRelativePath(root, f)
+    [ for project in libraries do
+          let folder = project.Split('/')[0]
 
-          if not (path.Contains "/obj/") then
-              path ]
+          for f in Directory.GetFiles(full folder, "*.fs", SearchOption.AllDirectories) |> Array.sort do
+              let path = Path.GetRelativePath(root, f)
+
+              if not (path.Contains "/obj/") then
+                  path ]
 
 /// Examples in comments: file, line, code.
 let examples: (string * int * string) list =
@@ -35,8 +38,12 @@ let private scripts pages =
           | [] -> ()
           | blocks ->
               let code = blocks |> List.collect (fun b -> at page b.Line b.Lines)
-              page, (if page = "docs/theory.md" then onPrelude code else code)
-      "comments of src",
+
+              page,
+              if page = "docs/theory.md" then onPrelude code
+              elif List.contains page packages then [ "#load \"" + full "scripts/load.fsx" + "\"" ] @ code
+              else code
+      "comments of the libraries",
       onPrelude (examples |> List.collect (fun (path, number, code) -> at path number [ $"({code}) |> ignore" ])) ]
 
 /// A start of F# Interactive takes longer than most pages, so several scripts share one, each a module of its own.

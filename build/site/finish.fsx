@@ -81,7 +81,7 @@ let private resolve (entities: Entity list) (target: string) (text: string) : st
         | [ name ] -> byName name |> List.tryHead |> Option.map _.Page
         | _ -> None
 
-    if target.StartsWith "src/" then
+    if isLibrary target then
         meant
         |> Option.orElse (entities |> List.tryFind (fun e -> e.File = target) |> Option.map _.Page)
         |> Option.map (fun page -> "reference/" + page)

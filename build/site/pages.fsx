@@ -33,7 +33,7 @@ let chapters: (string * (string * string) list) list =
         "docs/methods.md", "Methods, options"
         "docs/results.md", "Results, metrics"
         "docs/stream-format.md", "Stream folders" ]
-      "Project", [ "CONTRIBUTING.md", "Working on Cmcl"; "CHANGELOG.md", "Changes" ] ]
+      "Project", [ "docs/architecture.md", ""; "CONTRIBUTING.md", "Working on Cmcl"; "CHANGELOG.md", "Changes" ] ]
 
 let private known = chapters |> List.collect snd |> List.map fst |> Set.ofList
 

@@ -19,8 +19,9 @@ type Entity =
 
 /// Files in compile order.
 let private compiled =
-    [ for m in Regex.Matches(File.ReadAllText(full "src/Cmcl.fsproj"), "Compile Include=\"([^\"]+)\"") ->
-          "src/" + m.Groups[1].Value ]
+    [ for project in libraries do
+          for m in Regex.Matches(File.ReadAllText(full project), "Compile Include=\"([^\"]+)\"") do
+              project.Split('/')[0] + "/" + m.Groups[1].Value ]
 
 let private declarations =
     [ for file in compiled do
@@ -164,7 +165,7 @@ let page (file: string) (content: string) : Entity * string =
       Members = List.collect fst sections },
     $"<h1>{WebUtility.HtmlEncode name}</h1>\n{where}\n{summary}\n{body}"
 
-/// What CONTRIBUTING.md says a folder of src holds.
+/// What CONTRIBUTING.md says a folder holds.
 let private holds folder =
     prose "CONTRIBUTING.md"
     |> List.tryPick (fun (_, line) ->
@@ -189,14 +190,14 @@ let index (entities: Entity list) : string =
         $"<tr><td>{name}{others}</td><td>{summary}</td></tr>"
 
     [ "<h1>The library</h1>"
-      "<p>Every module and type of <code>Cmcl</code>, made from the comments in the source, in the order in which they are compiled and can be read. All are in the namespace <code>Cmcl</code>; doc comments give shapes and units.</p>"
+      "<p>Every module and type of <code>Cmcl</code>, <code>Cmcl.Study</code> and <code>Cmcl.Report</code>, made from the comments in the source, in the order in which they are compiled and can be read. All are in the namespace <code>Cmcl</code>; doc comments give shapes and units.</p>"
       for folder, entities in
           entities
           |> List.filter (fun e -> not (e.Name.Contains '.'))
           |> List.sortBy (fun e -> place e.File)
           |> List.groupBy folderOf do
           let told = Regex.Replace(WebUtility.HtmlEncode(holds folder), "`([^`]+)`", "<code>$1</code>")
-          $"<h2>{Path.GetFileName folder}</h2><p>{told}</p>"
+          $"<h2>{folder}</h2><p>{told}</p>"
           "<table class=\"index\"><tbody>"
           yield! entities |> List.groupBy _.Name |> List.map row
           "</tbody></table>" ]

@@ -63,7 +63,7 @@ let sources: string list =
     |> List.filter (fun file ->
         File.Exists(full file)
         && texts.Contains(Path.GetExtension file)
-        && not (file.StartsWith "src/")
+        && not (isLibrary file)
         && not (List.contains file Pages.all))
 
 let run () : unit =

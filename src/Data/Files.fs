@@ -3,6 +3,7 @@ namespace Cmcl
 open System
 open System.IO
 open System.Security.Cryptography
+open System.Text
 open System.Text.RegularExpressions
 
 /// Files that appear whole or not at all.
@@ -32,6 +33,10 @@ module Files =
 
     let private folderOf (full: string) : string = Path.GetDirectoryName full |> Option.ofObj |> Option.defaultValue "."
 
+    /// Makes the folder of a file if there is none. Fault: `Unwritable`.
+    let makeFolderOf (path: string) : Result<unit, Fault list> =
+        writing path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
+
     /// Writes into a temporary file beside a path, which then takes the name that `name` gives it.
     let private beside (path: string) (write: FileStream -> unit) (name: unit -> string) : Result<unit, Fault list> =
         let full = Path.GetFullPath path
@@ -56,6 +61,15 @@ module Files =
     /// then takes its name. Fault: `Unwritable`; what `write` raises otherwise goes on up.
     let writeWhole (path: string) (write: Stream -> unit) : Result<unit, Fault list> =
         beside path (fun file -> write file) (fun () -> string (Path.GetFileName path))
+
+    /// `writeWhole` for text: UTF-8, lines ending in a line feed. Makes the folder if there is none.
+    /// Example: `Files.writeText "results/note.txt" (fun file -> file.Write "one seed only")`.
+    let writeText (path: string) (write: TextWriter -> unit) : Result<unit, Fault list> =
+        makeFolderOf path
+        |> Result.bind (fun () ->
+            writeWhole path (fun stream ->
+                use text = new StreamWriter(stream, UTF8Encoding false, NewLine = "\n")
+                write text))
 
     /// `writeWhole`, on the disk before it has its name: a loss of power leaves the old one or the new one, too.
     let writeDurably (path: string) (write: Stream -> unit) : Result<unit, Fault list> =
@@ -90,10 +104,6 @@ module Files =
                 for path in Directory.EnumerateFiles(folder, ".*") do
                     if halfName.IsMatch(string (Path.GetFileName path)) then
                         File.Delete path)
-
-    /// Makes the folder of a file if there is none. Fault: `Unwritable`.
-    let makeFolderOf (path: string) : Result<unit, Fault list> =
-        writing path (fun () -> Directory.CreateDirectory(folderOf (Path.GetFullPath path)) |> ignore)
 
     /// Whether a file of the user's may be written here: nothing is there yet, or it may be replaced.
     let free (force: bool) (path: string) : Result<unit, Fault list> =

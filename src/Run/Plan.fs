@@ -33,7 +33,7 @@ module Plan =
         | _ -> bad
 
     /// The name and the options of a method as written: `dns[place=update]`. Fault: `BadValue`.
-    let internal parse (text: string) : Result<string * (string * string) list, Fault list> =
+    let parse (text: string) : Result<string * (string * string) list, Fault list> =
         parseOne text |> Result.map (fun w -> w.Name, w.Options)
 
     /// Splits at commas outside brackets. Example: `"vanilla,dns[lr=1e-3,tau=1]"` has two.
@@ -64,7 +64,8 @@ module Plan =
         | s, [] -> Ok s
         | _, faults -> Error faults
 
-    let internal takes (m: Method) (name: string) : bool = m.Fields |> List.exists (fun f -> f.Name = name)
+    /// Whether a method takes an option. Example: `Plan.takes Plain.vanilla "lr"`.
+    let takes (m: Method) (name: string) : bool = m.Fields |> List.exists (fun f -> f.Name = name)
 
     let private foreign (m: Method) (name: string) : Fault = Fault.NotAnOption(m.Name, name, Field.names m.Fields)
 

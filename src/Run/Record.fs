@@ -66,7 +66,8 @@ module Record =
     let private whole (n: int) : JsonNode | null = JsonValue.Create n
     let private list (items: (JsonNode | null) list) : JsonNode | null = JsonArray(Array.ofList items)
 
-    let internal machine (jobs: int) : JsonNode | null =
+    /// The machine of a run with so many jobs side by side, as `config.json` has it. Example: `Record.machine 1`.
+    let machine (jobs: int) : JsonNode | null =
         node
             [ "os", text RuntimeInformation.OSDescription
               "cores", whole Environment.ProcessorCount

@@ -1,0 +1,99 @@
+namespace Cmcl
+
+open System
+open System.Globalization
+
+/// One figure of a run, a line of `results.csv`.
+type Row =
+    {
+        Stream: string
+        /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
+        Method: string
+        Seed: int
+        /// After which step: `0` (before training) … `T`, or `final`.
+        Step: string
+        /// Whose data: the number of the step that trains it, or `all`.
+        Task: string
+        /// Such as `r10`, `acc`, `deviation_rel`; rates are fractions.
+        Metric: string
+        Value: float
+    }
+
+/// What a method's label says.
+[<RequireQualifiedAccess>]
+module Label =
+    /// The name of the method behind a label: `vanilla` of `vanilla[lr=1e-3]`.
+    let family (label: string) : string = label.Split('[')[0]
+
+/// The roles of a result's methods, by label.
+type Roles = Map<string, Role>
+
+[<RequireQualifiedAccess>]
+module Roles =
+    /// In results that were written before roles were: what the methods of that time are. The one place that asks for a name.
+    let private before (label: string) : Role =
+        match Label.family label with
+        | "zero-shot" -> Role.Floor
+        | "joint" -> Role.Ceiling
+        | "individual" -> Role.Restart
+        | "vanilla" -> Role.Baseline
+        | family when family = "dns" || family.StartsWith("dns-", StringComparison.Ordinal) -> Role.Subject
+        | _ -> Role.Competitor
+
+    let ofPlans (plans: Plan list) : Roles = Map [ for p in plans -> p.Label, p.Method.Role ]
+
+    let find (roles: Roles) (label: string) : Role = Map.tryFind label roles |> Option.defaultWith (fun () -> before label)
+
+    /// Is it shown for comparison only?
+    let isBound (roles: Roles) (label: string) : bool = Role.isBound (find roles label)
+
+    /// Is only what it learned to be read, and not what it kept?
+    let startsAgain (roles: Roles) (label: string) : bool = find roles label = Role.Restart
+
+    /// Of labels with a role the first without options, or else the first.
+    let first (roles: Roles) (role: Role) (labels: string list) : string option =
+        let own = labels |> List.filter (fun label -> find roles label = role)
+        own |> List.tryFind (fun label -> label = Label.family label) |> Option.orElse (List.tryHead own)
+
+[<RequireQualifiedAccess>]
+module Row =
+    /// The methods of a run in the order of their rows. Example: `Row.methods rows |> List.length`.
+    let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
+
+    /// No stream has as many steps; a table is read that somebody may have mangled, and matrices are as long as their last step.
+    [<Literal>]
+    let private MostSteps = 1_000_000
+
+    /// The number of a step or task as a row writes it; None for `final` and `all`, and for what is no number of a step.
+    let index (text: string) : int option =
+        match Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture) with
+        | true, i when i <= MostSteps -> Some i
+        | _ -> None
+
+    /// The result matrix of a metric from the rows of one method and one seed: a column for every task that has the metric,
+    /// trained by the step of its own number; its last row is the last step that was measured. None without such rows.
+    let matrix (metric: string) (rows: Row list) : ResultMatrix option =
+        let entries =
+            rows
+            |> List.filter (fun r -> r.Metric = metric)
+            |> List.choose (fun r ->
+                match index r.Step, index r.Task with
+                | Some step, Some task -> Some((step, task), r.Value)
+                | _ -> None)
+
+        if entries.IsEmpty then
+            None
+        else
+            let values = Map.ofList entries
+            let last = entries |> List.map (fst >> fst) |> List.max
+
+            entries
+            |> List.map (fst >> snd)
+            |> List.distinct
+            |> List.sort
+            |> List.map (fun task ->
+                { Task = string task
+                  LearnedAt = task
+                  Values = Array.init (last + 1) (fun step -> Map.tryFind (step, task) values) })
+            |> Transfer.matrix last
+            |> Result.toOption
