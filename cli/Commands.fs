@@ -131,8 +131,8 @@ let checkGiven
 
     if faults.IsEmpty then Ok() else Error faults
 
-/// How `cmcl run` is to keep its runs.
-let private safekeeping (leaving: Signals.Leaving) (arguments: ParseResults<RunArgument>) : Result<Safekeeping, Fault list> =
+/// How often `cmcl run` writes checkpoints.
+let private checkpointing (arguments: ParseResults<RunArgument>) : Result<Checkpointing, Fault list> =
     validated {
         let! cadence = Cadence.parse "--checkpoint-every" (arguments.GetResult(Checkpoint_Every, "auto"))
 
@@ -150,7 +150,6 @@ let private safekeeping (leaving: Signals.Leaving) (arguments: ParseResults<RunA
         return
             { Cadence = cadence
               Keep = keep
-              Leave = fun () -> leaving.Asked
               Resume = false }
     }
 
@@ -261,10 +260,17 @@ let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, 
     report |> Result.map ignore
 
 /// Runs a request and shows it: what it is, how it goes, what came out.
-let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults<RunArgument>) (r: Request) folder : int =
+let private go
+    (quiet: bool)
+    (leaving: Signals.Leaving)
+    (checkpointing: Checkpointing)
+    (arguments: ParseResults<RunArgument>)
+    (r: Request)
+    folder
+    : int =
     let json = arguments.GetResult(Log_Format, "text") = "json"
     let quiet = quiet || json
-    let work tell = Experiment.runSafely folder safekeeping DateTimeOffset.Now tell r
+    let work tell = Experiment.run folder checkpointing (fun () -> leaving.Asked) DateTimeOffset.Now tell r
 
     if json then
         JsonLog.started r
@@ -282,7 +288,7 @@ let private go (quiet: bool) (safekeeping: Safekeeping) (arguments: ParseResults
     | Ok finished when finished.Left > 0 && finished.Unwritten.IsEmpty ->
         let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
 
-        if safekeeping.Cadence = Cadence.Never then
+        if checkpointing.Cadence = Cadence.Never then
             eprintfn "cmcl: left on request; %s unfinished, and there are no checkpoints to go on from" cells
             Signals.Stopped
         else
@@ -311,17 +317,17 @@ let run (command: string) (written: string list) (arguments: ParseResults<RunArg
 
     match
         validated {
-            let! safekeeping = safekeeping leaving arguments
+            let! checkpointing = checkpointing arguments
             and! request = request command written arguments
-            return safekeeping, request
+            return checkpointing, request
         }
-        |> Result.bind (fun (safekeeping, r) -> fitted arguments r |> Result.map (fun r -> safekeeping, r))
+        |> Result.bind (fun (checkpointing, r) -> fitted arguments r |> Result.map (fun r -> checkpointing, r))
     with
     | Error faults -> refuse faults
-    | Ok(safekeeping, r) ->
+    | Ok(checkpointing, r) ->
         alone r.Out (fun folder ->
             ResultsFolder.prepare (arguments.Contains Force) r.Out
-            |> Result.map (fun () -> go (arguments.Contains Quiet) safekeeping arguments r folder))
+            |> Result.map (fun () -> go (arguments.Contains Quiet) leaving checkpointing arguments r folder))
 
 /// What `config.json` of a results folder says of how to resume it: the command, its arguments, and how many cells are left.
 let private resumable (folder: string) : Result<string * string list * int, Fault list> =
@@ -361,12 +367,12 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
         parsed
         |> Result.bind (fun own ->
             validated {
-                let! safekeeping = safekeeping leaving own
+                let! checkpointing = checkpointing own
                 and! request = request command written own
-                return { safekeeping with Resume = true }, { request with Out = folder }
+                return { checkpointing with Resume = true }, { request with Out = folder }
             }
-            |> Result.bind (fun (safekeeping, r) -> fitted own r |> Result.map (fun r -> safekeeping, r))
-            |> Result.map (fun (safekeeping, r) -> go (quiet || own.Contains Quiet) safekeeping own r locked))
+            |> Result.bind (fun (checkpointing, r) -> fitted own r |> Result.map (fun r -> checkpointing, r))
+            |> Result.map (fun (checkpointing, r) -> go (quiet || own.Contains Quiet) leaving checkpointing own r locked))
 
     match resumable folder with
     | Error faults -> refuse faults

@@ -18,21 +18,21 @@ let left (watch: Stopwatch) (share: float) =
 let private place (request: Request) (step: Step) = $"step {step.Index}/{request.Stream.Steps.Length} {step.Name}"
 
 /// Plain lines, one for each step: for logs and pipes.
-let private lines (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+let private lines (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
 
     work (function
-        | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) when epoch = plan.Settings.Epochs ->
-            printfn "%s seed %d, %s: loss %.4f, %s" plan.Label seed (place request step) loss (left watch share)
-        | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
-            printfn "%s seed %d, %s: %s" plan.Label seed (place request step) text
-        | Progress.Resumed(plan, seed, steps) -> printfn "%s seed %d goes on after %d steps" plan.Label seed steps
-        | Progress.Unkept(_, _, fault)
-        | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
+        | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) when epoch = job.Plan.Settings.Epochs ->
+            printfn "%s seed %d, %s: loss %.4f, %s" job.Plan.Label job.Seed (place request step) loss (left watch share)
+        | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
+            printfn "%s seed %d, %s: %s" job.Plan.Label job.Seed (place request step) text
+        | StudyEvent.Resumed(job, steps) -> printfn "%s seed %d resumes after %d steps" job.Plan.Label job.Seed steps
+        | StudyEvent.Warning(_, fault)
+        | StudyEvent.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
         | _ -> ())
 
 /// A live line with a bar: method, seed, step, epoch, loss, time left.
-let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+let private live (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
 
     let columns: ProgressColumn[] =
@@ -49,33 +49,36 @@ let private live (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
 
             let result =
                 work (function
-                    | Progress.Began(plan, seed, share) ->
+                    | StudyEvent.Started(job, share) ->
                         bar.Value <- share
-                        bar.Description <- Markup.Escape $"{plan.Label} seed {seed}"
-                    | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) ->
+                        bar.Description <- Markup.Escape $"{job.Plan.Label} seed {job.Seed}"
+                    | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) ->
                         bar.Value <- share
 
                         bar.Description <-
                             Markup.Escape
-                                $"{plan.Label} seed {seed} · {place request step} · epoch {epoch}/{plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
-                    | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
-                        AnsiConsole.MarkupLineInterpolated $"[yellow]{plan.Label} seed {seed}, {place request step}: {text}[/]"
-                    | Progress.Resumed(plan, seed, steps) ->
-                        AnsiConsole.MarkupLineInterpolated $"{plan.Label} seed {seed} goes on after {steps} steps"
-                    | Progress.Unkept(_, _, fault)
-                    | Progress.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
-                    | Progress.Ended(_, _, None) -> ())
+                                $"{job.Plan.Label} seed {job.Seed} · {place request step} · epoch {epoch}/{job.Plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
+                    | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
+                        AnsiConsole.MarkupLineInterpolated $"[yellow]{job.Plan.Label} seed {job.Seed}, {place request step}: {text}[/]"
+                    | StudyEvent.Resumed(job, steps) ->
+                        AnsiConsole.MarkupLineInterpolated $"{job.Plan.Label} seed {job.Seed} resumes after {steps} steps"
+                    | StudyEvent.Warning(_, fault)
+                    | StudyEvent.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
+                    | StudyEvent.Ended(_, _, None)
+                    | StudyEvent.Began _
+                    | StudyEvent.Unwritten _
+                    | StudyEvent.Stopped _ -> ())
 
             bar.Value <- 1.0
             bar.Description <- "done in " + duration watch.Elapsed
             result)
 
 /// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet.
-let progress (quiet: bool) (request: Request) (work: (Progress -> unit) -> 'a) : 'a =
+let progress (quiet: bool) (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
     if quiet then
         work (function
-            | Progress.Unkept(_, _, fault)
-            | Progress.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
+            | StudyEvent.Warning(_, fault)
+            | StudyEvent.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
             | _ -> ())
     elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
         lines request work

@@ -32,9 +32,9 @@ let private line (event: string) (write: Utf8JsonWriter -> unit) : unit =
     Console.Out.WriteLine(Encoding.UTF8.GetString(memory.ToArray()))
     Console.Out.Flush()
 
-let private cell (plan: Plan) (seed: int) (json: Utf8JsonWriter) : unit =
-    json.WriteString("method", plan.Label)
-    json.WriteNumber("seed", seed)
+let private named (job: Job) (json: Utf8JsonWriter) : unit =
+    json.WriteString("method", job.Plan.Label)
+    json.WriteNumber("seed", job.Seed)
 
 let private message (fault: Fault) (json: Utf8JsonWriter) : unit = json.WriteString("message", fault.Message)
 
@@ -50,36 +50,39 @@ let started (r: Request) : unit =
         json.WriteString("out", r.Out))
 
 /// What is told while it goes on.
-let tell (progress: Progress) : unit =
-    match progress with
-    | Progress.Began(plan, seed, share) ->
+let tell (event: StudyEvent) : unit =
+    match event with
+    | StudyEvent.Began _
+    | StudyEvent.Unwritten _
+    | StudyEvent.Stopped _ -> ()
+    | StudyEvent.Started(job, share) ->
         line "began" (fun json ->
-            cell plan seed json
+            named job json
             real json "share" share)
-    | Progress.Within(plan, seed, Event.Epoch(step, epoch, loss, _, _), share) ->
+    | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) ->
         line "epoch" (fun json ->
-            cell plan seed json
+            named job json
             json.WriteNumber("step", step.Index)
             json.WriteString("name", step.Name)
             json.WriteNumber("epoch", epoch)
             real json "loss" loss
             real json "share" share)
-    | Progress.Within(plan, seed, Event.Remark(step, text), _) ->
+    | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
         line "remark" (fun json ->
-            cell plan seed json
+            named job json
             json.WriteNumber("step", step.Index)
             json.WriteString("message", text))
-    | Progress.Resumed(plan, seed, steps) ->
+    | StudyEvent.Resumed(job, steps) ->
         line "resumed" (fun json ->
-            cell plan seed json
+            named job json
             json.WriteNumber("steps", steps))
-    | Progress.Unkept(plan, seed, fault) ->
-        line "unkept" (fun json ->
-            cell plan seed json
+    | StudyEvent.Warning(job, fault) ->
+        line "warning" (fun json ->
+            named job json
             message fault json)
-    | Progress.Ended(plan, seed, fault) ->
+    | StudyEvent.Ended(job, _, fault) ->
         line "ended" (fun json ->
-            cell plan seed json
+            named job json
             Option.iter (fun fault -> message fault json) fault)
 
 /// The last line: how it ended.

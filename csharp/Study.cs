@@ -92,13 +92,13 @@ public sealed class Study
             switch (happened)
             {
                 case StudyEvent.Began began:
-                    cells = began.cells;
+                    cells = began.jobs;
                     break;
                 case StudyEvent.Ended e:
-                    progress?.Report(new(++over, cells, e.label, e.order, e.seed, e.before, e.fault?.Value.Message));
+                    progress?.Report(new(++over, cells, e.Item1.Plan.Label, e.Item1.Order, e.Item1.Seed, e.before, e.fault?.Value.Message));
                     break;
-                case StudyEvent.Left l:
-                    left = l.cells;
+                case StudyEvent.Stopped s:
+                    left = s.unfinished;
                     break;
             }
         }
@@ -108,7 +108,7 @@ public sealed class Study
 
         return left == 0
             ? new(found)
-            : throw new OperationCanceledException($"cancelled with {left} of the study's {cells} cells not over", cancellation);
+            : throw new OperationCanceledException($"cancelled with {left} of the study's {cells} runs unfinished", cancellation);
     }
 
     /// <summary>Runs the study on a thread of its own; see <see cref="Run"/>.</summary>

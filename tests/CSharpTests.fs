@@ -424,7 +424,7 @@ let private leaving =
 
               let hear =
                   function
-                  | StudyEvent.Left cells -> left <- cells
+                  | StudyEvent.Stopped unfinished -> left <- unfinished
                   | _ -> ()
 
               let part = fsharp () |> Run.into folder |> Run.until amid |> Run.tell hear |> Run.go

@@ -282,6 +282,6 @@ let readings (metric: string) (outcome: Cmcl.Outcome) : (int * int * float) list
               r.Step, r.Task, r.Value ]
 
 /// A request run without checkpoints, in a folder that is locked for it.
-let experiment (tell: Cmcl.Progress -> unit) (request: Request) : Result<Finished, Fault list> =
+let experiment (tell: StudyEvent -> unit) (request: Request) : Result<Finished, Fault list> =
     FolderLock.Holding request.Out (fun folder ->
-        Experiment.runSafely folder Safekeeping.none DateTimeOffset.UnixEpoch tell request)
+        Experiment.run folder Checkpointing.none (fun () -> false) DateTimeOffset.UnixEpoch tell request)

@@ -44,7 +44,7 @@ let private watched (study: Study) : StudyResult * int * int =
     let ended before =
         events
         |> Seq.filter (function
-            | StudyEvent.Ended(_, _, _, b, _) -> b = before
+            | StudyEvent.Ended(_, b, _) -> b = before
             | _ -> false)
         |> Seq.length
 
@@ -192,7 +192,7 @@ let tests =
 
                   let tell event =
                       match event with
-                      | StudyEvent.Ended(_, _, 0, _, None) -> filler.Value <- Some(filled (Path.Combine(folder, "filler")))
+                      | StudyEvent.Ended({ Seed = 0 }, _, None) -> filler.Value <- Some(filled (Path.Combine(folder, "filler")))
                       | StudyEvent.Unwritten fault -> told.Add fault.Message
                       | _ -> ()
 

@@ -160,8 +160,8 @@ let tests =
 
               let tell progress =
                   match progress with
-                  | Progress.Within(plan, seed, Event.Epoch(step, epoch, _, _, _), share) ->
-                      told.Add((plan.Label, seed), (step.Index, epoch), share)
+                  | StudyEvent.Progress(job, Event.Epoch(step, epoch, _, _, _), share) ->
+                      told.Add((job.Plan.Label, job.Seed), (step.Index, epoch), share)
                   | _ -> ()
 
               for jobs in [ 1; 3 ] do
@@ -184,11 +184,10 @@ let tests =
 
               let tell progress =
                   match progress with
-                  | Progress.Began(_, _, share)
-                  | Progress.Within(_, _, _, share) -> shares.Add share
-                  | Progress.Resumed _ -> failtest "resumed"
-                  | Progress.Unkept(_, _, fault) -> failtest fault.Message
-                  | Progress.Ended(_, _, fault) -> Expect.isNone fault "no fault"
+                  | StudyEvent.Started(_, share)
+                  | StudyEvent.Progress(_, _, share) -> shares.Add share
+                  | StudyEvent.Ended(_, _, fault) -> Expect.isNone fault "no fault"
+                  | other -> failtest $"{other}"
 
               experiment tell (request folder methods) |> Check.get |> ignore
               Expect.equal (Seq.head shares) 0.0 "begins"

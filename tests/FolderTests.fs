@@ -47,13 +47,13 @@ let private request (folder: string) (methods: Method list) : Request =
 
 let private run = experiment
 
-let private kept: Safekeeping =
-    { Safekeeping.none with
+let private kept: Checkpointing =
+    { Checkpointing.none with
         Cadence = Cadence.Steps
         Resume = true }
 
 let private safely tell (request: Request) =
-    FolderLock.Holding request.Out (fun folder -> Experiment.runSafely folder kept DateTimeOffset.UnixEpoch tell request)
+    FolderLock.Holding request.Out (fun folder -> Experiment.run folder kept (fun () -> false) DateTimeOffset.UnixEpoch tell request)
 
 let private methods (rows: Row list) = rows |> List.map (fun r -> r.Method, r.Seed) |> List.distinct
 let private hidden (folder: string) = Directory.GetFiles(folder, ".*", SearchOption.AllDirectories)
@@ -83,7 +83,7 @@ let private cells =
 
                   let tell =
                       function
-                      | Progress.Ended(plan, seed, Some fault) -> told.Add(plan.Label, seed, fault.Message)
+                      | StudyEvent.Ended(job, _, Some fault) -> told.Add(job.Plan.Label, job.Seed, fault.Message)
                       | _ -> ()
 
                   let found = run tell { request folder all with Jobs = jobs } |> Check.get
@@ -165,7 +165,7 @@ let private cells =
           <| inFolder (fun folder ->
               let tell =
                   function
-                  | Progress.Ended _ -> failwith "listener"
+                  | StudyEvent.Ended _ -> failwith "listener"
                   | _ -> ()
 
               Expect.throwsC (fun () -> run tell (request folder [ Plain.zeroShot; Plain.vanilla ]) |> ignore) (fun e ->
@@ -178,7 +178,7 @@ let private cells =
           <| inFolder (fun folder ->
               let tell =
                   function
-                  | Progress.Ended(plan, 3, _) when plan.Label = "m1" ->
+                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "m1" ->
                       File.Delete(Path.Combine(folder, "losses.csv"))
                       Directory.CreateDirectory(Path.Combine(folder, "losses.csv")) |> ignore
                   | _ -> ()
@@ -257,7 +257,7 @@ let private locks =
 
               let tell =
                   function
-                  | Progress.Ended(plan, 3, _) when plan.Label = "zero-shot" -> Directory.Delete(out, true)
+                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "zero-shot" -> Directory.Delete(out, true)
                   | _ -> ()
 
               match run tell (request out [ Plain.zeroShot; Plain.vanilla ]) with
@@ -274,7 +274,7 @@ let private locks =
 
               let tell =
                   function
-                  | Progress.Ended(plan, 3, _) when plan.Label = "zero-shot" ->
+                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "zero-shot" ->
                       Directory.Delete(out, true)
                       Directory.CreateDirectory out |> ignore
                       File.WriteAllText(Path.Combine(out, ".cmcl.lock"), "")
@@ -290,7 +290,7 @@ let private locks =
 
                   let tell =
                       function
-                      | Progress.Began(plan, 3, _) when plan.Label = "vanilla" ->
+                      | StudyEvent.Started({ Seed = 3 } as job, _) when job.Plan.Label = "vanilla" ->
                           filler.Value <- Some(filled (Path.Combine(folder, "filler")))
                       | _ -> ()
 

@@ -64,11 +64,6 @@ type SweepEvent =
 
 [<RequireQualifiedAccess>]
 module Sweep =
-    let private updates (stream: Cmcl.Stream) (plan: Plan) : int64 =
-        match plan.Method.Curriculum with
-        | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings (List.map Stream.visits stream.Steps)
-
     /// What a process holds without data; and how often a stream's features stand in memory as float32: as stored, and what of
     /// them is gathered, projected and compared at one time.
     let private own, often = 350L <<< 20, 3L
@@ -113,7 +108,7 @@ module Sweep =
               Jobs = sweep.Jobs
               Out = Path.GetFullPath sweep.Out
               Hash = CellFile.hash identity }
-          Updates = updates s.Stream plan
+          Updates = Job.updates s.Stream plan
           Memory = memory s.Stream }
 
     let private plans (sweep: Sweep) (s: SweepStream) : Result<Plan list, Fault list> =

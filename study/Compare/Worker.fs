@@ -138,21 +138,33 @@ module Worker =
         torch.set_num_threads e.Threads
         restartPeak ()
 
-        let within event =
-            match event with
-            | Event.Epoch(step, _, _, updates, total) -> tell (Answer.Within(step.Name, float updates / float (max 1L total)))
-            | Event.Remark _ -> ()
-
         let clock = Stopwatch.StartNew()
-        let observer = { Observer.silent with Tell = within }
-        let device = torch.device e.Device
-        let kept = CheckpointFolder.Of(Path.Combine(e.Out, "checkpoints"), stream, plan, e.Seed, split e.Split, device, 1)
 
-        let remark (faults: Fault list) =
-            for fault in faults do
-                tell (Answer.Remark fault.Message)
+        let settings: JobSettings =
+            { Device = torch.device e.Device
+              Split = split e.Split
+              Checkpointing = Checkpointing.auto
+              Folder = fun _ -> Some(Path.Combine(e.Out, "checkpoints"))
+              Owned = fun () -> true
+              KeepsResult = false
+              Monitor = None
+              Save = fun _ _ _ -> () }
 
-        let keep state = kept.Write { Reached = Reached.Midst state; Monitor = [] } |> Result.defaultWith remark
+        let job =
+            { Stream = stream
+              Order = e.Order
+              Plan = plan
+              Seed = e.Seed }
+
+        let remark (fault: Fault) = tell (Answer.Remark fault.Message)
+
+        let tellOf =
+            function
+            | JobEvent.Training(Event.Epoch(step, _, _, updates, total)) ->
+                tell (Answer.Within(step.Name, float updates / float (max 1L total)))
+            | JobEvent.Warning fault -> remark fault
+            | JobEvent.Training(Event.Remark _)
+            | JobEvent.Resumed _ -> ()
 
         let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
             let record =
@@ -162,25 +174,16 @@ module Worker =
 
             CellFile.write e.Out identity cell (Record.machine e.Jobs) record
             |> Result.map (fun () ->
-                kept.Delete() |> Result.defaultWith remark
+                for folder in Option.toList (Job.checkpoints settings job) do
+                    folder.Delete() |> Result.defaultWith (List.iter remark)
+
                 Some record)
 
-        let run (from: RunState option) =
-            match
-                Train.resume stream device (split e.Split) e.Seed observer (Cadence.keeper Cadence.Auto leave keep) from plan
-            with
-            | Ok Ending.Left -> Ok None
-            | Ok(Ending.Over outcome) -> over (Ok(Lines.rows stream plan e.Seed outcome))
-            | Error faults -> over (Error(sentences faults))
-
-        kept.Latest()
-        |> Result.bind (fun (found, unread) ->
-            remark unread
-
-            match found with
-            | Some { Reached = Reached.Midst state } -> run (Some state)
-            | Some { Reached = Reached.End _ }
-            | None -> run None)
+        match Job.run settings leave tellOf job with
+        | Ok JobEnd.Stopped -> Ok None
+        | Ok(JobEnd.Finished r) -> over (Ok(Lines.rows stream plan e.Seed r.Outcome))
+        | Error faults when Lines.isForGood faults -> over (Error(sentences faults))
+        | Error faults -> Error faults
 
     /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
     let private runOn

@@ -21,7 +21,7 @@ module Run =
           Folder = None
           Command = "Run.go (F#)"
           Tell = StudyProgress.console
-          Leave = fun () -> false }
+          Stop = fun () -> false }
 
     /// Adds a method.
     let method (config: Config<'takes>) (study: Study) : Study =
@@ -106,7 +106,7 @@ module Run =
 
     /// Leaves the study as it stands once the function says so, which is asked after every update by each thread that trains. The result is of the
     /// cells that are over; with a folder (`into`) the others are kept, too, and the same study goes on from there.
-    let until (leave: unit -> bool) (study: Study) : Study = { study with Leave = leave }
+    let until (stop: unit -> bool) (study: Study) : Study = { study with Stop = stop }
 
     /// The plans that a study runs, with every setting, or why it cannot.
     let plans (study: Study) : Result<Plan list, Fault list> = StudyCells.plans study

@@ -7,8 +7,6 @@ open TorchSharp
 /// Running the cells of a study and putting together what they leave.
 [<RequireQualifiedAccess>]
 module internal StudyCells =
-    type private Cell = { Plan: Plan; Order: int; Seed: int; Stream: Cmcl.Stream }
-
     /// What is set for every method, and by each that takes it again: it would change nothing.
     let private idle (study: Study) (plans: Plan list) : Fault list =
         [ for name, value in study.Given do
@@ -54,73 +52,22 @@ module internal StudyCells =
         |> max 1
         |> min cells
 
-    let private checkpoints (study: Study) (cell: Cell) : CheckpointFolder option =
-        let known = Registry.methods |> List.exists (fun m -> m.Name = cell.Plan.Method.Name)
-        let own = study.Configs |> List.exists (fun c -> c.Own.IsSome && c.Name = cell.Plan.Method.Name)
+    /// What the study's jobs run on. Jobs of a method that is not the registry's keep no state, since its code may be another one next time.
+    let private settings (study: Study) (folder: FolderLock option) : JobSettings =
+        let isRegistered (m: Method) =
+            List.exists (fun (known: Method) -> known.Name = m.Name) Registry.methods
+            && not (List.exists (fun (c: Config<AnyOptions>) -> c.Own.IsSome && c.Name = m.Name) study.Configs)
 
-        match study.Folder with
-        | Some folder when known && not own ->
-            Some(
-                CheckpointFolder.Of(
-                    Path.Combine(folder, "cells"),
-                    cell.Stream,
-                    cell.Plan,
-                    cell.Seed,
-                    study.Split,
-                    study.Device,
-                    1
-                )
-            )
-        | _ -> None
+        let cells = study.Folder |> Option.map (fun folder -> Path.Combine(folder, "cells"))
 
-    /// A cell that is over: whether it was finished before, and why its folder does not have it, if so.
-    type private Over = { Outcome: Outcome; Before: bool; Unwritten: Fault list }
-
-    let private name (cell: Cell) : string =
-        let order = if cell.Order = 0 then "" else $", order {cell.Order}"
-        $"{cell.Plan.Label} (seed {cell.Seed}{order})"
-
-    /// What a cell came to; None if it was left. A checkpoint that cannot be read or written is told to `unkept`.
-    let private run
-        (study: Study)
-        (leave: unit -> bool)
-        (unkept: Fault list -> unit)
-        (cell: Cell)
-        : Result<Over option, Fault list> =
-        torch.set_num_threads (threads study)
-        use scope = torch.NewDisposeScope()
-
-        let over write ending =
-            match ending with
-            | Ending.Left -> None
-            | Ending.Over outcome ->
-                Some
-                    { Outcome = outcome
-                      Before = false
-                      Unwritten =
-                        match write outcome with
-                        | Ok() -> []
-                        | Error faults -> faults }
-
-        let train keeper from = Train.resume cell.Stream study.Device study.Split cell.Seed Observer.silent keeper from cell.Plan
-
-        match checkpoints study cell with
-        | None -> train (Cadence.keeper Cadence.Never leave ignore) None |> Result.map (over (fun _ -> Ok()))
-        | Some kept ->
-            let keep reached = kept.Write { Reached = reached; Monitor = [] }
-
-            let go state =
-                let keeper = Cadence.keeper Cadence.Auto leave (Reached.Midst >> keep >> Result.defaultWith unkept)
-                train keeper state |> Result.map (over (Reached.End >> keep))
-
-            kept.Latest()
-            |> Result.bind (fun (found, unread) ->
-                unkept unread
-
-                match found with
-                | Some { Reached = Reached.End outcome } -> Ok(Some { Outcome = outcome; Before = true; Unwritten = [] })
-                | Some { Reached = Reached.Midst state } -> go (Some state)
-                | None -> go None)
+        { Device = study.Device
+          Split = study.Split
+          Checkpointing = Checkpointing.auto
+          Folder = fun job -> if isRegistered job.Plan.Method then cells else None
+          Owned = fun () -> folder |> Option.forall (fun folder -> not folder.IsAnothers)
+          KeepsResult = true
+          Monitor = None
+          Save = fun _ _ _ -> () }
 
     let private info
         (study: Study)
@@ -147,112 +94,97 @@ module internal StudyCells =
               Arguments = [] }
         |> RunInfo.parse
 
-    let private gather (study: Study) (info: RunInfo) (ended: (Cell * Outcome) list) : StudyResult =
+    let private gather (study: Study) (info: RunInfo) (ended: (Job * Outcome) list) : StudyResult =
         let rowsOf order =
             let rows =
-                [ for cell, outcome in ended do
-                      if cell.Order = order then
-                          yield! Lines.rows study.Stream cell.Plan cell.Seed outcome ]
+                [ for job, outcome in ended do
+                      if job.Order = order then
+                          yield! Lines.rows study.Stream job.Plan job.Seed outcome ]
 
             rows @ Results.aggregates rows
 
-        let first = ended |> List.filter (fun (cell, _) -> cell.Order = 0)
+        let first = ended |> List.filter (fun (job, _) -> job.Order = 0)
 
         { Info = info
           Rows = rowsOf 0
           Orders = Map [ for order in study.Orders |> List.except [ 0 ] -> order, rowsOf order ]
-          Losses = first |> List.collect (fun (cell, outcome) -> Lines.lossRows cell.Plan cell.Seed outcome)
+          Losses = first |> List.collect (fun (job, outcome) -> Lines.lossRows job.Plan job.Seed outcome)
           Spectra =
-            [ for cell, outcome in first do
-                  if cell.Seed = study.Seeds.Head then
-                      yield! Lines.spectrumRows cell.Plan cell.Seed outcome ]
+            [ for job, outcome in first do
+                  if job.Seed = study.Seeds.Head then
+                      yield! Lines.spectrumRows job.Plan job.Seed outcome ]
           Monitor = [] }
 
     let private runAll (study: Study) (plans: Plan list) (folder: FolderLock option) : StudyResult =
         let streams = Map [ for order in study.Orders -> order, Order.apply order study.Stream ]
 
-        let cells =
+        let all =
             [| for order in study.Orders do
                    for plan in plans do
                        for seed in study.Seeds ->
-                           { Plan = plan
+                           { Stream = streams[order]
                              Order = order
-                             Seed = seed
-                             Stream = streams[order] } |]
+                             Plan = plan
+                             Seed = seed } |]
 
-        let ended: Result<Over option, Fault list>[] = Array.create cells.Length (Ok None)
+        let results: Result<JobEnd, Fault list>[] = Array.create all.Length (Ok JobEnd.Stopped)
         let unwritten = ref []
-        let outside = Callbacks(study.Tell(), study.Leave)
-        let leave () = not unwritten.Value.IsEmpty || outside.Leave()
-        let jobs = jobs study cells.Length
+        let outside = Callbacks(study.Tell(), study.Stop)
+        let sideBySide = jobs study all.Length
         let before = torch.get_num_threads ()
 
-        let refuse (faults: Fault list) =
+        let refuse (faults: Fault list) : Fault list =
             if unwritten.Value.IsEmpty then
                 unwritten.Value <- faults
+                faults
+            else
+                []
 
-                for fault in faults do
-                    outside.Tell(StudyEvent.Unwritten fault)
+        let ended place result : Fault list =
+            results[place] <- result
 
-        let work place =
-            let cell = cells[place]
-            let label, order, seed = cell.Plan.Label, cell.Order, cell.Seed
+            match result with
+            | Ok(JobEnd.Finished r) -> refuse r.Unwritten
+            | _ -> []
 
-            let unkept faults =
-                for fault in faults do
-                    outside.Tell(StudyEvent.Unkept(label, order, seed, fault))
-
-            if not (leave ()) then
-                let result = Check.guarded (name cell) (fun () -> run study leave unkept cell)
-                ended[place] <- result
-                let tellThat before fault = outside.Tell(StudyEvent.Ended(label, order, seed, before, fault))
-
-                match result with
-                | Ok(Some over) ->
-                    tellThat over.Before None
-
-                    if not over.Unwritten.IsEmpty then
-                        refuse over.Unwritten
-                | Ok None -> ()
-                | Error faults -> tellThat false (List.tryHead faults)
-
-        outside.Tell(StudyEvent.Began(cells.Length, jobs))
+        outside.Tell(StudyEvent.Began(all.Length, sideBySide))
 
         try
-            Experiment.inTurn jobs cells.Length work
+            let stop () = not unwritten.Value.IsEmpty || outside.Stop()
+            InProcess.run (settings study folder) sideBySide (Some(threads study)) stop outside.Tell ended all
         finally
             torch.set_num_threads before
 
         match folder with
-        | Some folder when not folder.IsOurs -> refuse [ folder.Gone ]
+        | Some folder when not folder.IsOurs -> refuse [ folder.Gone ] |> List.iter (StudyEvent.Unwritten >> outside.Tell)
         | _ -> ()
 
         let left =
-            [ for cell, result in Seq.zip cells ended do
-                  if result = Ok None then
-                      cell ]
+            [ for job, result in Seq.zip all results do
+                  match result with
+                  | Ok JobEnd.Stopped -> job
+                  | _ -> () ]
 
         let failures =
-            [ for cell, result in Seq.zip cells ended do
+            [ for job, result in Seq.zip all results do
                   match result with
-                  | Error faults -> for fault in faults -> cell.Plan.Label, cell.Seed, fault.Message
+                  | Error faults -> for fault in faults -> job.Plan.Label, job.Seed, fault.Message
                   | Ok _ -> ()
               match unwritten.Value with
-              | fault :: _ -> for cell in left -> cell.Plan.Label, cell.Seed, $"not run to its end, since {fault.Message}"
+              | fault :: _ -> for job in left -> job.Plan.Label, job.Seed, $"not run to its end, since {fault.Message}"
               | [] -> () ]
 
         let over =
-            [ for cell, result in Seq.zip cells ended do
+            [ for job, result in Seq.zip all results do
                   match result with
-                  | Ok(Some over) -> cell, over.Outcome
-                  | Ok None
-                  | Error _ -> () ]
+                  | Ok(JobEnd.Finished r) -> job, r.Outcome
+                  | _ -> () ]
 
         if not left.IsEmpty && unwritten.Value.IsEmpty then
-            outside.Tell(StudyEvent.Left left.Length)
+            outside.Tell(StudyEvent.Stopped left.Length)
 
         outside.Rethrow()
-        gather study (info study plans jobs left.Length failures) over
+        gather study (info study plans sideBySide left.Length failures) over
 
     let go (study: Study) : Result<StudyResult, Fault list> =
         match study.Folder with

@@ -40,7 +40,7 @@ module internal StudyProgress =
 
             eprintfn "%s" text
 
-        let ended (label: string) (order: int) (seed: int) (before: bool) (fault: Fault option) =
+        let ended (job: Job) (before: bool) (fault: Fault option) =
             over <- over + 1
 
             if not before then
@@ -55,22 +55,25 @@ module internal StudyProgress =
                     let each = clock.Elapsed.TotalSeconds / float trained
                     $", {minutes clock.Elapsed.TotalSeconds}, {minutes (each * float (cells - over))} left"
 
-            let place = if order = 0 then "" else $" order {order}"
+            let place = if job.Order = 0 then "" else $" order {job.Order}"
             let state = if before then " (finished before)" else ""
 
             if not before || over = cells then
-                write $"{over}/{cells} {label}{place} seed {seed}{state}{left}"
+                write $"{over}/{cells} {job.Plan.Label}{place} seed {job.Seed}{state}{left}"
 
             if over = cells && not still then
                 eprintfn ""
 
         function
         | StudyEvent.Began(count, _) -> cells <- count
-        | StudyEvent.Ended(label, order, seed, before, fault) -> ended label order seed before fault
-        | StudyEvent.Unkept(label, _, seed, fault) -> say $"{label} (seed {seed}) goes on: {fault.Message}"
+        | StudyEvent.Started _
+        | StudyEvent.Resumed _
+        | StudyEvent.Progress _ -> ()
+        | StudyEvent.Ended(job, before, fault) -> ended job before fault
+        | StudyEvent.Warning(job, fault) -> say $"{job.Plan.Label} (seed {job.Seed}) goes on: {fault.Message}"
         | StudyEvent.Unwritten fault -> say $"{fault.Message} The study ends here with {over} of {cells}; they are in its result."
-        | StudyEvent.Left count ->
-            write $"left with {count} of {cells} not over"
+        | StudyEvent.Stopped count ->
+            write $"stopped with {count} of {cells} unfinished"
 
             if not still then
                 eprintfn ""

@@ -17,33 +17,20 @@ type Finished =
         Unwritten: Fault list
     }
 
-/// What has become of the cells of a request, and the tables of that. To be used by one thread at a time.
-type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Request, cells: (Plan * int)[]) =
+/// What has become of the runs of a request, and the tables of that. To be used by one thread at a time.
+type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Request, count: int) =
     /// The tables are written again when writing them took so small a share of the time since: soon after every cell while there are few, and
     /// never much of the time however many there are.
     static let writingShare = 0.05
 
-    static let cost (request: Request) (plan: Plan) : int64 =
-        match plan.Method.Curriculum with
-        | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings (List.map Stream.visits request.Stream.Steps)
-
-    let costs = cells |> Array.map (fst >> cost request)
-    let total = float (max 1L (Array.sum costs))
-    let over: Lines option[] = Array.create cells.Length None
-    let updates = Array.zeroCreate<int64> cells.Length
+    let over: Lines option[] = Array.create count None
     let clock = Stopwatch.StartNew()
-    let mutable updated = 0L
     let mutable writing = TimeSpan.Zero
     let mutable unwritten: Fault list = []
 
     let ended () = over |> Seq.choose id |> List.ofSeq
     let left () = over |> Seq.filter _.IsNone |> Seq.length
     let broken () = ended () |> List.filter _.Again |> List.length
-
-    let reach (place: int) (count: int64) =
-        updated <- updated + count - updates[place]
-        updates[place] <- count
 
     let write () =
         let begun = clock.Elapsed
@@ -59,15 +46,8 @@ type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Reque
         writing <- clock.Elapsed - begun
         clock.Restart()
 
-    /// The share of all updates that are done.
-    member _.Share: float = float updated / total
-
-    /// So many updates of a cell are done.
-    member _.Reach(place: int, count: int64) : unit = reach place count
-
-    /// A cell is over.
+    /// A run has ended.
     member _.Finish(place: int, lines: Lines) : unit =
-        reach place costs[place]
         over[place] <- Some lines
 
         if writing <= writingShare * clock.Elapsed then

@@ -84,15 +84,14 @@ module Lines =
             Spectra = if seed = request.Seeds.Head then spectrumRows plan seed outcome else []
             Monitor = [ for r in monitored -> monitorRow plan seed r ] }
 
-    let internal failed (plan: Plan) (seed: int) (faults: Fault list) : Lines =
-        let isForGood =
-            function
-            | Fault.Diverged _ -> true
-            | _ -> false
+    /// Whether a job with these faults would fail again: it diverged.
+    let internal isForGood (faults: Fault list) : bool =
+        faults |> List.forall _.IsDiverged
 
+    let internal failed (plan: Plan) (seed: int) (faults: Fault list) : Lines =
         { none with
             Failures = [ for f in faults -> plan.Label, seed, f.Message ]
-            Again = not (List.forall isForGood faults) }
+            Again = not (isForGood faults) }
 
     let internal writeRecord
         (created: DateTimeOffset)

@@ -132,19 +132,26 @@ module Verification =
 
     /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
     /// As in `Verification.run ignore request`.
-    let run (tell: Progress -> unit) (request: Request) : Result<Verification, Fault list> =
+    let run (tell: StudyEvent -> unit) (request: Request) : Result<Verification, Fault list> =
         let count, seed = float request.Plans.Length, request.Seeds.Head
 
         let one (index: int) (plan: Plan) =
             let share (within: float) = (float index + within) / count
-            tell (Progress.Began(plan, seed, share 0.0))
+
+            let job =
+                { Stream = request.Stream
+                  Order = 0
+                  Plan = plan
+                  Seed = seed }
+
+            tell (StudyEvent.Started(job, share 0.0))
 
             // Checking takes about as long as training.
             let within event =
                 match event with
                 | Event.Epoch(_, _, _, updates, total) -> 0.5 * float updates / float total
                 | Event.Remark _ -> 0.0
-                |> fun done' -> tell (Progress.Within(plan, seed, event, share done'))
+                |> fun done' -> tell (StudyEvent.Progress(job, event, share done'))
 
             Trace.run request.Stream request.Device seed within plan
             |> Result.map (fun trace ->

@@ -1,0 +1,124 @@
+namespace Cmcl
+
+open System
+open System.Collections.Concurrent
+open System.Runtime.ExceptionServices
+open System.Threading.Tasks
+open TorchSharp
+
+/// What a study reports while it runs.
+[<RequireQualifiedAccess>]
+type StudyEvent =
+    | Began of jobs: int * sideBySide: int
+    /// A job begins; the share of all updates that are done.
+    | Started of Job * share: float
+    /// It resumes from a checkpoint taken after this many steps.
+    | Resumed of Job * steps: int
+    /// An event within its training, and the share of all updates that are done.
+    | Progress of Job * event: Event * share: float
+    /// A checkpoint could not be written, read or deleted; the job goes on.
+    | Warning of Job * Fault
+    /// A job ended: whether it had finished in an earlier run and was only read, and why it failed, if it did.
+    | Ended of Job * before: bool * fault: Fault option
+    /// Results cannot be written, so no more jobs begin; what has finished is in the result.
+    | Unwritten of Fault
+    /// The study was stopped with this many jobs unfinished. Always the last event.
+    | Stopped of unfinished: int
+
+/// Functions that a caller passed in, called by one thread at a time. What one of them raises is no fault of the job that happens to run: from
+/// then on nothing is told and every job is to stop, and at the end `Rethrow` raises it.
+type internal Callbacks(tell: StudyEvent -> unit, stop: unit -> bool) =
+    let gate = obj ()
+    let mutable raised: ExceptionDispatchInfo option = None
+
+    let call (otherwise: 'a) (act: unit -> 'a) : 'a =
+        if raised.IsSome then
+            otherwise
+        else
+            try
+                act ()
+            with e ->
+                raised <- Some(ExceptionDispatchInfo.Capture e)
+                otherwise
+
+    member _.Tell(event: StudyEvent) : unit = lock gate (fun () -> call () (fun () -> tell event))
+    member _.Stop() : bool = call true stop
+    member _.Rethrow() : unit = raised |> Option.iter _.Throw()
+
+/// The engine that runs a study's jobs in this process.
+[<RequireQualifiedAccess>]
+module internal InProcess =
+    /// Does the work at every place in order, so many at a time; with one, on this thread.
+    let private inTurn (sideBySide: int) (count: int) (work: int -> unit) : unit =
+        if sideBySide <= 1 then
+            Seq.iter work (seq { 0 .. count - 1 })
+        else
+            let places = Partitioner.Create(seq { 0 .. count - 1 }, EnumerablePartitionerOptions.NoBuffering)
+
+            try
+                Parallel.ForEach(places, ParallelOptions(MaxDegreeOfParallelism = sideBySide), work) |> ignore
+            with :? AggregateException as e ->
+                ExceptionDispatchInfo.Capture(e.Flatten().InnerExceptions[0]).Throw()
+
+    /// Runs every job, so many side by side. One that diverges or breaks off by whatever exception has ended; the others go on. What a job gives
+    /// does not depend on those beside it. `stop` is asked before each job and after each update. `ended` is called with the place of a
+    /// job that has ended and what became of it, by one thread at a time and before that is told; it returns why results cannot be written, if so.
+    let run
+        (settings: JobSettings)
+        (sideBySide: int)
+        (threads: int option)
+        (stop: unit -> bool)
+        (tell: StudyEvent -> unit)
+        (ended: int -> Result<JobEnd, Fault list> -> Fault list)
+        (jobs: Job[])
+        : unit =
+        let gate = obj ()
+        let all = jobs |> Array.map (fun job -> Job.updates job.Stream job.Plan)
+        let total = float (max 1L (Array.sum all))
+        let updates = Array.zeroCreate<int64> jobs.Length
+        let sum = ref 0L
+        let share () = float sum.Value / total
+
+        let reach place count =
+            sum.Value <- sum.Value + count - updates[place]
+            updates[place] <- count
+
+        let within place event =
+            lock gate (fun () ->
+                let job = jobs[place]
+
+                match event with
+                | JobEvent.Resumed steps -> tell (StudyEvent.Resumed(job, steps))
+                | JobEvent.Warning fault -> tell (StudyEvent.Warning(job, fault))
+                | JobEvent.Training training ->
+                    match training with
+                    | Event.Epoch(_, _, _, sofar, _) -> reach place sofar
+                    | Event.Remark _ -> ()
+
+                    tell (StudyEvent.Progress(job, training, share ())))
+
+        let work place =
+            let job = jobs[place]
+
+            let go () =
+                Option.iter torch.set_num_threads threads
+                use scope = torch.NewDisposeScope()
+                Job.run settings stop (within place) job
+
+            if not (stop ()) then
+                lock gate (fun () -> tell (StudyEvent.Started(job, share ())))
+                let result = Check.guarded job.Name go
+
+                lock gate (fun () ->
+                    let over before fault =
+                        reach place all[place]
+                        let unwritten = ended place result
+                        tell (StudyEvent.Ended(job, before, fault))
+                        List.iter (StudyEvent.Unwritten >> tell) unwritten
+
+                    match result with
+                    | Ok JobEnd.Stopped -> ()
+                    | Ok(JobEnd.Finished r) -> over r.Before None
+                    | Error faults -> over false (List.tryHead faults))
+
+        inTurn sideBySide jobs.Length work
