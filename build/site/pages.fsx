@@ -15,7 +15,6 @@ let chapters: (string * (string * string) list) list =
         "docs/add-a-metric.md", "Add a metric"
         "docs/from-the-paper.md", "From the paper's code"
         "docs/csharp.md", ""
-        "docs/scripts.md", ""
         "docs/notebooks.md", ""
         "docs/cuda.md", "Run on CUDA"
         "docs/sweeps.md", "Sweeps"
