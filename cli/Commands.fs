@@ -147,10 +147,7 @@ let private checkpointing (arguments: ParseResults<RunArgument>) : Result<Checkp
             | n when n >= 1 -> Ok n
             | n -> Error [ Fault.BadValue("--keep", "a whole number ≥ 1", string n) ]
 
-        return
-            { Cadence = cadence
-              Keep = keep
-              Resume = false }
+        return { Cadence = cadence; Keep = keep; Resume = false }
     }
 
 /// The request that `cmcl run` was given, the data read and everything checked.

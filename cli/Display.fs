@@ -59,7 +59,8 @@ let private live (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
                             Markup.Escape
                                 $"{job.Plan.Label} seed {job.Seed} · {place request step} · epoch {epoch}/{job.Plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
                     | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
-                        AnsiConsole.MarkupLineInterpolated $"[yellow]{job.Plan.Label} seed {job.Seed}, {place request step}: {text}[/]"
+                        AnsiConsole.MarkupLineInterpolated
+                            $"[yellow]{job.Plan.Label} seed {job.Seed}, {place request step}: {text}[/]"
                     | StudyEvent.Resumed(job, steps) ->
                         AnsiConsole.MarkupLineInterpolated $"{job.Plan.Label} seed {job.Seed} resumes after {steps} steps"
                     | StudyEvent.Warning(_, fault)

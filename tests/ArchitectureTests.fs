@@ -129,4 +129,11 @@ let tests =
           test "every file that the page sends a reader to is there" {
               for m in Regex.Matches(File.ReadAllText page, @"`((?:src|study|report|cli)/[\w/]+\.fs)`") do
                   Expect.isTrue (File.Exists(Path.Combine(root, m.Groups[1].Value))) m.Groups[1].Value
+          }
+
+          test "every file of tests is in the list that runs" {
+              let listed = File.ReadAllText(Path.Combine(root, "tests", "Main.fs"))
+
+              for file in Directory.GetFiles(Path.Combine(root, "tests"), "*Tests.fs") do
+                  Expect.stringContains listed (string (Path.GetFileNameWithoutExtension file) + ".tests") "tests/Main.fs"
           } ]

@@ -53,7 +53,8 @@ let private kept: Checkpointing =
         Resume = true }
 
 let private safely tell (request: Request) =
-    FolderLock.Holding request.Out (fun folder -> Experiment.run folder kept (fun () -> false) DateTimeOffset.UnixEpoch tell request)
+    FolderLock.Holding request.Out (fun folder ->
+        Experiment.run folder kept (fun () -> false) DateTimeOffset.UnixEpoch tell request)
 
 let private methods (rows: Row list) = rows |> List.map (fun r -> r.Method, r.Seed) |> List.distinct
 let private hidden (folder: string) = Directory.GetFiles(folder, ".*", SearchOption.AllDirectories)

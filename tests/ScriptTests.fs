@@ -66,7 +66,10 @@ let tests =
           testCase "a tree that is not built says what builds it"
           <| inFolder (fun folder ->
               let scripts = Directory.CreateDirectory(Path.Combine(folder, "scripts")).FullName
-              File.Copy(Path.Combine(root, "scripts", "load.fsx"), Path.Combine(scripts, "load.fsx"))
+
+              for name in [ "core.fsx"; "load.fsx" ] do
+                  File.Copy(Path.Combine(root, "scripts", name), Path.Combine(scripts, name))
+
               let file = Path.Combine(folder, "mine.fsx")
               File.WriteAllText(file, "#load \"scripts/load.fsx\"")
               let code, said = finish (start "dotnet" [ "fsi"; file ])

@@ -20,7 +20,7 @@ module Inline =
 
     let private script (name: string) (words: (string * string) list) : string =
         let fill (text: string) (word: string, value: string) = text.Replace(word, value)
-        let text = Page.resource typeof<Fault> $"Cmcl.{name}"
+        let text = Page.resource name
         $"<script>\n{List.fold fill text words}</script>\n"
 
     /// plotly.js, which every chart of the page needs once: 1.3 MB, since it is packed and unpacks itself.

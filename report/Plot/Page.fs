@@ -53,7 +53,7 @@ module internal Drawing =
 /// The building blocks of a page that needs nothing but itself: styles, scripts and plotly.js are inside it.
 [<RequireQualifiedAccess>]
 module Page =
-    let internal resource (owner: System.Type) (name: string) : string =
+    let private embedded (owner: System.Type) (name: string) : string =
         match owner.Assembly.GetManifestResourceStream name with
         | null -> invalidOp $"the resource {name} is missing from {owner.Assembly.GetName().Name}"
         | stream ->
@@ -64,7 +64,10 @@ module Page =
     let internal inert (json: string) : string =
         json.Replace("<", "\\u003c").Replace("\u2028", "\\u2028").Replace("\u2029", "\\u2029")
 
-    let private plotlySource = lazy (resource typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
+    /// A style sheet or script of this project.
+    let internal resource (name: string) : string = embedded typeof<Figure> $"Cmcl.{name}"
+
+    let private plotlySource = lazy (embedded typeof<GenericChart> "Plotly.NET.plotly-2.28.0.min.js")
 
     /// The source of plotly.js, as Plotly.NET has it inside.
     let internal plotly () : string = plotlySource.Value
@@ -151,14 +154,14 @@ module Page =
                   [ meta [ _charset "utf-8" ]
                     meta [ _name "viewport"; _content "width=device-width, initial-scale=1" ]
                     title [] [ str name ]
-                    style [] [ rawText (resource typeof<Figure> "Cmcl.report.css") ] ]
+                    style [] [ rawText (resource "report.css") ] ]
               body
                   []
                   [ yield! content
                     noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
                     HtmlElements.script [ _id "figures"; _type "application/json" ] [ rawText (data figures) ]
                     script [] (plotly ())
-                    script [] (resource typeof<Figure> "Cmcl.picture.js" + resource typeof<Figure> "Cmcl.report.js") ] ]
+                    script [] (resource "picture.js" + resource "report.js") ] ]
         |> RenderView.AsString.htmlDocument
 
     /// A page of what stands above and of parts, those without content left out.

@@ -128,7 +128,7 @@ module internal Picture =
     /// A page that becomes nothing but the picture in base 64, or the reason why there is none.
     let private page (format: string) (chart: GenericChart) : string =
         let figure = chart |> GenericChart.toFigureJson |> Page.inert
-        let own = Page.resource typeof<Fault> "Cmcl.picture.js"
+        let own = Page.resource "picture.js"
 
         $"""<!DOCTYPE html><html><head><meta charset="utf-8"></head><body><script>{Page.plotly ()}</script><script>{own}
 const leave = (text) => {{ document.documentElement.innerHTML = "<head></head><body></body>"; document.body.textContent = text; }};

@@ -85,8 +85,7 @@ module Lines =
             Monitor = [ for r in monitored -> monitorRow plan seed r ] }
 
     /// Whether a job with these faults would fail again: it diverged.
-    let internal isForGood (faults: Fault list) : bool =
-        faults |> List.forall _.IsDiverged
+    let internal isForGood (faults: Fault list) : bool = faults |> List.forall _.IsDiverged
 
     let internal failed (plan: Plan) (seed: int) (faults: Fault list) : Lines =
         { none with

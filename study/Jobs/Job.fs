@@ -57,16 +57,10 @@ type Checkpointing =
 [<RequireQualifiedAccess>]
 module Checkpointing =
     /// No checkpoints.
-    let none: Checkpointing =
-        { Cadence = Cadence.Never
-          Keep = 1
-          Resume = false }
+    let none: Checkpointing = { Cadence = Cadence.Never; Keep = 1; Resume = false }
 
     /// Every half minute, resuming from the last: what scripts and workers use.
-    let auto: Checkpointing =
-        { Cadence = Cadence.Auto
-          Keep = 1
-          Resume = true }
+    let auto: Checkpointing = { Cadence = Cadence.Auto; Keep = 1; Resume = true }
 
 /// What a job runs on, and where its state goes.
 type internal JobSettings =
@@ -103,12 +97,7 @@ module internal Job =
     /// Runs a job, from its last checkpoint where there is one. One policy for every door: a checkpoint that cannot be written or read is a
     /// warning, and the job goes on; one of another job is refused. `stop` is asked after every update. Faults: the job diverged, or its
     /// checkpoints are another job's.
-    let run
-        (s: JobSettings)
-        (stop: unit -> bool)
-        (tell: JobEvent -> unit)
-        (job: Job)
-        : Result<JobEnd, Fault list> =
+    let run (s: JobSettings) (stop: unit -> bool) (tell: JobEvent -> unit) (job: Job) : Result<JobEnd, Fault list> =
         let folder = checkpoints s job
         let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
 
@@ -117,8 +106,7 @@ module internal Job =
 
             let write reached =
                 match folder with
-                | Some folder when s.Owned() ->
-                    folder.Write { Reached = reached; Monitor = List.ofSeq monitored }
+                | Some folder when s.Owned() -> folder.Write { Reached = reached; Monitor = List.ofSeq monitored }
                 | _ -> Ok()
 
             let observer =
