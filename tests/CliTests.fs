@@ -303,8 +303,11 @@ let private help =
               let text = (cmcl [ "run"; "--help" ]).Out
 
               let options =
-                  [ for f in Field.training @ Field.dns do
-                        if f.Name = "shuffle" then "no-shuffle" else f.Name ]
+                  [ for o in Registry.options do
+                        o.Name
+
+                        if o.IsSwitch then
+                            $"no-{o.Name}" ]
                   @ [ "stream"
                       "methods"
                       "seeds"
@@ -345,12 +348,12 @@ let private help =
           testCase "methods lists each, and one with its options" (fun () ->
               let all = (cmcl [ "methods" ]).Out
 
-              for m in Registry.methods do
-                  Expect.stringContains all m.Name "a method"
-                  let one = (cmcl [ "methods"; m.Name ]).Out
+              for e in Registry.entries do
+                  Expect.stringContains all e.Method.Name "a method"
+                  let one = (cmcl [ "methods"; e.Method.Name ]).Out
 
-                  for f in m.Fields do
-                      Expect.stringContains one f.Name "an option")
+                  for o in Entry.takes e do
+                      Expect.stringContains one o.Name "an option")
           testCase "the version" (fun () ->
               let told = cmcl [ "--version" ]
               Expect.equal (told.Code, told.Out.Trim()) (0, $"cmcl {Record.cmclVersion}") "version") ]
