@@ -25,12 +25,16 @@ let refuse (faults: Fault list) : int =
 
     2
 
-/// Faults with the options that they speak of as this command writes them: `--place gradient`, `--exact`, `--no-exact`.
-let asWritten (arguments: ParseResults<'argument>) (faults: Fault list) : Fault list =
+/// Faults with the options that they speak of as this command writes them: `--place gradient`, `--exact`, `--no-exact`; what was given by `--set`,
+/// as `--set margin=0.2`.
+let asWritten (arguments: ParseResults<'argument>) (sets: string list) (faults: Fault list) : Fault list =
+    let bySet = sets |> List.map (assignment >> fst)
     let own = arguments.Parser.GetArgumentCases() |> List.collect _.CommandLineNames.Value |> Set.ofList
 
     let write (name: string) (value: string option) =
         match Registry.options |> List.tryFind (fun o -> o.Name = name), value with
+        | Some _, Some value when List.contains name bySet -> $"--set {name}={value}"
+        | Some _, None when List.contains name bySet -> $"--set {name}"
         | Some o, Some "off" when o.IsSwitch -> $"--no-{name}"
         | Some o, Some "on" when o.IsSwitch -> $"--{name}"
         | Some _, Some value -> $"--{name} {value}"
@@ -186,7 +190,8 @@ let private request
                 Preset = Option.defaultValue stream.Preset preset }
     }
     |> Result.bind (fun (seeds, split, device, stream) ->
-        let given = given options (arguments.GetResults RunArgument.Set)
+        let sets = arguments.GetResults RunArgument.Set
+        let given = given options sets
 
         let methods =
             match arguments.TryGetResult RunArgument.Methods with
@@ -197,7 +202,7 @@ let private request
             if methods.IsEmpty then
                 Error [ Fault.BadValue("--methods", "at least one method (cmcl methods lists them)", "") ]
             else
-                Plan.resolve stream.Preset given methods |> Result.mapError (asWritten arguments)
+                Plan.resolve stream.Preset given methods |> Result.mapError (asWritten arguments sets)
 
         named
         |> Result.bind (fun plans ->
@@ -415,10 +420,11 @@ let private verifyRequest
         return seed, device, stream
     }
     |> Result.bind (fun (seed, device, stream) ->
-        let given = given options (arguments.GetResults VerifyArgument.Set)
+        let sets = arguments.GetResults VerifyArgument.Set
+        let given = given options sets
 
         Verification.plans stream given
-        |> Result.mapError (asWritten arguments)
+        |> Result.mapError (asWritten arguments sets)
         |> Result.map (fun plans ->
             { Stream = stream
               Source = source

@@ -75,7 +75,9 @@ let private sweep
               Out = arguments.GetResult(CompareArgument.Out, Path.Combine("results", "compare")) }
     }
     |> Result.bind (fun sweep ->
-        Sweep.cells sweep |> Result.mapError (asWritten arguments) |> Result.map (fun cells -> sweep, cells))
+        Sweep.cells sweep
+        |> Result.mapError (asWritten arguments (arguments.GetResults CompareArgument.Set))
+        |> Result.map (fun cells -> sweep, cells))
 
 /// The label of the method that others are tested against.
 let private against (arguments: ParseResults<CompareArgument>) (cells: SweepCell list) : Result<string option, Fault list> =

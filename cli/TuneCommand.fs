@@ -88,7 +88,7 @@ let private search (options: (string * string) list) (arguments: ParseResults<Tu
               Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name) }
 
         Sweep.cells sweep
-        |> Result.mapError (asWritten arguments)
+        |> Result.mapError (asWritten arguments (arguments.GetResults TuneArgument.Set))
         |> Result.map (fun cells ->
             { Sweep = sweep
               Cells = cells

@@ -51,7 +51,7 @@ type TakesBudget =
 /// A method that does not train.
 type NoOptions = interface end
 
-/// A method with the options of `Learn`, and others by `Config.set` at most.
+/// A method with the options of `Learn`, and others by `Config.setTo` or `Config.set` at most.
 type OnlyTrainingOptions =
     inherit TakesTrainingOptions
 

@@ -47,6 +47,10 @@ module Learn =
     let clip<'m when 'm :> TakesTrainingOptions> (norm: float option) (config: Config<'m>) : Config<'m> =
         Config.setTo Settings.clip norm config
 
+    /// A new order of rows each epoch, or their own.
+    let shuffle<'m when 'm :> TakesTrainingOptions> (value: bool) (config: Config<'m>) : Config<'m> =
+        Config.setTo Settings.shuffle value config
+
     /// What weights and features are kept in.
     let dtype<'m when 'm :> TakesTrainingOptions> (value: Dtype) (config: Config<'m>) : Config<'m> =
         Config.setTo Settings.dtype value config
@@ -132,7 +136,8 @@ module Dns =
     let block<'m when 'm :> TakesProtection> (cut: Threshold) (config: Config<'m>) : Config<'m> =
         protect (Protection.Block(cut, cut)) config
 
-/// What DNS is held against: bounds, fine-tuning, the paper's rivals. Options of their own by `Config.set`.
+/// What DNS is held against: bounds, fine-tuning, the paper's rivals. Options of their own by `Config.setTo`, as in
+/// `Baseline.gem |> Config.setTo Gem.margin 0.2`, or by `Config.set`.
 [<RequireQualifiedAccess>]
 module Baseline =
     /// The encoders as they came.
