@@ -116,7 +116,7 @@ module Benchmark =
                                       [ for form, session in sessions ->
                                             form,
                                             extent share pairs,
-                                            (Workload.contextOf form (extent share pairs) 1 w).Settings,
+                                            (Workload.contextOf (extent share pairs) 1 w).Settings,
                                             session ]
 
                                   let found =

@@ -7,9 +7,10 @@ type Form =
     {
         Name: string
         Summary: string
-        Method: Method
-        /// Its settings at a size, from those that all forms share.
-        Set: Extent -> Settings -> Settings
+        /// At a size.
+        Method: Extent -> Method
+        /// Whether it needs what is kept of the old step.
+        Keeps: bool
         /// Whether its cost depends on the rank.
         Ranked: bool
         /// Trained by pure functions alone (`Loop.trainPurely`).
@@ -23,14 +24,20 @@ type Form =
 module Form =
     /// The published form: P and P̃ are made before the first update, and every gradient becomes G − P̃ G P by two d × d × d
     /// products. All else is as fast as in the other forms: the optimizer in place, clipping within it.
-    let private publishedSession (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+    let private publishedSession
+        (o: NullSpaceOptions)
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        : Session =
         let settings = context.Settings
-        let frames = NullSpace.frames context memory heads (Training.moving tasks)
+        let frames = NullSpace.frames o context memory heads (Training.moving tasks)
 
         let projectors =
             frames
             |> Map.map (fun _ f ->
-                let struct (k, kPartner) = Frame.ranks settings.Threshold settings.PartnerThreshold f
+                let struct (k, kPartner) = Frame.ranks o.Threshold o.PartnerThreshold f
                 let projector k s = Tensors.scoped (fun () -> (Spectrum.projector k s).``to`` settings.Dtype.Torch)
                 struct (projector kPartner f.Partners, projector k f.Inputs))
 
@@ -47,33 +54,35 @@ module Form =
 
                     { raw with Gradients = Map.map project raw.Gradients }) }
 
-    let private published: Method =
-        { NullSpace.dns with
+    let private published (o: NullSpaceOptions) : Method =
+        { NullSpace.dns.Make o with
             Name = "published"
-            Begin = publishedSession }
+            Begin = publishedSession o }
 
-    let private cut (e: Extent) (s: Settings) : Settings =
+    let private cut (e: Extent) : NullSpaceOptions =
         let rank = Threshold.rank (int e.Rank) |> Check.get
 
-        { s with Threshold = rank; PartnerThreshold = rank }
+        { NullSpaceOptions.defaults with
+            Threshold = rank
+            PartnerThreshold = rank }
 
-    let private placed place (e: Extent) (s: Settings) = { cut e s with Place = place }
+    let private placed place (e: Extent) = { cut e with Place = place }
 
-    let private protecting protect (e: Extent) (s: Settings) =
+    let private protecting protect (e: Extent) =
         let entries = float e.Width * float e.Width
 
-        { cut e s with
+        { cut e with
             Protect = protect
             // About half of the entries of `Workload`'s data are on either side.
             Tau = 0.1 / entries
             // So little that the first update already is too long for it.
             Budget = 1e-3 }
 
-    let private form name summary m set work : Form =
+    let private form name summary (options: Extent -> NullSpaceOptions) work : Form =
         { Name = name
           Summary = summary
-          Method = m
-          Set = set
+          Method = options >> NullSpace.dns.Make
+          Keeps = true
           Ranked = false
           Purely = false
           Work = work }
@@ -95,18 +104,20 @@ module Form =
         let norm = 2.0 * b e * b e * (rows + k e)
         bridged (c e) (norm - 4.0 * b e * rows * k e) (b e * rows - 8.0 * rows * k e) e
 
-    let private none = form "none" "no projection: fine-tuning" Plain.vanilla (fun _ s -> s) Floor.plain
+    let private none =
+        { form "none" "no projection: fine-tuning" cut Floor.plain with
+            Method = fun _ -> Plain.vanilla
+            Keeps = false }
 
     let private dual =
-        { form "block" "eigenbasis, a block is protected (dns)" NullSpace.dns cut (block k (fun e -> min (d e) (2.0 * k e))) with
+        { form "block" "eigenbasis, a block is protected (dns)" cut (block k (fun e -> min (d e) (2.0 * k e))) with
             Ranked = true }
 
     let private own =
         { form
               "block-own"
               "the same where each head has a free basis of its own (dns[free-basis=own])"
-              NullSpace.dns
-              (fun e s -> { cut e s with FreeBasis = FreeBasis.Own })
+              (fun e -> { cut e with FreeBasis = FreeBasis.Own })
               (block k d) with
             Ranked = true }
 
@@ -123,43 +134,29 @@ module Form =
     /// spares 4Bk̃k operations and 8k̃k numbers and adds 2B²(k̃ + k) and Bk̃.
     let all: Form list =
         [ none
-          form
-              "published"
-              "gradient projected with two d × d projectors, then the optimizer"
-              published
-              (placed Place.Gradient)
-              (fun e -> Floor.beside e (4.0 * d e ** 3.0) (6.0 * d e * d e))
-          { form
-                "gradient"
-                "gradient projected through its low rank, then the optimizer"
-                NullSpace.dns
-                (placed Place.Gradient)
-                (fun e -> Floor.beside e (4.0 * b e * d e * k e + 2.0 * b e * d e * d e) (d e * k e + b e * d e)) with
+          { form "published" "gradient projected with two d × d projectors, then the optimizer" (placed Place.Gradient) (fun e ->
+                Floor.beside e (4.0 * d e ** 3.0) (6.0 * d e * d e)) with
+              Method = placed Place.Gradient >> published }
+          { form "gradient" "gradient projected through its low rank, then the optimizer" (placed Place.Gradient) (fun e ->
+                Floor.beside e (4.0 * b e * d e * k e + 2.0 * b e * d e * d e) (d e * k e + b e * d e)) with
               Ranked = true }
-          { form "update" "the optimizer's update projected from bases of rank k" NullSpace.dns (placed Place.Update) (fun e ->
+          { form "update" "the optimizer's update projected from bases of rank k" (placed Place.Update) (fun e ->
                 Floor.beside e (4.0 * d e * d e * k e + 4.0 * d e * k e * k e) (2.0 * d e * d e + 2.0 * d e * k e)) with
               Ranked = true }
           dual
           own
-          form "product" "eigenbasis, entries masked by importance" NullSpace.dns (protecting Protect.Product) (rotated 1.0)
-          form "soft" "eigenbasis, entries damped by importance" NullSpace.dns (protecting Protect.Soft) (rotated 1.0)
-          form
-              "trust"
-              "eigenbasis, the change kept within an ellipsoid that binds"
-              NullSpace.dns
-              (protecting Protect.Trust)
-              (rotated 2.0)
+          form "product" "eigenbasis, entries masked by importance" (protecting Protect.Product) (rotated 1.0)
+          form "soft" "eigenbasis, entries damped by importance" (protecting Protect.Soft) (rotated 1.0)
+          form "trust" "eigenbasis, the change kept within an ellipsoid that binds" (protecting Protect.Trust) (rotated 2.0)
           form
               "nothing"
               "eigenbasis, no entry protected"
-              NullSpace.dns
-              (fun _ s -> { s with Protect = Protect.Nothing })
+              (fun _ -> { NullSpaceOptions.defaults with Protect = Protect.Nothing })
               (rotated 0.0)
           { form
                 "one-sided"
                 "eigenbasis, all outputs on old inputs are protected"
-                NullSpace.dns
-                (fun e s -> { cut e s with Sides = Sides.Input })
+                (fun e -> { cut e with Sides = Sides.Input })
                 (block d (fun _ -> 0.0)) with
               Ranked = true }
           purely none

@@ -39,15 +39,16 @@ module WholeSteps =
     let private once (form: Form) (extent: Extent) (w: Workload) : struct (float * float * float) =
         use scope = torch.NewDisposeScope()
         let device = w.New.A.device
-        let context = Workload.contextOf form extent epochs w
+        let context = Workload.contextOf extent epochs w
         let memory = Workload.memoryOf form w
         let mutable session = Unchecked.defaultof<Session>
         let mutable heads = w.Heads
-        let beginning = Clock.seconds device (fun () -> session <- form.Method.Begin context memory w.Heads [ w.New ])
+        let beginning = Clock.seconds device (fun () -> session <- (form.Method extent).Begin context memory w.Heads [ w.New ])
 
         let training = Clock.seconds device (fun () -> heads <- Workload.train Loop.train form context session)
 
-        let ending = Clock.seconds device (fun () -> form.Method.End context memory (session.Finish heads) [ w.New ] |> ignore)
+        let ending =
+            Clock.seconds device (fun () -> (form.Method extent).End context memory (session.Finish heads) [ w.New ] |> ignore)
 
         struct (beginning, training, ending)
 

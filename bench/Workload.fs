@@ -60,18 +60,23 @@ module Workload =
         { Heads = heads
           Old = oldTask
           New = task device dtype fresh width 2
-          Kept = NullSpace.dns.End (context device heads (settings dtype 2L 1) old) Map.empty heads [ oldTask ] }
+          Kept =
+            (NullSpace.dns.Make NullSpaceOptions.defaults).End
+                (context device heads (settings dtype 2L 1) old)
+                Map.empty
+                heads
+                [ oldTask ] }
 
-    /// The context of a form's step over so many epochs.
-    let contextOf (form: Form) (extent: Extent) (epochs: int) (w: Workload) : Context =
-        context w.New.A.device w.Heads (settings extent.Dtype extent.Pairs epochs |> form.Set extent) w.New.Count
+    /// The context of a step over so many epochs.
+    let contextOf (extent: Extent) (epochs: int) (w: Workload) : Context =
+        context w.New.A.device w.Heads (settings extent.Dtype extent.Pairs epochs) w.New.Count
 
     /// What a form's method kept of the old step.
-    let memoryOf (form: Form) (w: Workload) : Memory = if form.Method.Name = Plain.vanilla.Name then Map.empty else w.Kept
+    let memoryOf (form: Form) (w: Workload) : Memory = if form.Keeps then w.Kept else Map.empty
 
     /// A form's session on the new step. Its tensors are the caller's.
     let session (form: Form) (extent: Extent) (w: Workload) : Session =
-        form.Method.Begin (contextOf form extent 1 w) (memoryOf form w) w.Heads [ w.New ]
+        (form.Method extent).Begin (contextOf extent 1 w) (memoryOf form w) w.Heads [ w.New ]
 
     /// A session trained by one of the loops; raises `Fault.Diverged` where that leaves the finite numbers.
     let train

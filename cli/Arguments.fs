@@ -9,12 +9,12 @@ open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.NotebookArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
-let private assignment (text: string) : string * string =
+let assignment (text: string) : string * string =
     match text.Split('=', 2) with
     | [| name; value |] -> name.Trim(), value.Trim()
     | _ -> text, ""
 
-/// `cmcl run`. Hyperparameters are texts here; `Cmcl.Field` knows what each takes.
+/// `cmcl run`. Options of training and of methods are not here (`OptionArguments`).
 type RunArgument =
     | Stream of NAME_OR_FOLDER: string
     | Preset of NAME: string
@@ -28,30 +28,6 @@ type RunArgument =
     | Save_Weights
     | Force
     | [<AltCommandLine("-q")>] Quiet
-    | Lr of RATE: string
-    | Epochs of N: string
-    | Batch of N: string
-    | Weight_Decay of RATE: string
-    | Temperature of T: string
-    | Scores of KIND: string
-    | Symmetric
-    | Optimizer of NAME: string
-    | Decay of KIND: string
-    | Clip of NORM: string
-    | No_Shuffle
-    | Dtype of NAME: string
-    | Place of NAME: string
-    | Sides of NAME: string
-    | Protect of NAME: string
-    | Exact
-    | Partner of NAME: string
-    | Moments of KIND: string
-    | Threshold of CUT: string
-    | Free_Basis of NAME: string
-    | Partner_Threshold of CUT: string
-    | Tau of T: string
-    | Budget of E: string
-    | Total_Budget of E: string
     | Set of NAME_VALUE: string
     | Monitor of N: int
     | Checkpoint_Every of WHEN: string
@@ -77,32 +53,7 @@ type RunArgument =
             | Save_Weights -> "write every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
             | Force -> "replace results that are in the folder already"
             | Quiet -> "print nothing but errors"
-            | Lr _ -> "learning rate"
-            | Epochs _ -> "passes over a step's training rows"
-            | Batch _ -> "pairs in a batch, or all"
-            | Weight_Decay _ -> "decoupled weight decay"
-            | Temperature _ -> "temperature of InfoNCE"
-            | Scores _ -> "raw (inner products) or cosine"
-            | Symmetric -> "InfoNCE both ways, as CLIP"
-            | Optimizer _ -> "adamw or sgd"
-            | Decay _ -> "how the rate falls over a step: linear, cosine or constant"
-            | Clip _ -> "largest gradient norm, or off"
-            | No_Shuffle -> "rows in their stored order"
-            | Dtype _ -> "float32 or float64"
-            | Place _ -> "where DNS projects: gradient, update or eigenbasis"
-            | Sides _ -> "protect scores (dual) or all outputs on old inputs (input)"
-            | Protect _ -> "what DNS protects: block, product, soft, trust or nothing"
-            | Exact -> "leave no second-order change of old scores"
-            | Partner _ -> "old partner outputs under weights that are current or at-learning"
-            | Moments _ -> "protect the span of old data with its mean (uncentred) or, as an ablation, without (centred)"
-            | Threshold _ -> "cut of the input spectrum, KIND:VALUE: absolute, relative, trace, energy or rank"
-            | Free_Basis _ -> "basis of the output directions that nothing protects: own or shared"
-            | Partner_Threshold _ -> "cut of the partner-output spectrum, likewise"
-            | Tau _ -> "scale of product and soft protection"
-            | Budget _ -> "relative change of old scores that trust allows a step"
-            | Total_Budget _ -> "relative change of each old step's scores that trust allows over the whole stream, or off"
-            | Set _ ->
-                "any option that cmcl methods NAME lists, as NAME=VALUE, for every method here that takes it; may be given again"
+            | Set _ -> "an option of training or of a method, as NAME=VALUE: the same as --NAME VALUE; may be given again"
             | Monitor _ ->
                 "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
             | Checkpoint_Every _ ->
@@ -110,52 +61,6 @@ type RunArgument =
             | Keep _ -> "checkpoints to keep of each method and seed (default: 2)"
             | Log_Format _ -> "text (default), or json: one line of JSON an event on standard output, and nothing else there"
             | No_Memory_Check -> "start even if more memory seems to be needed than is free"
-
-    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
-    member a.Hyperparameter: (string * string) option =
-        match a with
-        | Lr v -> Some("lr", v)
-        | Epochs v -> Some("epochs", v)
-        | Batch v -> Some("batch", v)
-        | Weight_Decay v -> Some("weight-decay", v)
-        | Temperature v -> Some("temperature", v)
-        | Scores v -> Some("scores", v)
-        | Symmetric -> Some("symmetric", "on")
-        | Optimizer v -> Some("optimizer", v)
-        | Decay v -> Some("decay", v)
-        | Clip v -> Some("clip", v)
-        | No_Shuffle -> Some("shuffle", "off")
-        | Dtype v -> Some("dtype", v)
-        | Place v -> Some("place", v)
-        | Sides v -> Some("sides", v)
-        | Protect v -> Some("protect", v)
-        | Exact -> Some("exact", "on")
-        | Partner v -> Some("partner", v)
-        | Moments v -> Some("moments", v)
-        | Threshold v -> Some("threshold", v)
-        | Free_Basis v -> Some("free-basis", v)
-        | Partner_Threshold v -> Some("partner-threshold", v)
-        | Tau v -> Some("tau", v)
-        | Budget v -> Some("budget", v)
-        | Total_Budget v -> Some("total-budget", v)
-        | Set v -> Some(assignment v)
-        | Stream _
-        | Preset _
-        | Methods _
-        | Seeds _
-        | Out _
-        | Split _
-        | Device _
-        | Threads _
-        | Jobs _
-        | Save_Weights
-        | Force
-        | Quiet
-        | Monitor _
-        | Checkpoint_Every _
-        | Keep _
-        | Log_Format _
-        | No_Memory_Check -> None
 
 /// `cmcl resume`.
 [<RequireQualifiedAccess>]
@@ -179,21 +84,7 @@ type VerifyArgument =
     | Threads of N: int
     | Force
     | [<AltCommandLine("-q")>] Quiet
-    | Dtype of NAME: string
-    | Lr of RATE: string
-    | Epochs of N: string
-    | Batch of N: string
-    | Weight_Decay of RATE: string
-    | Temperature of T: string
-    | Scores of KIND: string
-    | Symmetric
-    | Optimizer of NAME: string
-    | Decay of KIND: string
-    | Clip of NORM: string
-    | No_Shuffle
-    | Threshold of CUT: string
-    | Partner_Threshold of CUT: string
-    | Budget of E: string
+    | Set of NAME_VALUE: string
 
     /// The same argument of `cmcl run`.
     member private a.OfRun: RunArgument option =
@@ -205,32 +96,14 @@ type VerifyArgument =
         | Threads n -> Some(RunArgument.Threads n)
         | Force -> Some RunArgument.Force
         | Quiet -> Some RunArgument.Quiet
-        | Dtype v -> Some(RunArgument.Dtype v)
-        | Lr v -> Some(RunArgument.Lr v)
-        | Epochs v -> Some(RunArgument.Epochs v)
-        | Batch v -> Some(RunArgument.Batch v)
-        | Weight_Decay v -> Some(RunArgument.Weight_Decay v)
-        | Temperature v -> Some(RunArgument.Temperature v)
-        | Scores v -> Some(RunArgument.Scores v)
-        | Symmetric -> Some RunArgument.Symmetric
-        | Optimizer v -> Some(RunArgument.Optimizer v)
-        | Decay v -> Some(RunArgument.Decay v)
-        | Clip v -> Some(RunArgument.Clip v)
-        | No_Shuffle -> Some RunArgument.No_Shuffle
-        | Threshold v -> Some(RunArgument.Threshold v)
-        | Partner_Threshold v -> Some(RunArgument.Partner_Threshold v)
-        | Budget v -> Some(RunArgument.Budget v)
+        | Set v -> Some(RunArgument.Set v)
 
     interface IArgParserTemplate with
         member a.Usage =
             match a with
             | Seed _ -> "the seed, a whole number (default: 0)"
-            | Dtype _ -> "what weights and features are kept in, float64 (default) or float32; the checks are made in float64"
             | Out _ -> "folder for verify.csv, curves.csv and verify.html (default: results/verify-STREAM)"
             | _ -> a.OfRun |> Option.map (fun shared -> (shared :> IArgParserTemplate).Usage) |> Option.defaultValue ""
-
-    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
-    member a.Hyperparameter: (string * string) option = a.OfRun |> Option.bind _.Hyperparameter
 
 /// `cmcl compare`. What it shares with `cmcl run` is said there once.
 [<RequireQualifiedAccess>]
@@ -275,12 +148,6 @@ type CompareArgument =
             | Force -> "run every cell again, also those that are finished"
             | Quiet -> shared RunArgument.Quiet
 
-    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
-    member a.Hyperparameter: (string * string) option =
-        match a with
-        | Set v -> Some(assignment v)
-        | _ -> None
-
 /// `cmcl tune`. There is no `--split`: settings are chosen on validation rows.
 [<RequireQualifiedAccess>]
 type TuneArgument =
@@ -319,12 +186,6 @@ type TuneArgument =
             | Set v -> shared (CompareArgument.Set v)
             | Force -> shared CompareArgument.Force
             | Quiet -> shared CompareArgument.Quiet
-
-    /// The hyperparameter that an argument sets, as `Cmcl.Field` names it.
-    member a.Hyperparameter: (string * string) option =
-        match a with
-        | Set v -> Some(assignment v)
-        | _ -> None
 
 /// `cmcl bench`. Lists are texts here; the command reads them.
 [<RequireQualifiedAccess>]
@@ -463,7 +324,8 @@ type Command =
             | Tune _ -> "choose a method's settings on validation rows"
             | Sweep _ -> "run what a sweep file says, here or on a cluster, and collect it"
             | Cell _ -> "run one cell of a sweep's folder"
-            | Verify _ -> "check the theory in numbers on a stream: a table of conditions, and figures"
+            | Verify _ ->
+                "check the theory in numbers on a stream, in float64 unless --dtype says otherwise: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection, beside what the machine can do"
             | Import _ -> "make a stream folder of files of features; without arguments, list the formats"
             | Report _ -> "make the report of a results folder again"

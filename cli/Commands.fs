@@ -25,25 +25,28 @@ let refuse (faults: Fault list) : int =
 
     2
 
-/// Faults with the options that they speak of as this command writes them: `--place gradient`, or `--set margin=0.2` for what has no option of
-/// its own.
-let asWritten (arguments: ParseResults<'argument>) (faults: Fault list) : Fault list =
-    let options = arguments.Parser.GetArgumentCases() |> List.collect _.CommandLineNames.Value |> Set.ofList
-    let isSwitch name = List.contains name [ "exact"; "symmetric" ]
+/// Faults with the options that they speak of as this command writes them: `--place gradient`, `--exact`, `--no-exact`; what was given by `--set`,
+/// as `--set margin=0.2`.
+let asWritten (arguments: ParseResults<'argument>) (sets: string list) (faults: Fault list) : Fault list =
+    let bySet = sets |> List.map (assignment >> fst)
+    let own = arguments.Parser.GetArgumentCases() |> List.collect _.CommandLineNames.Value |> Set.ofList
 
     let write (name: string) (value: string option) =
-        match value with
-        | Some "off" when options.Contains $"--no-{name}" -> $"--no-{name}"
-        | Some "on" when isSwitch name && options.Contains $"--{name}" -> $"--{name}"
-        | Some "off" when isSwitch name && options.Contains $"--{name}" -> $"no --{name}"
-        | Some value when options.Contains $"--{name}" && not (isSwitch name) -> $"--{name} {value}"
-        | Some value when options.Contains "--set" -> $"--set {name}={value}"
-        | Some value -> $"{name}={value}"
-        | None when options.Contains $"--{name}" -> $"--{name}"
-        | None when options.Contains "--set" -> $"--set {name}"
-        | None -> name
+        match Registry.options |> List.tryFind (fun o -> o.Name = name), value with
+        | Some _, Some value when List.contains name bySet -> $"--set {name}={value}"
+        | Some _, None when List.contains name bySet -> $"--set {name}"
+        | Some o, Some "off" when o.IsSwitch -> $"--no-{name}"
+        | Some o, Some "on" when o.IsSwitch -> $"--{name}"
+        | Some _, Some value -> $"--{name} {value}"
+        | Some _, None -> $"--{name}"
+        | None, None when own.Contains $"--{name}" -> $"--{name}"
+        | None, Some value -> $"{name}={value}"
+        | None, None -> name
 
     faults |> List.map _.WithOptions(write)
+
+/// The options that were given to a command, one by one and by `--set`.
+let given (options: (string * string) list) (sets: string list) : (string * string) list = options @ List.map assignment sets
 
 let parseSeeds (text: string) : Result<int list, Fault list> =
     let bad = Error [ Fault.BadValue("--seeds", "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once", text) ]
@@ -154,6 +157,7 @@ let private checkpointing (arguments: ParseResults<RunArgument>) : Result<Checkp
 let private request
     (command: string)
     (written: string list)
+    (options: (string * string) list)
     (arguments: ParseResults<RunArgument>)
     : Result<Request, Fault list> =
     validated {
@@ -182,7 +186,8 @@ let private request
                 Preset = Option.defaultValue stream.Preset preset }
     }
     |> Result.bind (fun (seeds, split, device, stream) ->
-        let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+        let sets = arguments.GetResults RunArgument.Set
+        let given = given options sets
 
         let methods =
             match arguments.TryGetResult RunArgument.Methods with
@@ -193,7 +198,7 @@ let private request
             if methods.IsEmpty then
                 Error [ Fault.BadValue("--methods", "at least one method (cmcl methods lists them)", "") ]
             else
-                Plan.resolve stream.Preset given methods |> Result.mapError (asWritten arguments)
+                Plan.resolve stream.Preset given methods |> Result.mapError (asWritten arguments sets)
 
         named
         |> Result.bind (fun plans ->
@@ -309,13 +314,14 @@ let alone (out: string) (work: FolderLock -> Result<int, Fault list>) : int =
     | Error faults -> refuse faults
     | Ok code -> code
 
-let run (command: string) (written: string list) (arguments: ParseResults<RunArgument>) : int =
+/// `options` are those that were taken out of the arguments (`OptionArguments.take`), `written` all of them as they were.
+let run (command: string) (written: string list) (options: (string * string) list) (arguments: ParseResults<RunArgument>) : int =
     use leaving = new Signals.Leaving true
 
     match
         validated {
             let! checkpointing = checkpointing arguments
-            and! request = request command written arguments
+            and! request = request command written options arguments
             return checkpointing, request
         }
         |> Result.bind (fun (checkpointing, r) -> fitted arguments r |> Result.map (fun r -> checkpointing, r))
@@ -354,10 +360,16 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
             0)
 
     let again (command: string) (written: string list) (locked: FolderLock) =
+        let taken = OptionArguments.take Registry.options written
+
         let parsed =
             try
                 let parser = ArgumentParser.Create<RunArgument>(programName = "cmcl run")
-                Ok(parser.ParseCommandLine(Array.ofList written))
+
+                if taken.Faults.IsEmpty then
+                    Ok(parser.ParseCommandLine(Array.ofList taken.Rest))
+                else
+                    Error taken.Faults
             with :? ArguParseException ->
                 Error [ Fault.Unreadable(Path.Combine(folder, "config.json"), "its arguments are none of cmcl run") ]
 
@@ -365,7 +377,7 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
         |> Result.bind (fun own ->
             validated {
                 let! checkpointing = checkpointing own
-                and! request = request command written own
+                and! request = request command written taken.Options own
                 return { checkpointing with Resume = true }, { request with Out = folder }
             }
             |> Result.bind (fun (checkpointing, r) -> fitted own r |> Result.map (fun r -> checkpointing, r))
@@ -383,7 +395,11 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
             | Ok(command, written, _) -> again command written locked)
 
 /// The plans that `cmcl verify` runs, as a request: their scores are those of training rows.
-let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgument>) : Result<Request, Fault list> =
+let private verifyRequest
+    (command: string)
+    (options: (string * string) list)
+    (arguments: ParseResults<VerifyArgument>)
+    : Result<Request, Fault list> =
     let oneSeed (text: string) =
         match parseSeeds text with
         | Ok [ seed ] -> Ok seed
@@ -407,10 +423,11 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
         return seed, device, stream
     }
     |> Result.bind (fun (seed, device, stream) ->
-        let given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+        let sets = arguments.GetResults VerifyArgument.Set
+        let given = given options sets
 
         Verification.plans stream given
-        |> Result.mapError (asWritten arguments)
+        |> Result.mapError (asWritten arguments sets)
         |> Result.map (fun plans ->
             { Stream = stream
               Source = source
@@ -425,7 +442,7 @@ let private verifyRequest (command: string) (arguments: ParseResults<VerifyArgum
               Command = command
               Arguments = [] }))
 
-let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
+let verify (command: string) (options: (string * string) list) (arguments: ParseResults<VerifyArgument>) : int =
     let quiet = arguments.Contains VerifyArgument.Quiet
 
     let work (r: Request) : int =
@@ -454,7 +471,7 @@ let verify (command: string) (arguments: ParseResults<VerifyArgument>) : int =
 
                 if found.Broken.IsEmpty then 0 else 1
 
-    match verifyRequest command arguments with
+    match verifyRequest command options arguments with
     | Error faults -> refuse faults
     | Ok r ->
         alone r.Out (fun _ ->
@@ -492,22 +509,23 @@ let methods (arguments: ParseResults<MethodsArgument>) : int =
 
     match arguments.TryGetResult MethodsArgument.Method with
     | None ->
-        for m in Registry.methods do
-            list m
+        for e in Registry.entries do
+            list e.Method
 
         Terminal.say "\nOptions of one: cmcl methods NAME. A method with options: --methods \"dns[protect=product;tau=3e-5]\"."
         0
     | Some name ->
         match Registry.find name with
         | Error faults -> refuse faults
-        | Ok m ->
-            list m
+        | Ok e ->
+            list e.Method
 
-            for f in m.Fields do
-                entry 21 $"  {f.Name}" $"{f.Help} ({f.Takes})"
+            let values = [ for o in Settings.options -> o.Info.Name, o.Show Settings.initial ] @ e.Values |> Map
 
-            for name, value in m.Presets do
-                let how = if List.contains name (Field.names m.Fields) then "default" else "fixed"
-                entry 21 $"  {name}" $"{how}: {value}"
+            for o in Entry.takes e do
+                entry 21 $"  {o.Name}" $"{o.Help} ({o.Takes}; default: {values[o.Name]})"
+
+            for name, value in e.Fixed do
+                entry 21 $"  {name}" $"fixed: {value}"
 
             0

@@ -10,11 +10,14 @@ open Cmcl.Cli.Commands
 
 /// Every method that trains, and the encoders as they came.
 let private all () =
-    [ for m in Registry.methods do
-          if m.Curriculum <> Curriculum.Never || m.Name = Plain.zeroShot.Name then
-              m.Name ]
+    [ for e in Registry.entries do
+          if e.Method.Curriculum <> Curriculum.Never || e.Method.Role = Role.Floor then
+              e.Method.Name ]
 
-let private sweep (arguments: ParseResults<CompareArgument>) : Result<Sweep * SweepCell list, Fault list> =
+let private sweep
+    (options: (string * string) list)
+    (arguments: ParseResults<CompareArgument>)
+    : Result<Sweep * SweepCell list, Fault list> =
     let sources = arguments.GetResult(CompareArgument.Stream, "emoji") |> Plan.split
     let threads = arguments.TryGetResult CompareArgument.Threads
     let orders = arguments.GetResult(CompareArgument.Orders, 1)
@@ -63,7 +66,7 @@ let private sweep (arguments: ParseResults<CompareArgument>) : Result<Sweep * Sw
         return
             { Streams = streams
               Methods = methods
-              Given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+              Given = given options (arguments.GetResults CompareArgument.Set)
               Seeds = seeds
               Orders = orders
               Split = split
@@ -72,7 +75,9 @@ let private sweep (arguments: ParseResults<CompareArgument>) : Result<Sweep * Sw
               Out = arguments.GetResult(CompareArgument.Out, Path.Combine("results", "compare")) }
     }
     |> Result.bind (fun sweep ->
-        Sweep.cells sweep |> Result.mapError (asWritten arguments) |> Result.map (fun cells -> sweep, cells))
+        Sweep.cells sweep
+        |> Result.mapError (asWritten arguments (arguments.GetResults CompareArgument.Set))
+        |> Result.map (fun cells -> sweep, cells))
 
 /// The label of the method that others are tested against.
 let private against (arguments: ParseResults<CompareArgument>) (cells: SweepCell list) : Result<string option, Fault list> =
@@ -112,14 +117,14 @@ let private show (metrics: string list) (c: Comparison) : unit =
 
         CompareDisplay.frontier table.Stream c |> Option.iter (fun sentence -> Terminal.say $"\n{sentence}\n")
 
-let compare (command: string) (arguments: ParseResults<CompareArgument>) : int =
+let compare (command: string) (options: (string * string) list) (arguments: ParseResults<CompareArgument>) : int =
     let quiet = arguments.Contains CompareArgument.Quiet
 
     let metrics = arguments.TryGetResult CompareArgument.Metrics |> Option.map Plan.split |> Option.defaultValue []
 
     let prepared =
         CompareFiles.columns metrics
-        |> Result.bind (fun _ -> sweep arguments)
+        |> Result.bind (fun _ -> sweep options arguments)
         |> Result.bind (fun (sweep, cells) ->
             against arguments cells
             |> Result.bind (fun against ->

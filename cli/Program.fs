@@ -13,14 +13,15 @@ open Cmcl.Cli.Arguments
 /// Every option of the commands that have any, for a hint when one is misspelt.
 let private options () =
     let names (cases: ArgumentCaseInfo list) = cases |> List.collect _.CommandLineNames.Value
+    let taken = OptionArguments.names Registry.options
 
-    [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases())
+    [ "run", names (ArgumentParser.Create<RunArgument>().GetArgumentCases()) @ taken
       "resume", names (ArgumentParser.Create<ResumeArgument>().GetArgumentCases())
-      "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases())
-      "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases())
+      "compare", names (ArgumentParser.Create<CompareArgument>().GetArgumentCases()) @ taken
+      "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases()) @ taken
       "sweep", names (ArgumentParser.Create<SweepArgument>().GetArgumentCases())
       "cell", names (ArgumentParser.Create<CellArgument>().GetArgumentCases())
-      "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases())
+      "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases()) @ taken
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
@@ -82,8 +83,12 @@ let private dispatch (argv: string[]) : int =
         | Some i -> argv[.. i - 1], List.ofArray argv[i + 1 ..]
         | None -> argv, []
 
+    let takesOptions = argv.Length > 0 && List.contains argv[0] OptionArguments.commands
+
+    let taken: OptionArguments.Taken = OptionArguments.take (if takesOptions then Registry.options else []) (List.ofArray argv)
+
     try
-        let results = parser.ParseCommandLine(argv, raiseOnUsage = true)
+        let results = parser.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true)
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
         let command = "cmcl " + String.Join(" ", quoted)
 
@@ -100,15 +105,16 @@ let private dispatch (argv: string[]) : int =
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some(Notebook arguments), _ -> NotebookCommand.notebook arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
-        | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) arguments
+        | Some _, _ when not taken.Faults.IsEmpty -> Commands.refuse taken.Faults
+        | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) taken.Options arguments
         | Some(Resume arguments), _ -> Commands.resume arguments
-        | Some(Compare arguments), _ -> CompareCommand.compare command arguments
-        | Some(Tune arguments), _ -> TuneCommand.tune command arguments
+        | Some(Compare arguments), _ -> CompareCommand.compare command taken.Options arguments
+        | Some(Tune arguments), _ -> TuneCommand.tune command taken.Options arguments
         | Some Metrics, _ -> Commands.metrics ()
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
         | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
-        | Some(Verify arguments), _ -> Commands.verify command arguments
+        | Some(Verify arguments), _ -> Commands.verify command taken.Options arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments
         | Some(Info arguments), _ -> Commands.info arguments
@@ -126,6 +132,11 @@ let private dispatch (argv: string[]) : int =
     with
     | :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText ->
         printfn "%s" e.Message
+
+        if takesOptions then
+            for line in OptionArguments.help (min 80 (Terminal.width ())) Registry.entries do
+                printfn "%s" line
+
         0
     | :? ArguParseException as e ->
         let command = options () |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)

@@ -22,20 +22,18 @@ let private gridOf (given: Grid option) (method: string) : Result<string * Grid,
     let name = Tuning.name method
 
     Registry.find name
-    |> Result.bind (fun m ->
-        match m.Curriculum, given, List.tryFind (fst >> (=) name) Grid.declared with
-        | Curriculum.Never, _, _ ->
+    |> Result.bind (fun e ->
+        if e.Method.Curriculum = Curriculum.Never then
             Error [ Fault.Contradiction($"{name} does not train", "there is nothing to choose; leave it out") ]
-        | _, Some grid, _ -> Ok(method, grid)
-        | _, None, Some(_, grid) -> Ok(method, grid)
-        | _, None, None -> Error [ Fault.Contradiction($"no grid is declared for {name}", "say with --grid what to try") ])
+        else
+            Ok(method, given |> Option.defaultWith (fun () -> Grid.declared e)))
 
 let private once (methods: string list) : Fault list =
     [ for name, times in methods |> List.countBy Tuning.name do
           if times > 1 then
               Fault.Contradiction($"'{name}' is named twice", "a preset has one choice for a method; name it once") ]
 
-let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Fault list> =
+let private search (options: (string * string) list) (arguments: ParseResults<TuneArgument>) : Result<Search, Fault list> =
     let methods = arguments.GetResult TuneArgument.Method |> Plan.split
     let source = arguments.GetResult(TuneArgument.Stream, "emoji")
     let threads = arguments.TryGetResult TuneArgument.Threads
@@ -81,7 +79,7 @@ let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Faul
         let sweep =
             { Streams = streams
               Methods = [ for t in trials -> t.Written ]
-              Given = arguments.GetAllResults() |> List.choose _.Hyperparameter
+              Given = given options (arguments.GetResults TuneArgument.Set)
               Seeds = seeds
               Orders = 1
               Split = Split.Validation
@@ -90,7 +88,7 @@ let private search (arguments: ParseResults<TuneArgument>) : Result<Search, Faul
               Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name) }
 
         Sweep.cells sweep
-        |> Result.mapError (asWritten arguments)
+        |> Result.mapError (asWritten arguments (arguments.GetResults TuneArgument.Set))
         |> Result.map (fun cells ->
             { Sweep = sweep
               Cells = cells
@@ -222,11 +220,11 @@ let private finish (quiet: bool) (command: string) (search: Search) (broken: (Ce
 
         if broken.IsEmpty && chosen.Length = choices.Length then 0 else 1
 
-let tune (command: string) (arguments: ParseResults<TuneArgument>) : int =
+let tune (command: string) (options: (string * string) list) (arguments: ParseResults<TuneArgument>) : int =
     let quiet = arguments.Contains TuneArgument.Quiet
 
     match
-        search arguments
+        search options arguments
         |> Result.bind (fun search ->
             Sweep.prepare (arguments.Contains TuneArgument.Force) search.Sweep.Out search.Cells |> Result.map (fun () -> search))
     with

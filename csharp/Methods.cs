@@ -109,4 +109,8 @@ public static class Methods
     /// <summary>A method of one's own, a value of the F# library, which need not be in its registry.</summary>
     /// <exception cref="CmclException">It has the name of one that is.</exception>
     public static Configuration Own(Method method) => new(Config.ofMethod(method));
+
+    /// <summary>A method of one's own with options of its own, which <see cref="Configuration.With"/> sets.</summary>
+    /// <exception cref="CmclException">It has the name of one of the registry.</exception>
+    public static Configuration Own<TOptions>(Spec<TOptions> spec) => new(Config.ofSpec(spec));
 }

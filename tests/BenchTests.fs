@@ -37,7 +37,7 @@ let private batch (w: Workload) : Batch =
 /// The session of a form, trained for two epochs by one of the loops.
 let private trained loop (name: string) (w: Workload) : Session * Heads =
     let f = form name
-    let context = Workload.contextOf f here 2 w
+    let context = Workload.contextOf here 2 w
     let session = Workload.session f here w
     session, Workload.train loop f context session
 
@@ -235,7 +235,7 @@ let private advancing =
               for name, purely, loop in
                   [ "block", false, Loop.train; "block", true, Loop.trainPurely; "update", false, Loop.train ] do
                   let f = form name
-                  let context = Workload.contextOf f here 3 w
+                  let context = Workload.contextOf here 3 w
                   let session = Workload.session f here w
                   let losses = ResizeArray()
 
@@ -256,7 +256,7 @@ let private advancing =
               for purely in [ false; true ] do
                   let f = form "soft"
                   let session = Workload.session f here w
-                  let settings = (Workload.contextOf f here 1 w).Settings
+                  let settings = (Workload.contextOf here 1 w).Settings
 
                   let run () =
                       use scope = torch.NewDisposeScope()

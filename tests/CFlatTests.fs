@@ -183,11 +183,12 @@ let tests =
               let only text = resolve text |> Check.get |> List.exactlyOne
               let p = only "c-flat[host=dns;place=update;rho=0.1;lr=1e-3]"
               Expect.equal p.Method.Name "c-flat" "name"
-              Expect.equal (p.Settings.Place, p.Settings.Rho, p.Settings.Host) (Place.Update, 0.1, "dns") "the host's, its own"
-              Expect.equal (only "c-flat").Settings.Host "vanilla" "by itself around fine-tuning"
-              Expect.equal (only "c-flat[host=dns-soft]").Settings.Protect Protect.Soft "the host's preset"
+              let value name (p: Plan) = Map.find name (Map p.Entry.Values)
+              Expect.equal (value "place" p, value "rho" p, value "host" p) ("update", "0.1", "dns") "the host's, its own"
+              Expect.equal (value "host" (only "c-flat")) "vanilla" "by itself around fine-tuning"
+              Expect.contains (only "c-flat[host=dns-soft]").Entry.Fixed ("protect", "soft") "what the host holds"
               Expect.equal (only "c-flat[host=joint]").Method.Curriculum Curriculum.AllAtOnce "the host's curriculum"
-              Expect.equal (only "c-flat[host=ewc;lambda=3;fisher=sampled]").Settings.Lambda 3.0 "ewc's option"
+              Expect.equal (value "lambda" (only "c-flat[host=ewc;lambda=3;fisher=sampled]")) "3" "ewc's option"
 
               let recorded = Plan.effective (only "c-flat[host=ewc]") |> List.map fst
               Expect.containsAll recorded [ "host"; "rho"; "flatness"; "lambda"; "lr" ] "recorded"

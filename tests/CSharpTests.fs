@@ -146,9 +146,7 @@ let private studies =
 
 // ---- options -----------------------------------------------------------------------------------------------------
 
-let private takes (option: string) : string list =
-    let field = Field.all |> List.find (fun f -> f.Name = option)
-    field.Takes.Split([| ", "; " or " |], StringSplitOptions.None) |> List.ofArray
+let private takes (option: string) : string list = (Registry.options |> List.find (fun o -> o.Name = option)).Words
 
 let private values<'e when 'e: struct and 'e :> Enum and 'e: (new: unit -> 'e)> () : 'e list =
     Enum.GetValues<'e>() |> List.ofArray
@@ -212,8 +210,9 @@ let private naming =
               check "shuffle" [ for v in [ true; false ] -> plain.Learn(shuffle = v) ])
           test "every option of the null-space methods and of training is a named argument" (fun () ->
               let check (c: CSharp.Configuration) =
-                  let m = Registry.find (Label.family c.Label) |> Check.get
-                  Expect.equal (List.sort (set c)) (List.sort (Field.names m.Fields)) $"named arguments for {m.Name}"
+                  let e = Registry.find (Label.family c.Label) |> Check.get
+                  let takes = [ for o in Entry.takes e -> o.Name ]
+                  Expect.equal (List.sort (set c)) (List.sort takes) $"named arguments for {e.Method.Name}"
 
               check (everythingLearned (CSharp.Methods.Vanilla()))
               check (everythingLearned (everyDns ()))

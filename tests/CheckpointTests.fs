@@ -25,7 +25,7 @@ let private short: Lazy<Stream> =
 
 /// Every method, and what a method's state looks like under other options.
 let private written =
-    [ for m in Registry.methods -> m.Name ]
+    Registry.names
     @ [ "dns[place=update]"
         "dns[place=gradient]"
         "dns[protect=product]"

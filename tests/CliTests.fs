@@ -164,7 +164,10 @@ let private contradictions =
       [ "-m"; "dns"; "--tau"; "1" ], [ "--tau 1 changes nothing for dns" ]
       [ "-m"; "dns[tau=1]" ], [ "'tau' changes nothing in dns[tau=1]"; "set protect=product, or protect=soft" ]
       [ "-m"; "ewc[gamma=0.9]" ], [ "'gamma' changes nothing"; "set accumulate=online." ]
-      [ "-m"; "ewc"; "--set"; "gamma=0.9" ], [ "--set gamma=0.9 changes nothing for ewc"; "set --set accumulate=online." ]
+      [ "-m"; "ewc"; "--set"; "gamma=0.9" ], [ "--set gamma=0.9 changes nothing for ewc"; "set --accumulate online." ]
+      [ "-m"; "ewc"; "--gamma"; "0.9" ], [ "--gamma 0.9 changes nothing for ewc"; "set --accumulate online." ]
+      [ "-m"; "gem"; "--margin"; "x" ], [ "cmcl: --margin takes a number ≥ 0, not 'x'" ]
+      [ "-m"; "dns"; "--exact"; "--place"; "gradient" ], [ "--exact cannot hold with --place gradient"; "--no-exact" ]
       [ "-m"; "vanilla"; "--set"; "margin=0.2" ], [ "--set margin=0.2 changes nothing"; "a method that takes it: gem" ]
       [ "-m"; "gem"; "--set"; "margin=x" ], [ "cmcl: --set margin takes a number ≥ 0, not 'x'" ]
       [ "-m"; "gem[margin=x]" ], [ "cmcl: margin takes a number ≥ 0, not 'x'" ]
@@ -303,8 +306,11 @@ let private help =
               let text = (cmcl [ "run"; "--help" ]).Out
 
               let options =
-                  [ for f in Field.training @ Field.dns do
-                        if f.Name = "shuffle" then "no-shuffle" else f.Name ]
+                  [ for o in Registry.options do
+                        o.Name
+
+                        if o.IsSwitch then
+                            $"no-{o.Name}" ]
                   @ [ "stream"
                       "methods"
                       "seeds"
@@ -345,12 +351,12 @@ let private help =
           testCase "methods lists each, and one with its options" (fun () ->
               let all = (cmcl [ "methods" ]).Out
 
-              for m in Registry.methods do
-                  Expect.stringContains all m.Name "a method"
-                  let one = (cmcl [ "methods"; m.Name ]).Out
+              for e in Registry.entries do
+                  Expect.stringContains all e.Method.Name "a method"
+                  let one = (cmcl [ "methods"; e.Method.Name ]).Out
 
-                  for f in m.Fields do
-                      Expect.stringContains one f.Name "an option")
+                  for o in Entry.takes e do
+                      Expect.stringContains one o.Name "an option")
           testCase "the version" (fun () ->
               let told = cmcl [ "--version" ]
               Expect.equal (told.Code, told.Out.Trim()) (0, $"cmcl {Record.cmclVersion}") "version") ]

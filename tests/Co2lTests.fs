@@ -34,17 +34,25 @@ let private replayedPairs: (string * Pair) list =
       "none", Pair.named audio depth ]
 
 /// Every kind of candidates, scored as the case has it.
-let private variants (c: Case) : Settings list =
+let private variants (c: Case) : (Settings * Co2l.Options) list =
     [ for candidates in [ Candidates.Matching; Candidates.Both; Candidates.Nobody ] do
           { Settings.initial with
               Temperature = 1.5
               Scoring = if fraction c "scoring" < 0.5 then Scoring.Raw else Scoring.Cosine
-              Symmetric = fraction c "symmetric" < 0.5
+              Symmetric = fraction c "symmetric" < 0.5 },
+          { Co2l.defaults with
+              Lambda = 0.7
               Candidates = candidates
               KappaPast = 0.1 } ]
 
 /// The whole loss written again with torch's softmax and cross entropy, from the definition.
-let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: Group) (replayed: Group) : torch.Tensor =
+let private reference
+    (s: Settings, o: Co2l.Options)
+    (before: Heads)
+    (now: Heads)
+    (batch: Group)
+    (replayed: Group)
+    : torch.Tensor =
     let outputs (heads: Heads) m (x: torch.Tensor) = x.mm (heads[m].t())
 
     let unit (y: torch.Tensor) = torch.nn.functional.normalize (y, 2.0, 1L)
@@ -53,7 +61,7 @@ let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: 
 
     let oneWay (anchor: Modality) (partner: Modality) =
         let beside =
-            match s.Candidates with
+            match o.Candidates with
             | Candidates.Nobody -> []
             | Candidates.Matching when replayed.Pair.A = partner || replayed.Pair.B = partner -> [ partner ]
             | _ -> [ replayed.Pair.A; replayed.Pair.B ]
@@ -70,11 +78,11 @@ let private reference (s: Settings) lambda (before: Heads) (now: Heads) (batch: 
 
     /// Summed over anchors, half for each direction.
     let sum (g: Group) =
-        let past, present = (relations before s.KappaPast g).detach(), relations now s.Kappa g
+        let past, present = (relations before o.KappaPast g).detach(), relations now o.Kappa g
         let oneWay (dim: int64) = -(past.softmax dim * present.softmax(dim).log()).sum()
         (oneWay 0L .+ oneWay 1L) / number 2.0
 
-    contrast .+ (sum batch .+ sum replayed) * number (lambda / float (batch.Count + replayed.Count))
+    contrast .+ (sum batch .+ sum replayed) * number (o.Lambda / float (batch.Count + replayed.Count))
 
 /// A run's step as its method begins it, with the memory and the heads of the steps before it.
 let private sceneOf (stream: Stream) (at: int) (plan: Plan) (see: Scene -> unit) : unit =
@@ -108,25 +116,25 @@ let tests =
               for shared, old in replayedPairs do
                   let replayed = group 1 old c "replayed" (1L + c.Rank) (columns c)
 
-                  for s in variants c do
+                  for s, o in variants c do
                       let moving = Training.select (Pair.members pair) before
 
                       let ours =
-                          Co2l.pass s 0.7 moving (Heads.replace (Training.select (Pair.members pair) now) before) batch replayed
+                          Co2l.pass o s moving (Heads.replace (Training.select (Pair.members pair) now) before) batch replayed
 
                       let leaves = Training.select (Pair.members pair) now |> Heads.map (fun w -> w.clone().requires_grad_ true)
-                      let loss = reference s 0.7 before (Heads.replace leaves before) batch replayed
+                      let loss = reference (s, o) before (Heads.replace leaves before) batch replayed
                       let expected = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves.Values) |> Seq.zip leaves.Keys
                       near "loss" close (item ours.Pass.Loss) (item loss)
                       near "parts" close (item ours.Contrast + 0.7 * item ours.Distillation) (item loss)
                       Expect.equal (set ours.Pass.Gradients.Keys) (set leaves.Keys) "of the heads that move"
 
                       for m, g in expected do
-                          let what = $"{m}, shared: {shared}, {s.Scoring}, symmetric {s.Symmetric}, {s.Candidates}"
+                          let what = $"{m}, shared: {shared}, {s.Scoring}, symmetric {s.Symmetric}, {o.Candidates}"
                           same what 1e-9 ours.Pass.Gradients[m] g)
 
           test "candidates are of the partner's modality where the replayed pair has it" (fun () ->
-              let of' kind a b = Co2l.candidates kind (modality text) (Pair.named a b) |> List.map _.Name
+              let of' kind a b = Co2l.candidateSides kind (modality text) (Pair.named a b) |> List.map _.Name
               Expect.equal (of' Candidates.Matching vision text) [ text ] "its b side"
               Expect.equal (of' Candidates.Matching text audio) [ text ] "its a side"
               Expect.equal (of' Candidates.Matching vision audio) [ vision; audio ] "neither: both"
@@ -141,12 +149,16 @@ let tests =
                   let replayed = group 1 (Pair.named audio text) c "replayed" 5L (columns c)
                   let moving = Training.select (Pair.members pair) heads
 
-                  let s =
-                      { Settings.initial with
-                          Temperature = 2.0
-                          Candidates = Candidates.Nobody }
+                  let s = { Settings.initial with Temperature = 2.0 }
 
-                  let with' kappa past = Co2l.pass { s with Kappa = kappa; KappaPast = past } 1.0 moving heads batch replayed
+                  let with' kappa past =
+                      let o =
+                          { Co2l.defaults with
+                              Candidates = Candidates.Nobody
+                              Kappa = kappa
+                              KappaPast = past }
+
+                      Co2l.pass o s moving heads batch replayed
 
                   let plain, published = with' 0.2 0.2, with' 0.2 0.01
 
@@ -259,12 +271,13 @@ let tests =
                       @ Heads.tensors s.Start
                       @ [ task.A; task.B ]
 
-                  untouched "Begin" given (fun () -> Co2l.co2l.Begin scene.Context scene.Memory scene.Heads scene.Tasks)
+                  let co2l = Co2l.co2l.Make Co2l.defaults
+                  untouched "Begin" given (fun () -> co2l.Begin scene.Context scene.Memory scene.Heads scene.Tasks)
                   let settings = scene.Context.Settings
 
                   untouched "training and End" given (fun () ->
                       match Loop.train settings (Seed.ofInt 1) Watch.silent s with
-                      | Ok trained -> Co2l.co2l.End scene.Context trained.Kept (s.Finish trained.Weights) scene.Tasks
+                      | Ok trained -> co2l.End scene.Context trained.Kept (s.Finish trained.Weights) scene.Tasks
                       | Error unfinished -> failtest $"{unfinished}")))
 
           test "hundreds of updates leave no tensors behind, in place and purely" (fun () ->

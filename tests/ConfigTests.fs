@@ -7,41 +7,48 @@ open Expecto
 open Cmcl.Tests.Checks
 open Cmcl.Tests.Processes
 
-let private settingsOf (config: Config<'takes>) : Settings = (plan synthetic.Value config.Label).Settings
+/// What a configuration trains with, and what its method is made of.
+let private settingsOf (config: Config<'takes>) : Settings * NullSpaceOptions =
+    let p = plan synthetic.Value config.Label
+    p.Settings, NullSpaceOptions.of' p.Entry
 
 /// Every option that has a function: what it should make of settings.
-let private typed: (string * Config<AnyOptions> * (Settings -> Settings)) list =
+let private typed: (string * Config<AnyOptions> * (Settings * NullSpaceOptions -> Settings * NullSpaceOptions)) list =
+    let learns (change: Settings -> Settings) (s, o) = change s, o
+    let protects (change: NullSpaceOptions -> NullSpaceOptions) (s, o) = s, change o
     let dns set = Config.any (set Dns.defaults)
     let soft set = Config.any (set Dns.soft)
     let trust set = Config.any (set Dns.trust)
     let cut = Threshold.energy 0.01 |> Check.get
 
-    [ "rate", dns (Learn.rate 0.25), (fun s -> { s with LearningRate = 0.25 })
-      "epochs", dns (Learn.epochs 7), (fun s -> { s with Epochs = 7 })
-      "batch", dns (Learn.batch 5), (fun s -> { s with Batch = BatchSize.Rows 5 })
-      "wholeSteps", dns Learn.wholeSteps, (fun s -> { s with Batch = BatchSize.All })
-      "temperature", dns (Learn.temperature 0.5), (fun s -> { s with Temperature = 0.5 })
-      "scores", dns (Learn.scores Scoring.Cosine), (fun s -> { s with Scoring = Scoring.Cosine })
-      "symmetric", dns (Learn.symmetric true), (fun s -> { s with Symmetric = true })
-      "optimiser", dns (Learn.optimiser Optimiser.Sgd), (fun s -> { s with Optimiser = Optimiser.Sgd })
-      "weightDecay", dns (Learn.weightDecay 0.5), (fun s -> { s with WeightDecay = 0.5 })
-      "schedule", dns (Learn.schedule Schedule.Cosine), (fun s -> { s with Decay = Schedule.Cosine })
-      "clip", dns (Learn.clip (Some 2.0)), (fun s -> { s with Clip = Some 2.0 })
-      "no clip", dns (Learn.clip None), (fun s -> { s with Clip = None })
-      "dtype", dns (Learn.dtype Dtype.Float64), (fun s -> { s with Dtype = Dtype.Float64 })
-      "place", dns (Dns.place Place.Update), (fun s -> { s with Place = Place.Update })
-      "sides", dns (Dns.sides Sides.Input), (fun s -> { s with Sides = Sides.Input })
-      "exact", dns (Dns.exact true), (fun s -> { s with Exact = true })
-      "partner", dns (Dns.partner PartnerOutputs.AtLearning), (fun s -> { s with Partner = PartnerOutputs.AtLearning })
-      "freeBasis", dns (Dns.freeBasis FreeBasis.Own), (fun s -> { s with FreeBasis = FreeBasis.Own })
-      "nothing", dns (Dns.protect Protection.Nothing), (fun s -> { s with Protect = Protect.Nothing })
-      "product", dns (Dns.protect (Protection.Product 0.125)), (fun s -> { s with Protect = Protect.Product; Tau = 0.125 })
-      "soft", dns (Dns.protect (Protection.Soft 0.125)), (fun s -> { s with Protect = Protect.Soft; Tau = 0.125 })
-      "trust", dns (Dns.protect (Protection.Trust 0.3)), (fun s -> { s with Protect = Protect.Trust; Budget = 0.3 })
-      "block", dns (Dns.block cut), (fun s -> { s with Threshold = cut; PartnerThreshold = cut })
-      "tau", soft (Dns.tau 0.5), (fun s -> { s with Tau = 0.5 })
-      "budget", trust (Dns.budget 0.5), (fun s -> { s with Budget = 0.5 })
-      "totalBudget", trust (Dns.totalBudget 0.5), (fun s -> { s with Protect = Protect.Trust; TotalBudget = Some 0.5 }) ]
+    [ "rate", dns (Learn.rate 0.25), learns (fun s -> { s with LearningRate = 0.25 })
+      "epochs", dns (Learn.epochs 7), learns (fun s -> { s with Epochs = 7 })
+      "batch", dns (Learn.batch 5), learns (fun s -> { s with Batch = BatchSize.Rows 5 })
+      "wholeSteps", dns Learn.wholeSteps, learns (fun s -> { s with Batch = BatchSize.All })
+      "temperature", dns (Learn.temperature 0.5), learns (fun s -> { s with Temperature = 0.5 })
+      "scores", dns (Learn.scores Scoring.Cosine), learns (fun s -> { s with Scoring = Scoring.Cosine })
+      "symmetric", dns (Learn.symmetric true), learns (fun s -> { s with Symmetric = true })
+      "optimiser", dns (Learn.optimiser Optimiser.Sgd), learns (fun s -> { s with Optimiser = Optimiser.Sgd })
+      "weightDecay", dns (Learn.weightDecay 0.5), learns (fun s -> { s with WeightDecay = 0.5 })
+      "schedule", dns (Learn.schedule Schedule.Cosine), learns (fun s -> { s with Decay = Schedule.Cosine })
+      "clip", dns (Learn.clip (Some 2.0)), learns (fun s -> { s with Clip = Some 2.0 })
+      "no clip", dns (Learn.clip None), learns (fun s -> { s with Clip = None })
+      "dtype", dns (Learn.dtype Dtype.Float64), learns (fun s -> { s with Dtype = Dtype.Float64 })
+      "place", dns (Dns.place Place.Update), protects (fun s -> { s with Place = Place.Update })
+      "sides", dns (Dns.sides Sides.Input), protects (fun s -> { s with Sides = Sides.Input })
+      "exact", dns (Dns.exact true), protects (fun s -> { s with Exact = true })
+      "partner", dns (Dns.partner PartnerOutputs.AtLearning), protects (fun s -> { s with Partner = PartnerOutputs.AtLearning })
+      "freeBasis", dns (Dns.freeBasis FreeBasis.Own), protects (fun s -> { s with FreeBasis = FreeBasis.Own })
+      "nothing", dns (Dns.protect Protection.Nothing), protects (fun s -> { s with Protect = Protect.Nothing })
+      "product",
+      dns (Dns.protect (Protection.Product 0.125)),
+      protects (fun s -> { s with Protect = Protect.Product; Tau = 0.125 })
+      "soft", dns (Dns.protect (Protection.Soft 0.125)), protects (fun s -> { s with Protect = Protect.Soft; Tau = 0.125 })
+      "trust", dns (Dns.protect (Protection.Trust 0.3)), protects (fun s -> { s with Protect = Protect.Trust; Budget = 0.3 })
+      "block", dns (Dns.block cut), protects (fun s -> { s with Threshold = cut; PartnerThreshold = cut })
+      "tau", soft (Dns.tau 0.5), protects (fun s -> { s with Tau = 0.5 })
+      "budget", trust (Dns.budget 0.5), protects (fun s -> { s with Budget = 0.5 })
+      "totalBudget", trust (Dns.totalBudget 0.5), protects (fun s -> { s with Protect = Protect.Trust; TotalBudget = Some 0.5 }) ]
 
 /// Lines of F# that must not compile, and what the compiler must say of each.
 let private misuses =
@@ -78,7 +85,7 @@ let private setters () : (string * string * Set<string> * Type) list =
                   m.GetGenericArguments() |> Array.head |> _.GetGenericParameterConstraints() |> Array.head ]
 
 /// The modules `Dns` and `Baseline`: each method with the type that says what it takes.
-let private offered () : (string * Method * Type) list =
+let private offered () : (string * Entry * Type) list =
     [ for owner in [ "Dns"; "Baseline" ] do
           for p in (typeof<Study>.Assembly.GetType($"Cmcl.{owner}") |> Unchecked.nonNull).GetProperties() do
               if p.PropertyType.IsGenericType && p.PropertyType.GetGenericTypeDefinition() = typedefof<Config<_>> then
@@ -166,8 +173,8 @@ let tests =
               // Numbers that belong to a protection are set with it, where a method can be told what to protect.
               let numbers = set [ "threshold"; "partner-threshold"; "tau"; "budget"; "total-budget" ]
 
-              for owner, m, kind in offered do
-                  let takes = set (Field.names m.Fields)
+              for owner, e, kind in offered do
+                  let m, takes = e.Method, set [ for o in Entry.takes e -> o.Name ]
 
                   for module', setter, options, wanted in setters do
                       let compiles = wanted.IsAssignableFrom kind

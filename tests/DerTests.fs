@@ -9,13 +9,16 @@ let private variants: (Distill * Reduction) list =
     [ for distill in [ Distill.Outputs; Distill.Scores ] do
           for reduction in [ Reduction.Mean; Reduction.Sum ] -> distill, reduction ]
 
-let private settings (c: Case) (distill, reduction) : Settings =
-    { Settings.initial with
-        Dtype = Dtype.Float64
+let private options (c: Case) (distill, reduction) : Der.Options =
+    { Der.defaults with
         Alpha = 0.1 + fraction c "alpha"
         Beta = 0.1 + fraction c "beta"
         Distill = distill
-        Reduction = reduction
+        Reduction = reduction }
+
+let private settings (c: Case) : Settings =
+    { Settings.initial with
+        Dtype = Dtype.Float64
         Temperature = 0.5 + fraction c "temperature"
         Scoring = if fraction c "scoring" < 0.5 then Scoring.Raw else Scoring.Cosine
         Symmetric = fraction c "symmetric" < 0.5 }
@@ -62,11 +65,17 @@ let private group (c: Case) (p: Pair) : Group =
 let private pairs =
     [ pair; Pair.named vision audio; Pair.named audio vision; Pair.named text vision; Pair.named audio depth ]
 
-let private begun (m: Method) (c: Case) (s: Settings) (memory: Memory) : Session =
-    m.Begin (context s) memory (everyHead c) [ task c ]
+let private begun (make: Der.Options -> Method) (c: Case) (s: Settings) (o: Der.Options) (memory: Memory) : Session =
+    (make o).Begin (context s) memory (everyHead c) [ task c ]
 
-let private stepped (m: Method) (c: Case) (s: Settings) (memory: Memory) : Session * Pass * Memory =
-    let session = begun m c s memory
+let private stepped
+    (make: Der.Options -> Method)
+    (c: Case)
+    (s: Settings)
+    (o: Der.Options)
+    (memory: Memory)
+    : Session * Pass * Memory =
+    let session = begun make c s o memory
     let struct (pass, kept) = Direction.step session.Direction session.Kept session.Start (batch c)
     session, pass, kept
 
@@ -81,6 +90,7 @@ let private prepared (s: Settings) (y: torch.Tensor) : torch.Tensor =
 
 /// D by autograd's operations, entry by entry as it is written.
 let private distance
+    (o: Der.Options)
     (s: Settings)
     (ya: torch.Tensor)
     (yb: torch.Tensor)
@@ -88,18 +98,18 @@ let private distance
     (oldB: torch.Tensor)
     : torch.Tensor =
     let change =
-        match s.Distill with
+        match o.Distill with
         | Distill.Outputs -> torch.cat ([| ya; yb |], 1L) - torch.cat ([| oldA; oldB |], 1L)
         | Distill.Scores ->
             let scores a b = (prepared s a).mm((prepared s b).t()) / number s.Temperature
             scores ya yb - scores oldA oldB
 
-    match s.Reduction with
+    match o.Reduction with
     | Reduction.Mean -> change.squared().mean()
     | Reduction.Sum -> change.squared().sum(1L).mean()
 
 /// Loss and gradients of the moving heads by autograd: InfoNCE, α D and β InfoNCE of the replayed group.
-let private autograd (c: Case) (s: Settings) (alpha: float) (beta: float) (g: Group) : float * Heads =
+let private autograd (c: Case) (s: Settings) (o: Der.Options) (g: Group) : float * Heads =
     let moving = everyHead c |> Map.filter (fun m _ -> List.contains m (Pair.members pair))
     let leaves = moving |> Heads.map (fun w -> w.detach().clone().requires_grad_ true)
     let all = Heads.replace leaves (everyHead c)
@@ -110,8 +120,8 @@ let private autograd (c: Case) (s: Settings) (alpha: float) (beta: float) (g: Gr
 
     let loss =
         (outputs pair b.A b.B ||> Contrastive.loss contrast)
-        .+ distance s (fst old) (snd old) g.Parts["za"] g.Parts["zb"] * number alpha
-        .+ (old ||> Contrastive.loss contrast) * number beta
+        .+ distance o s (fst old) (snd old) g.Parts["za"] g.Parts["zb"] * number o.Alpha
+        .+ (old ||> Contrastive.loss contrast) * number o.Beta
 
     let found = torch.autograd.grad (ResizeArray [ loss ], ResizeArray leaves.Values)
     item loss, Map(Seq.zip leaves.Keys found)
@@ -122,56 +132,57 @@ let private agree (what: string) (tolerance: float) (one: Heads) (other: Heads) 
     for KeyValue(m, t) in one do
         same $"{what}, {m}" tolerance t other[m]
 
-let private methods: (Method * bool) list = [ Der.der, false; Der.derpp, true ]
+let private der (o: Der.Options) : Method = Der.der.Make { o with Beta = 0.0 }
+
+let private methods: ((Der.Options -> Method) * bool) list = [ der, false; Der.derpp.Make, true ]
 
 let tests =
     testList
         "Der"
         [ property "the distance and its gradients, against autograd" (fun c ->
               for variant in variants do
-                  let s = settings c variant
+                  let s, o = settings c, options c variant
                   let y purpose = normal c purpose c.N c.D
                   let ya, yb, oldA, oldB = y "ya", y "yb", y "old a", y "old b"
                   let leafA, leafB = ya.clone().requires_grad_ true, yb.clone().requires_grad_ true
-                  let expected = distance s leafA leafB oldA oldB
+                  let expected = distance o s leafA leafB oldA oldB
                   let found = torch.autograd.grad (ResizeArray [ expected ], ResizeArray [ leafA; leafB ])
 
                   untouched $"{variant}" [ ya; yb; oldA; oldB ] (fun () ->
-                      let d = Der.distance s (oldA, oldB) ya yb
+                      let d = Der.distance o s (oldA, oldB) ya yb
                       near $"{variant}" close (item d.Loss) (item expected)
                       same $"{variant}: a" close d.A found[0]
                       same $"{variant}: b" close d.B found[1])
 
-                  Expect.equal (leaked (fun () -> Der.distance s (oldA, oldB) ya yb |> ignore)) 3L "its three tensors")
+                  Expect.equal (leaked (fun () -> Der.distance o s (oldA, oldB) ya yb |> ignore)) 3L "its three tensors")
 
           property "no distance and no pull at the outputs of the time; away from them both" (fun c ->
               for variant in variants do
-                  let s = settings c variant
+                  let s, o = settings c, options c variant
                   let ya, yb = normal c "ya" c.N c.D, normal c "yb" c.N c.D
-                  let d = Der.distance s (ya, yb) ya yb
+                  let d = Der.distance o s (ya, yb) ya yb
                   Expect.equal (item d.Loss, Tensors.norm d.A, Tensors.norm d.B) (0.0, 0.0, 0.0) "nothing"
-                  Expect.isGreaterThan (item (Der.distance s (yb, ya) ya (yb * number 2.0)).Loss) 0.0 "something")
+                  Expect.isGreaterThan (item (Der.distance o s (yb, ya) ya (yb * number 2.0)).Loss) 0.0 "something")
 
           property "outputs are compared as they are, also where scores are cosines" (fun c ->
-              let s =
-                  { settings c (Distill.Outputs, Reduction.Mean) with
-                      Scoring = Scoring.Cosine }
+              let o = options c (Distill.Outputs, Reduction.Mean)
+              let s = { settings c with Scoring = Scoring.Cosine }
 
               let ya, yb = normal c "ya" c.N c.D, normal c "yb" c.N c.D
-              Expect.isGreaterThan (item (Der.distance s (ya, yb) (ya * number 2.0) yb).Loss) 0.0 "twice as long"
-              let scores = { s with Distill = Distill.Scores }
-              vanishes "of unit rows" tight (item (Der.distance scores (ya, yb) (ya * number 2.0) yb).Loss) 1.0)
+              Expect.isGreaterThan (item (Der.distance o s (ya, yb) (ya * number 2.0) yb).Loss) 0.0 "twice as long"
+              let scores = { o with Distill = Distill.Scores }
+              vanishes "of unit rows" tight (item (Der.distance scores s (ya, yb) (ya * number 2.0) yb).Loss) 1.0)
 
           property "loss and gradients, against autograd: both heads shared, one, none" (fun c ->
               for i, variant in List.indexed variants do
                   let p = pairs[(c.Seed + i) % pairs.Length]
 
                   for m, again in methods do
-                      let s = settings c variant
+                      let s, o = settings c, options c variant
                       let g = group c p
-                      let session, pass, kept = stepped m c s (holding [ g ])
-                      let loss, gradients = autograd c s s.Alpha (if again then s.Beta else 0.0) g
-                      let what = $"{m.Name}, {variant}, {p}"
+                      let session, pass, kept = stepped m c s o (holding [ g ])
+                      let loss, gradients = autograd c s (if again then o else { o with Beta = 0.0 }) g
+                      let what = $"{(m o).Name}, {variant}, {p}"
                       near what close (item pass.Loss) loss
                       agree what close pass.Gradients gradients
                       Expect.equal (List.ofSeq pass.Gradients.Keys) (List.ofSeq session.Start.Keys) "the step's heads alone"
@@ -179,16 +190,18 @@ let tests =
                       Expect.equal (Tally.sum "replayed" kept) (Some(times * float g.Count)) "replayed")
 
           mustFail "without the replayed pairs' part the gradients are others" (fun c ->
-              let s = settings c (Distill.Outputs, Reduction.Sum)
-              let _, pass, _ = stepped Der.der c s (holding [ group c pair ])
-              agree "gradients" close pass.Gradients (snd (autograd c s 0.0 0.0 (group c pair))))
+              let s, o = settings c, options c (Distill.Outputs, Reduction.Sum)
+              let _, pass, _ = stepped der c s o (holding [ group c pair ])
+              agree "gradients" close pass.Gradients (snd (autograd c s { o with Alpha = 0.0; Beta = 0.0 } (group c pair))))
 
           property "a batch is offered with its outputs of before the update, and after its pass" (fun c ->
-              let s =
-                  { settings c (Distill.Outputs, Reduction.Mean) with
+              let s = settings c
+
+              let o =
+                  { options c (Distill.Outputs, Reduction.Mean) with
                       Buffer = 100 }
 
-              let session, pass, kept = stepped Der.derpp c s Map.empty
+              let session, pass, kept = stepped Der.derpp.Make c s o Map.empty
               let b = batch c
               let g = (Buffer.ofMemory kept).Groups |> List.exactlyOne
               Expect.equal (g.Step, g.Pair) (2, pair) "its step"
@@ -202,19 +215,19 @@ let tests =
 
           property "at insertion there is nothing to pull" (fun c ->
               for variant in variants do
-                  let s = { settings c variant with Buffer = 100 }
-                  let session, first, kept = stepped Der.der c s Map.empty
+                  let o = { options c variant with Buffer = 100 }
+                  let session, first, kept = stepped der c (settings c) o Map.empty
                   let struct (second, _) = Direction.step session.Direction kept session.Start (batch c)
                   near "loss" tight (item second.Loss) (item first.Loss)
                   agree "gradients" close second.Gradients first.Gradients)
 
           property "nothing given is changed, and a step leaves its results alone" (fun c ->
-              let s =
-                  { settings c (Distill.Scores, Reduction.Mean) with
+              let o =
+                  { options c (Distill.Scores, Reduction.Mean) with
                       Buffer = 4 }
 
               let memory = holding [ group c (Pair.named vision audio) ]
-              let session = begun Der.derpp c s memory
+              let session = begun Der.derpp.Make c (settings c) o memory
               let b = batch c
 
               untouched "a step" (b.A :: b.B :: List.ofSeq memory.Values @ Heads.tensors session.Start) (fun () ->
@@ -235,10 +248,10 @@ let tests =
               let rows = 60L
               let zeros = torch.zeros (rows, c.D, dtype = torch.float64)
               let g = Buffer.group 1 pair (normal c "a" rows c.Da) (normal c "b" rows c.Da) [ "za", zeros; "zb", zeros ]
-              let s = settings c (Distill.Outputs, Reduction.Sum)
+              let o = options c (Distill.Outputs, Reduction.Sum)
 
               let part alpha beta =
-                  let _, pass, _ = stepped Der.derpp c { s with Alpha = alpha; Beta = beta } (holding [ g ])
+                  let _, pass, _ = stepped Der.derpp.Make c (settings c) { o with Alpha = alpha; Beta = beta } (holding [ g ])
                   pass
 
               let plain, held, again, both = part 0.0 0.0, part 1.0 0.0, part 0.0 1.0, part 1.0 1.0
@@ -292,6 +305,7 @@ let tests =
 
               let drift (alpha: string) =
                   let p = plan stream $"der[alpha={alpha};reduction=sum;epochs=3;batch=32;lr=1e-3]"
+                  let own = Entry.own<Der.Options> p.Entry |> Option.get
                   let mutable moved = 0.0
 
                   let begin' (scene: Scene) =
@@ -303,7 +317,10 @@ let tests =
 
                               for g in (Buffer.ofMemory scene.Memory).Groups do
                                   let now m part = g.Parts[part].mm(heads[m].t())
-                                  let d = distance p.Settings (now g.Pair.A "a") (now g.Pair.B "b") g.Parts["za"] g.Parts["zb"]
+
+                                  let d =
+                                      distance own p.Settings (now g.Pair.A "a") (now g.Pair.B "b") g.Parts["za"] g.Parts["zb"]
+
                                   moved <- moved + item d
 
                       None
@@ -338,13 +355,13 @@ let tests =
           test "hundreds of updates leave nothing behind" (fun () ->
               let c = { Seed = 1; N = 12L; D = 5L; Da = 5L; Db = 5L; Rank = 2L }
 
-              let s =
-                  { settings c (Distill.Outputs, Reduction.Mean) with
-                      Batch = BatchSize.Rows 4
-                      Epochs = 100
+              let s = { settings c with Batch = BatchSize.Rows 4; Epochs = 100 }
+
+              let o =
+                  { options c (Distill.Outputs, Reduction.Mean) with
                       Buffer = 7 }
 
-              let session = begun Der.derpp c s (holding [ group c (Pair.named vision audio) ])
+              let session = begun Der.derpp.Make c s o (holding [ group c (Pair.named vision audio) ])
               let counts = ResizeArray()
               let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 

@@ -185,8 +185,10 @@ let tests =
                   agree close (heads $"dns[{written};moments=centred;{common}]") (heads $"dns[{written};{common}]"))
 
           test "every method that takes them is another with centred moments where rows have a mean" (fun () ->
-              for m in Registry.methods do
-                  if m.Fields |> List.exists (fun f -> f.Name = "moments") && m.Around.IsNone then
+              for e in Registry.entries do
+                  let m = e.Method
+
+                  if e.Options |> List.exists (fun o -> o.Name = "moments") && e.Host.IsNone then
                       let at value = after $"{m.Name}[moments={value};{common}]"
                       agree 0.0 (at "uncentred") (after $"{m.Name}[{common}]")
                       differ (at "centred") (at "uncentred"))

@@ -18,9 +18,12 @@ let private settings (c: Case) : Settings =
     { Settings.initial with
         Dtype = Dtype.Float64
         Batch = BatchSize.Rows 4
-        Lambda = 0.1 + 10.0 * fraction c "lambda"
         Scoring = if fraction c "scoring" < 0.5 then Scoring.Raw else Scoring.Cosine
         Symmetric = fraction c "symmetric" < 0.5 }
+
+let private options (c: Case) : Ewc.Options =
+    { Ewc.defaults with
+        Lambda = 0.1 + 10.0 * fraction c "lambda" }
 
 let private context (settings: Settings) : Context =
     { Settings = settings
@@ -32,13 +35,13 @@ let private context (settings: Settings) : Context =
       Remaining = 1 }
 
 /// Three steps of one pair and the heads at their ends; the memory after them.
-let private after (settings: Settings) (c: Case) : (Task * Heads) list * Memory =
+let private after (o: Ewc.Options) (c: Case) : (Task * Heads) list * Memory =
     let steps = [ for i in 1..3 -> task c i (c.N + int64 i), heads c $"w {i}" ]
-    steps, steps |> List.fold (fun memory (t, h) -> Ewc.ewc.End (context settings) memory h [ t ]) Map.empty
+    steps, steps |> List.fold (fun memory (t, h) -> (Ewc.ewc.Make o).End (context (settings c)) memory h [ t ]) Map.empty
 
 /// What EWC.End takes for the Fisher information of a step.
 let private fisherOf (settings: Settings) (t: Task, h: Heads) =
-    Ewc.fisher settings (Seed.split "fisher 0" (context settings).Seed) h t
+    Ewc.information Ewc.defaults.Fisher settings (Seed.split "fisher 0" (context settings).Seed) h t
 
 /// (1/2) Σ_k Σ F_k (W − W*_k)², as it is written.
 let private naive (settings: Settings) (steps: (Task * Heads) list) (weights: Heads) : torch.Tensor =
@@ -114,8 +117,8 @@ let tests =
               Expect.isLessThan (abs (actual - expected)) (0.01 * expected) "value")
 
           property "the separate form is the sum over steps, from what does not grow" (fun c ->
-              let s = settings c
-              let steps, memory = after s c
+              let s, o = settings c, options c
+              let steps, memory = after o c
               let now = heads c "now"
               near "penalty" close (value memory now) (item (naive s steps now))
               Expect.hasLength (Map.toList memory) 6 "three tensors a head"
@@ -123,13 +126,15 @@ let tests =
               Expect.equal (Memory.bytes memory) (2L * 8L * numbers + 16L) "bytes")
 
           property "online, with γ = 1, F is the sum of the steps', and pulls to the last heads" (fun c ->
-              let s =
-                  { settings c with
+              let s = settings c
+
+              let o =
+                  { options c with
                       Accumulate = Accumulate.Online
                       Gamma = 1.0 }
 
-              let steps, memory = after s c
-              let separate = after { s with Accumulate = Accumulate.Separate } c |> snd
+              let steps, memory = after o c
+              let separate = after { o with Accumulate = Accumulate.Separate } c |> snd
 
               for m in Pair.members pair do
                   let pull = (Ewc.pull m memory).Value
@@ -147,12 +152,14 @@ let tests =
               Expect.isGreaterThan (value separate (snd steps[2])) 0.0 "which the separate form has not for its only anchor")
 
           property "and with γ < 1 it forgets" (fun c ->
-              let s =
-                  { settings c with
+              let s = settings c
+
+              let o =
+                  { options c with
                       Accumulate = Accumulate.Online
                       Gamma = 0.25 }
 
-              let steps, memory = after s c
+              let steps, memory = after o c
 
               for m in Pair.members pair do
                   let f = [ for step in steps -> (fisherOf s step).[m] ]
@@ -182,21 +189,29 @@ let tests =
               let full, rest = part FisherInformation.perAnchor 0L 4L, part FisherInformation.perAnchor 4L 2L
 
               for m in Pair.members pair do
-                  same "per anchor" close (Ewc.fisher s (draw c "fisher") w t).[m] (mean FisherInformation.perAnchor).[m]
-                  let perBatch = { s with Fisher = Fisher.PerBatch }
-                  same "per batch" close (Ewc.fisher perBatch (draw c "fisher") w t).[m] (mean FisherInformation.perBatch).[m]
+                  same
+                      "per anchor"
+                      close
+                      (Ewc.information Fisher.PerAnchor s (draw c "fisher") w t).[m]
+                      (mean FisherInformation.perAnchor).[m]
+
+                  same
+                      "per batch"
+                      close
+                      (Ewc.information Fisher.PerBatch s (draw c "fisher") w t).[m]
+                      (mean FisherInformation.perBatch).[m]
 
                   same
                       "each anchor counts once"
                       close
-                      (Ewc.fisher s (draw c "fisher") w uneven).[m]
+                      (Ewc.information Fisher.PerAnchor s (draw c "fisher") w uneven).[m]
                       (full[m] * number (4.0 / 6.0) .+ rest[m] * number (2.0 / 6.0)))
 
           property "the direction is autograd's of the whole loss, and its loss too" (fun c ->
-              let s = settings c
-              let steps, memory = after s c
+              let s, o = settings c, options c
+              let steps, memory = after o c
               let now, t = heads c "now", task c 4 c.N
-              let session = Ewc.ewc.Begin (context s) memory now [ t ]
+              let session = (Ewc.ewc.Make o).Begin (context s) memory now [ t ]
 
               let batch =
                   { Task = 0
@@ -212,7 +227,7 @@ let tests =
 
               let loss =
                   Contrastive.loss contrast (Heads.outputs leaves[pair.A] t.A) (Heads.outputs leaves[pair.B] t.B)
-                  .+ naive s steps leaves * number s.Lambda
+                  .+ naive s steps leaves * number o.Lambda
 
               let expected = torch.autograd.grad (ResizeArray [ loss ], ResizeArray [ leaves[pair.A]; leaves[pair.B] ])
               use _ = torch.no_grad ()
@@ -222,8 +237,8 @@ let tests =
                   near "loss" close (item pass.Loss) (item loss)
                   same "A" close pass.Gradients[pair.A] expected[0]
                   same "B" close pass.Gradients[pair.B] expected[1]
-                  let told = Ewc.ewc.Tells next |> Map.ofList
-                  near "share" close told["penalty_share"] (s.Lambda * value memory now / item loss)
+                  let told = (Ewc.ewc.Make o).Tells next |> Map.ofList
+                  near "share" close told["penalty_share"] (o.Lambda * value memory now / item loss)
                   Expect.equal (Memory.bytes next) (Memory.bytes memory) "what is told is no state"
 
                   for KeyValue(name, tensor) in memory do
@@ -231,13 +246,14 @@ let tests =
 
           property "beginning and ending a step change nothing that they are given" (fun c ->
               for accumulate in [ Accumulate.Separate; Accumulate.Online ] do
-                  let s = { settings c with Accumulate = accumulate }
-                  let _, memory = after s c
+                  let o = { options c with Accumulate = accumulate }
+                  let method, s = Ewc.ewc.Make o, settings c
+                  let _, memory = after o c
                   let now, t = heads c "now", task c 4 c.N
 
                   untouched "a step" (t.A :: t.B :: List.ofSeq memory.Values @ Heads.tensors now) (fun () ->
-                      Ewc.ewc.Begin (context s) memory now [ t ] |> ignore
-                      let next = Ewc.ewc.End (context s) memory now [ t ]
+                      method.Begin (context s) memory now [ t ] |> ignore
+                      let next = method.End (context s) memory now [ t ]
 
                       for KeyValue(name, kept) in next do
                           let given = Seq.append memory.Values now.Values

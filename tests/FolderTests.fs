@@ -28,7 +28,7 @@ let private own (name: string) (act: int -> unit) : Method =
 let private request (folder: string) (methods: Method list) : Request =
     let find name =
         match methods |> List.tryFind (fun m -> m.Name = name) with
-        | Some m -> Ok m
+        | Some m -> Ok(Entry.ofMethod m)
         | None -> Registry.find name
 
     { Stream = stream.Value
@@ -350,9 +350,9 @@ let private roles =
         "roles"
         [ test "a wrapper has its host's role, and what trains in other ways has its own" (fun () ->
               let written =
-                  [ for m in Registry.methods do
-                        if m.Around.IsNone then
-                            m.Name ]
+                  [ for e in Registry.entries do
+                        if e.Host.IsNone then
+                            e.Method.Name ]
 
               let plans = Plan.resolve stream.Value.Preset [] written |> Check.get
 
@@ -387,7 +387,7 @@ let private roles =
 
               let plans =
                   Plan.resolveWith
-                      (fun name -> if name = "mine" then Ok mine else Registry.find name)
+                      (fun name -> if name = "mine" then Ok(Entry.ofMethod mine) else Registry.find name)
                       stream.Value.Preset
                       [ "epochs", "1"; "batch", "4" ]
                       ("mine" :: names)

@@ -120,12 +120,14 @@ let private gradients (c: Case) : Heads list * Heads =
 let private settings (c: Case) : Settings =
     { Settings.initial with
         Dtype = Dtype.Float64
-        Place = Place.Gradient
-        Margin = if fraction c "margin" < 0.5 then 0.0 else fraction c "how much"
-        PerStep = 5
         Temperature = 0.5 + fraction c "temperature"
         Scoring = if fraction c "scoring" < 0.5 then Scoring.Raw else Scoring.Cosine
         Symmetric = fraction c "symmetric" < 0.5 }
+
+let private options (c: Case) : Gem.Options =
+    { Place = Place.Gradient
+      Margin = if fraction c "margin" < 0.5 then 0.0 else fraction c "how much"
+      PerStep = 5 }
 
 let private context (s: Settings) : Context =
     { Settings = s
@@ -159,12 +161,14 @@ let private batch (c: Case) (t: Task) : Batch =
       B = t.B }
 
 /// The memory after steps of these pairs, then a step of vision and text.
-let private steps (c: Case) (s: Settings) (pairs: Pair list) : Memory * Session =
+let private steps (c: Case) (s: Settings) (o: Gem.Options) (pairs: Pair list) : Memory * Session =
+    let gem = Gem.gem.Make o
+
     let memory =
         (Map.empty, List.indexed pairs)
-        ||> List.fold (fun memory (i, p) -> Gem.gem.End (context s) memory (everyHead c) [ task c (i + 1) p ])
+        ||> List.fold (fun memory (i, p) -> gem.End (context s) memory (everyHead c) [ task c (i + 1) p ])
 
-    memory, Gem.gem.Begin (context s) memory (everyHead c) [ task c 9 pair ]
+    memory, gem.Begin (context s) memory (everyHead c) [ task c 9 pair ]
 
 /// ∂L/∂W by autograd of a pair's rows for some heads, zero for those that are not the pair's.
 let private slopes (s: Settings) (wanted: Modality list) (heads: Heads) (p: Pair) (a: torch.Tensor) (b: torch.Tensor) : Heads =
@@ -206,10 +210,9 @@ let private rises (written: string) : float list =
         if scene.Step.Index >= 2 then Some watch else None
 
     let p = plan synthetic.Value written
+    let own = Entry.own<Gem.Options> p.Entry |> Option.defaultValue Gem.defaults
     // What vanilla's memory lacks GEM's has, so that both are measured against the same kept pairs.
-    let keeping =
-        { p.Method with
-            End = fun context memory heads tasks -> Gem.gem.End context memory heads tasks }
+    let keeping = { p.Method with End = (Gem.gem.Make own).End }
 
     let first =
         { synthetic.Value with
@@ -315,8 +318,8 @@ let tests =
                   Expect.equal (leaked (fun () -> Gem.project 1e-3 0.5 [] g |> ignore)) 0L "none"))
 
           property "the direction, against autograd and the best of all active sets" (fun c ->
-              let s = settings c
-              let memory, session = steps c s pairs
+              let s, o = settings c, options c
+              let memory, session = steps c s o pairs
               let b = batch c (task c 9 pair)
               let w = session.Start
               let struct (pass, kept) = Direction.step session.Direction session.Kept w b
@@ -335,7 +338,7 @@ let tests =
                   else
                       let h = Array2D.init old.Length old.Length (fun i j -> dot old[i] old[j] * (if i = j then 1.001 else 1.0))
 
-                      (g, List.zip old (List.ofArray (bruteForce h along s.Margin)))
+                      (g, List.zip old (List.ofArray (bruteForce h along o.Margin)))
                       ||> List.fold (fun sum (k, v) -> sum |> Map.map (fun m t -> t .+ k[m] * number v))
 
               // A pair that is all but learnt leaves 1 − p, rounding at the size of one: a short ‖g_k‖ is right to ε/‖g_k‖ at best.
@@ -351,14 +354,14 @@ let tests =
               Expect.equal (Tally.sum "replayed" kept) (Some(4.0 * float (min c.N 5L))) "pairs of four steps; one shares no head"
 
               let violated = if along |> Array.exists (fun x -> x < 0.0) then 1.0 else 0.0
-              Expect.equal (Gem.gem.Tells kept) [ "replayed", 4.0 * float (min c.N 5L); "violated", violated ] "told")
+              Expect.equal ((Gem.gem.Make o).Tells kept) [ "replayed", 4.0 * float (min c.N 5L); "violated", violated ] "told")
 
           property "of each step as many pairs as are asked for, and nothing given is changed" (fun c ->
               let s = settings c
               let t = task c 1 pair
 
               untouched "a step" (t.A :: t.B :: Heads.tensors (everyHead c)) (fun () ->
-                  let memory, session = steps c s pairs
+                  let memory, session = steps c s (options c) pairs
 
                   untouched "the next" (List.ofSeq memory.Values) (fun () ->
                       Direction.step session.Direction session.Kept session.Start (batch c t))
@@ -443,13 +446,9 @@ let tests =
               let c = { Seed = 1; N = 12L; D = 5L; Da = 5L; Db = 5L; Rank = 2L }
 
               for place in [ Place.Gradient; Place.Update ] do
-                  let s =
-                      { settings c with
-                          Place = place
-                          Batch = BatchSize.Rows 4
-                          Epochs = 100 }
+                  let s = { settings c with Batch = BatchSize.Rows 4; Epochs = 100 }
 
-                  let _, session = steps c s pairs
+                  let _, session = steps c s { options c with Place = place } pairs
                   let counts = ResizeArray()
                   let live () = DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount
 

@@ -77,11 +77,12 @@ let private inPlace (fused: bool) (r: Recipe) (c: Case) (start: Heads) : Heads =
 
 /// Every step of a run, trained in place and purely from the same start.
 let wholeRun (dtype: Dtype) (options: string) (written: string) : unit =
-    let plan = plan synthetic.Value written
-    let options = options.Split ';' |> Array.map (fun o -> let parts = o.Split '=' in parts[0], parts[1])
+    let set config (option: string) =
+        let parts = option.Split '='
+        Config.set parts[0] parts[1] config
 
-    let settings =
-        Array.fold (fun s (name, value) -> Field.read name value s |> Check.get) { plan.Settings with Dtype = dtype } options
+    let plan = plan synthetic.Value (options.Split ';' |> Array.fold set (Config.named written)).Label
+    let settings = { plan.Settings with Dtype = dtype }
 
     let mutable steps = 0
 

@@ -54,11 +54,11 @@ let tests =
 
           test "it takes the training options and a threshold, no other" (fun () ->
               Expect.equal
-                  (Set.ofList (Field.names NullSpace.nsp.Fields))
-                  (Set.ofList ("threshold" :: Field.names Field.training))
+                  (Set.ofList [ for o in Entry.takes (Spec.entry NullSpace.nsp) -> o.Name ])
+                  (Set.ofList ("threshold" :: [ for o in Settings.options -> o.Info.Name ]))
                   "fields"
 
-              for name in Field.names Field.dns |> List.except [ "threshold" ] do
+              for name in [ for o in NullSpaceOptions.all -> o.Info.Name ] |> List.except [ "threshold" ] do
                   let preset: Preset = { Common = Map.empty; Methods = Map.empty; Run = [] }
                   Expect.isError (Plan.resolve preset [] [ $"nsp[{name}=on]" ]) name
 
@@ -67,5 +67,5 @@ let tests =
                     Methods = Map.empty
                     Run = [] }
 
-              let settings = (Plan.resolve preset [] [ "nsp" ] |> Check.get |> List.exactlyOne).Settings
-              Expect.equal (settings.Place, settings.Sides, settings.Protect) (Place.Update, Sides.Input, Protect.Block) "fixed") ]
+              let o = NullSpaceOptions.of' (Plan.resolve preset [] [ "nsp" ] |> Check.get |> List.exactlyOne).Entry
+              Expect.equal (o.Place, o.Sides, o.Protect) (Place.Update, Sides.Input, Protect.Block) "fixed") ]

@@ -42,7 +42,19 @@ let rec private followed (rounds: int) (text: string) : int =
     | Error faults -> followed (rounds + 1) (List.fold change text (ways faults.Head).Head)
 
 /// An option with a value that it takes.
-let private valued (f: Field) : string * string = f.Name, (if f.Name = "total-budget" then "0.2" else f.Show Settings.initial)
+let private valued (e: Entry) (o: OptionInfo) : string * string =
+    let training = [ for option in Settings.options -> option.Info.Name, option.Show Settings.initial ]
+    o.Name, (if o.Name = "total-budget" then "0.2" else Map.find o.Name (Map(training @ e.Values)))
+
+/// The first entry that takes an option of the registry, and what it is for training where that is one.
+let private taker (name: string) : Entry =
+    Registry.entries |> List.find (fun e -> Entry.takes e |> List.exists (fun o -> o.Name = name))
+
+/// An entry and the settings of training, with an option read into them: what is shown of it then.
+let private shown (name: string) (value: string) : Result<string, Fault list> =
+    match Settings.options |> List.tryFind (fun o -> o.Info.Name = name) with
+    | Some option -> option.Read value Settings.initial |> Result.map option.Show
+    | None -> (taker name).Read name value |> Result.map (fun e -> Map.find name (Map e.Values))
 
 let private contains (parts: string list) (message: string) =
     for part in parts do
@@ -88,41 +100,46 @@ let private table =
       "kappa", [ "0.2" ], [ "0"; "-1" ]
       "kappa-past", [ "0.01" ], [ "0"; "-1" ]
       "candidates", [ "matching"; "both"; "none" ], [ "all" ]
-      "ratio", [ "0"; "1" ], [ "-1" ]
-      "averages", [ "last-epoch"; "all-epochs" ], [ "last" ]
       "host", [ "vanilla"; "der" ], [ "" ]
       "rho", [ "0"; "0.2" ], [ "-1" ]
-      "flatness", [ "0"; "0.2" ], [ "-1" ] ]
+      "flatness", [ "0"; "0.2" ], [ "-1" ]
+      "ratio", [ "0"; "1" ], [ "-1" ]
+      "averages", [ "last-epoch"; "all-epochs" ], [ "last" ] ]
 
 let tests =
     testList
         "Plan"
         [ test "every hyperparameter is in the table above" (fun () ->
-              Expect.equal (table |> List.map (fun (name, _, _) -> name)) (Field.names Field.all) "names")
+              Expect.equal (table |> List.map (fun (name, _, _) -> name)) Registry.optionNames "names")
 
           test "every hyperparameter reads what it shows and refuses the rest" (fun () ->
               for name, takes, refuses in table do
-                  let field = Field.all |> List.find (fun f -> f.Name = name)
-
                   for value in takes do
-                      let settings = Field.read name value Settings.initial |> Check.get
-                      Expect.equal (field.Show settings) value $"{name} {value}"
-                      Expect.equal (field.Read value Settings.initial |> Check.get) settings $"{name} {value} again"
+                      Expect.equal (shown name value |> Check.get) value $"{name} {value}"
+                      Expect.isOk (Registry.check name value) $"{name} {value}, whatever the method"
 
                   for value in refuses do
-                      match Field.read name value Settings.initial with
+                      Expect.isError (shown name value) $"{name} {value}"
+
+                      match Registry.check name value with
                       | Error [ Fault.BadValue _ ]
                       | Error [ Fault.NotOneOf _ ] -> ()
                       | other -> failtest $"{name} '{value}' gave {other}")
 
           test "a hyperparameter that there is not gets a suggestion" (fun () ->
-              match Field.read "treshold" "trace:0" Settings.initial with
+              match Registry.check "treshold" "trace:0" with
               | Error [ fault ] -> contains [ "hyperparameter"; "treshold"; "did you mean 'threshold'" ] fault.Message
               | other -> failtest $"{other}")
 
           test "the initial settings are shown as they would be written" (fun () ->
-              for f in Field.all do
-                  Expect.equal (f.Read (f.Show Settings.initial) Settings.initial |> Check.get) Settings.initial f.Name)
+              for o in Settings.options do
+                  Expect.equal (o.Read (o.Show Settings.initial) Settings.initial |> Check.get) Settings.initial o.Info.Name
+
+              for e in Registry.entries do
+                  for name, value in e.Values do
+                      let again = e.Read name value |> Check.get
+                      Expect.equal again.Values e.Values $"{e.Method.Name}: {name}"
+                      Expect.equal again.Own e.Own $"{e.Method.Name}: {name}, the record")
 
           test "each over those before: initial, common, method, stream's method, given, brackets" (fun () ->
               let rate preset given text = (one preset given text).Settings.LearningRate
@@ -139,7 +156,7 @@ let tests =
               Expect.equal (rate methods [ "lr", "3" ] "vanilla") 3.0 "given"
               Expect.equal (rate methods [ "lr", "3" ] "vanilla[lr=4]") 4.0 "brackets"
 
-              let threshold preset given text = Threshold.show (one preset given text).Settings.Threshold
+              let threshold preset given text = (one preset given text).Entry.Values |> Map |> Map.find "threshold"
               let common = { none with Common = Map [ "threshold", "rank:1" ] }
               Expect.equal (threshold common [] "reference") "absolute:0.01" "the method's own over the common"
 
@@ -166,9 +183,9 @@ let tests =
                   { none with
                       Common = Map [ "exact", "on"; "protect", "block" ] }
 
-              Expect.isTrue (one common [] "dns").Settings.Exact "dns"
-              Expect.isFalse (one common [] "dns-soft").Settings.Exact "not dns-soft"
-              Expect.equal (one common [] "dns-soft").Settings.Protect Protect.Soft "soft all the same")
+              Expect.isTrue (NullSpaceOptions.of' (one common [] "dns").Entry).Exact "dns"
+              Expect.isFalse (NullSpaceOptions.of' (one common [] "dns-soft").Entry).Exact "not dns-soft"
+              Expect.equal (NullSpaceOptions.of' (one common [] "dns-soft").Entry).Protect Protect.Soft "soft all the same")
 
           test "what does not train is measured like the others" (fun () ->
               let common =
@@ -189,7 +206,7 @@ let tests =
           test "brackets: several options, spaces, commas between methods" (fun () ->
               let p = one none [] "dns[ lr = 1e-3 ; tau=1e-4;protect = product]"
               Expect.equal p.Settings.LearningRate 1e-3 "lr"
-              Expect.equal p.Settings.Tau 1e-4 "tau"
+              Expect.equal (NullSpaceOptions.of' p.Entry).Tau 1e-4 "tau"
               Expect.equal p.Label "dns[lr=1e-3;tau=1e-4;protect=product]" "label"
               Expect.equal (one none [] "dns[lr=1,epochs=2]").Label "dns[lr=1;epochs=2]" "commas inside"
               Expect.equal (Plan.split "vanilla, dns[lr=1,tau=2] ,,joint") [ "vanilla"; "dns[lr=1,tau=2]"; "joint" ] "split"
@@ -231,7 +248,11 @@ let tests =
 
           test "an option given counts if one method uses it" (fun () ->
               let resolved = plans none [ "tau", "1" ] [ "vanilla"; "dns-soft" ] |> Check.get
-              Expect.equal (resolved |> List.map _.Settings.Tau) [ Settings.initial.Tau; 1.0 ] "only where it belongs")
+
+              Expect.equal
+                  (resolved |> List.map (fun p -> Map.tryFind "tau" (Map p.Entry.Values)))
+                  [ None; Some "1" ]
+                  "where it belongs")
 
           test "settings that exclude each other are refused with what would work" (fun () ->
               for text, parts in
@@ -280,27 +301,29 @@ let tests =
               for given in settings do
                   try' $"dns[{given}]"
 
-                  for f in dns.Fields do
-                      if not (given.Contains $"{f.Name}=") then
-                          let name, value = valued f
+                  for o in Entry.takes dns do
+                      if not (given.Contains $"{o.Name}=") then
+                          let name, value = valued dns o
                           try' $"dns[{given};{name}={value}]"
 
-              for m in Registry.methods do
-                  for f in m.Fields do
-                      let name, value = valued f
+              for e in Registry.entries do
+                  let m, takes = e.Method, Entry.takes e
+
+                  for o in takes do
+                      let name, value = valued e o
                       try' $"{m.Name}[{name}={value}]"
 
                       for other in [ "sides=input"; "accumulate=online"; "total-budget=0.3" ] do
-                          if List.contains (other.Split('=')[0]) (Field.names m.Fields) && other.Split('=')[0] <> name then
+                          if List.contains (other.Split('=')[0]) [ for o in takes -> o.Name ] && other.Split('=')[0] <> name then
                               try' $"{m.Name}[{other};{name}={value}]"
 
               Expect.isGreaterThan refusals 500 "refusals"
               Expect.isGreaterThan offers refusals "more than one way out of some")
 
           test "an option for all that changes nothing is told with what would give it sense: settings, or a method" (fun () ->
-              for f in Field.all do
-                  for m in Registry.methods do
-                      let name, value = valued f
+              for o in Registry.options do
+                  for m in Registry.entries |> List.map _.Method do
+                      let name, value = valued (taker o.Name) o
 
                       match plans none [ name, value ] [ m.Name ] with
                       | Error [ Fault.Contradiction(_, instead) ] when instead.StartsWith "leave it out" ->
@@ -355,6 +378,6 @@ let tests =
               Expect.isEmpty (faults "zero-shot") "never trains")
 
           test "every method resolves as it stands, under a label of its own" (fun () ->
-              let names = Registry.methods |> List.map _.Name
+              let names = Registry.names
               Expect.equal (plans none [] names |> Check.get |> List.map _.Label) names "labels"
               Expect.equal (List.distinct names) names "distinct") ]

@@ -165,7 +165,7 @@ let tests =
                       let mutable runs = 0
 
                       for stream in [ "synthetic"; "emoji" ] do
-                          for m in Registry.methods do
+                          for m in Registry.entries |> List.map _.Method do
                               if m.Curriculum <> Curriculum.Never then
                                   let own = Path.Combine(folder, $"{stream}-{m.Name}")
                                   hits <- hits + killed Random.Shared kills stream m.Name own

@@ -64,9 +64,9 @@ let private files =
                     identity stream "vanilla" 1 Split.Test DeviceType.CPU
                     identity stream "vanilla" 0 Split.Validation DeviceType.CPU
                     identity stream "vanilla" 0 Split.Test DeviceType.CUDA
-                    for f in Field.training do
+                    for option in Settings.options do
                         let value =
-                            match f.Name with
+                            match option.Info.Name with
                             | "epochs" -> "7"
                             | "batch" -> "17"
                             | "optimizer" -> "sgd"
@@ -77,7 +77,7 @@ let private files =
                             | "decay" -> "cosine"
                             | _ -> "0.123"
 
-                        identity stream $"vanilla[{f.Name}={value}]" 0 Split.Test DeviceType.CPU ]
+                        identity stream $"vanilla[{option.Info.Name}={value}]" 0 Split.Test DeviceType.CPU ]
 
               let hashes = List.map CellFile.hash all
               Expect.equal (List.distinct hashes) hashes "all differ"
@@ -103,7 +103,8 @@ let private files =
 
               let idle (tau: float) =
                   let p = plan stream "dns"
-                  CellFile.identity stream { p with Settings = { p.Settings with Tau = tau } } 0 Split.Test DeviceType.CPU
+                  let other = p.Entry.Read "tau" (string tau) |> Check.get
+                  CellFile.identity stream { p with Entry = other } 0 Split.Test DeviceType.CPU
 
               Expect.equal (idle 1.0) (idle 2.0) "a setting that belongs to another way to protect")
 

@@ -21,7 +21,7 @@ let private stream () : Stream =
           vision, depth, rows "3a" 12L, rows "3b" 12L ]
 
 let private common = "epochs=3;batch=8;lr=1e-2;weight-decay=0.5"
-let private everyMethod = Registry.methods |> List.map _.Name
+let private everyMethod = Registry.names
 
 let private written name = if name = "zero-shot" then name else $"{name}[epochs=2;batch=8;lr=1e-2]"
 

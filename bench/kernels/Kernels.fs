@@ -53,7 +53,12 @@ type Updates() =
     override u.Prepare scope =
         let rows = normal 2 u.D "rows"
 
-        let settings = Field.read "optimizer" u.Optimizer { Settings.initial with Decay = Schedule.Constant } |> Check.get
+        let optimiser = Settings.optimiser.Codec.Read "optimizer" u.Optimizer |> Check.get
+
+        let settings =
+            { Settings.initial with
+                Decay = Schedule.Constant
+                Optimiser = optimiser }
 
         let heads = Heads.identity Dtype.Float32 torch.CPU (int64 u.D) [ for m in Pair.members pair -> m, int64 u.D ]
         let gradients = heads |> Map.map (fun m _ -> normal u.D u.D $"gradient {m}")

@@ -2,12 +2,15 @@
 // tree that they name are there.
 #load "../markdown.fsx"
 #r "../../cli/bin/Release/net10.0/Argu.dll"
+#r "../../cli/bin/Release/net10.0/Cmcl.dll"
 #r "../../cli/bin/Release/net10.0/Cmcl.Cli.dll"
 
 open System
 open System.IO
 open System.Text.RegularExpressions
 open Argu
+open Cmcl
+open Cmcl.Cli
 open Cmcl.Cli.Arguments
 open Markdown
 
@@ -61,9 +64,13 @@ let private parsed (arguments: string list) : string list =
         [| for word in arguments |> List.takeWhile ((<>) "--") |> List.except [ "…" ] ->
                if Regex.IsMatch(word, "^[A-Z]+$") then "1" else word |]
 
+    let takesOptions = arguments.Length > 0 && List.contains arguments[0] OptionArguments.commands
+
+    let taken = OptionArguments.take (if takesOptions then Registry.options else []) (List.ofArray arguments)
+
     try
-        parser.ParseCommandLine(arguments, raiseOnUsage = true) |> ignore
-        []
+        parser.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true) |> ignore
+        taken.Faults |> List.map _.Message
     with
     | :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText -> []
     | :? ArguParseException as e -> [ (Array.head (e.Message.Split '\n')).Replace("ERROR: ", "") ]

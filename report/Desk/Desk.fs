@@ -109,7 +109,8 @@ module Desk =
         /// The settings in which the methods of each group differ among themselves, in the order of the registry of options.
         let private varied (groups: MethodInfo list list) : string list =
             let varies name (own: MethodInfo list) = own |> List.choose _.Setting(name) |> List.distinct |> List.length > 1
-            Field.names Field.all |> List.filter (fun name -> List.exists (varies name) groups)
+            let own = groups |> List.concat |> List.collect (_.Settings >> List.map fst)
+            Registry.optionNames @ own |> List.distinct |> List.filter (fun name -> List.exists (varies name) groups)
 
         /// `tableOf` with a column for each option in which methods of one name differ in place of their labels; `–` for what a method does not
         /// take.

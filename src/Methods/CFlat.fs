@@ -11,6 +11,29 @@ open TorchSharp
 /// same batch, the same draws and the same of what the host keeps.
 [<RequireQualifiedAccess>]
 module CFlat =
+    type Options = { Host: string; Rho: float; Flatness: float }
+
+    /// Around fine-tuning, with the radius and the strength of the published code.
+    let defaults: Options = { Host = "vanilla"; Rho = 0.2; Flatness = 0.2 }
+
+    let host: Opt<Options, string> =
+        Opt.make
+            "host"
+            "the method whose losses are made flat"
+            (Codec.make "a method that trains" id (fun given -> if given = "" then None else Some given))
+            _.Host
+            (fun v o -> { o with Host = v })
+
+    let rho: Opt<Options, float> =
+        Opt.make "rho" "radius of the perturbation" Codec.notNegative _.Rho (fun v o -> { o with Rho = v })
+        |> Opt.tried [ "0.05"; "0.1"; "0.2"; "0.5" ]
+        |> Opt.ownDefault
+
+    let flatness: Opt<Options, float> =
+        Opt.make "flatness" "strength of the first-order flatness (λ of C-Flat)" Codec.notNegative _.Flatness (fun v o ->
+            { o with Flatness = v })
+        |> Opt.ownDefault
+
     /// W + ρĝ: new weights for those that have a gradient.
     let private ascend (rho: float) (g: Heads) (weights: Heads) : Heads =
         let norm = (torch.stack [| for t in g.Values -> t.norm () |]).norm()
@@ -45,20 +68,22 @@ module CFlat =
     /// Another method with its direction made flat; all else is the host's: how it begins and ends a step, its coordinates (those of the
     /// eigenbasis, say, in which the perturbation is a rotated one of the same size), its optimizer, its protection. Clipping comes after,
     /// in the host's rule; a host that clips before it projects (`reference`, DNS with `place=gradient`) clips each of the four.
-    let around (host: Method) : Method =
+    let around (o: Options) (host: Method) : Method =
         { host with
             Name = "c-flat"
             Role = Role.around host.Role
             Summary = "leads another method's training (host) to where its loss is flat, by four gradients an update"
-            Fields = host.Fields @ Field.flat
-            Presets = host.Presets @ [ "rho", "0.2"; "flatness", "0.2" ]
             Begin =
                 fun context memory heads tasks ->
                     let session = host.Begin context memory heads tasks
 
                     { session with
-                        Direction = direction context.Settings.Rho context.Settings.Flatness session.Direction } }
+                        Direction = direction o.Rho o.Flatness session.Direction } }
 
-    /// C-Flat around fine-tuning, which `Plan` puts around another host where one is named. Radius and strength are those of the published
-    /// code, 0.2 and 0.2.
-    let cFlat: Method = { around Plain.vanilla with Around = Some around }
+    /// C-Flat around fine-tuning, or around the host that is named.
+    let cFlat: Wrapper<Options> =
+        { Options = [ Opt.any host; Opt.any rho; Opt.any flatness ]
+          Host = host
+          Defaults = defaults
+          Rates = Spec.weighing
+          Make = around }

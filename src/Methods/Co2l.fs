@@ -2,6 +2,14 @@ namespace Cmcl
 
 open TorchSharp
 
+/// Whose embeddings in the buffer are candidates beside the batch's partners.
+[<RequireQualifiedAccess>]
+type Candidates =
+    /// Those of the partner's modality where the replayed pair has it, else of both sides.
+    | Matching
+    | Both
+    | Nobody
+
 /// Loss and gradients of a batch and of the pairs replayed for it, by parts.
 type RelationPass =
     {
@@ -26,6 +34,45 @@ type RelationPass =
 /// 500 published, of images); scores and temperature of InfoNCE as for every method here (published: unit vectors at 0.5).
 [<RequireQualifiedAccess>]
 module Co2l =
+    type Options =
+        { Lambda: float
+          Buffer: int
+          Kappa: float
+          KappaPast: float
+          Candidates: Candidates }
+
+    let defaults: Options =
+        { Lambda = 1.0
+          Buffer = 512
+          Kappa = 0.2
+          KappaPast = 0.01
+          Candidates = Candidates.Matching }
+
+    let lambda: Opt<Options, float> =
+        Shared.lambda (fun (o: Options) -> o.Lambda) (fun v o -> { o with Lambda = v })
+        |> Opt.tried [ "0.3"; "1"; "3"; "10" ]
+        |> Opt.ownDefault
+
+    let buffer: Opt<Options, int> =
+        Shared.buffer (fun (o: Options) -> o.Buffer) (fun v o -> { o with Buffer = v }) |> Opt.ownDefault
+
+    let kappa: Opt<Options, float> =
+        Opt.make "kappa" "temperature of the relations that are learned" Codec.positive _.Kappa (fun v o -> { o with Kappa = v })
+        |> Opt.ownDefault
+
+    let kappaPast: Opt<Options, float> =
+        Opt.make "kappa-past" "temperature of the relations that they are held to" Codec.positive _.KappaPast (fun v o ->
+            { o with KappaPast = v })
+        |> Opt.ownDefault
+
+    let candidates: Opt<Options, Candidates> =
+        Opt.make
+            "candidates"
+            "replayed embeddings beside the batch's partners: of the partner's modality (else both), both sides, or none"
+            (Codec.choice [ "matching", Candidates.Matching; "both", Candidates.Both; "none", Candidates.Nobody ])
+            _.Candidates
+            (fun v o -> { o with Candidates = v })
+
     /// One side of some pairs: features, outputs now, outputs under the heads before the step.
     type private Side =
         { Modality: Modality
@@ -49,7 +96,7 @@ module Co2l =
 
     /// The sides of a replayed pair that are candidates beside partners of a modality: that modality's where the pair has it, and otherwise both,
     /// as the joint space admits; always both; none.
-    let candidates (kind: Candidates) (partner: Modality) (replayed: Pair) : Modality list =
+    let candidateSides (kind: Candidates) (partner: Modality) (replayed: Pair) : Modality list =
         match kind with
         | Candidates.Nobody -> []
         | Candidates.Both -> Pair.members replayed
@@ -60,13 +107,13 @@ module Co2l =
 
     /// L_asym + λ L_IRD of a batch and of replayed pairs, with gradients for the heads in `before`, those that the step moves as they were at its
     /// start; `now` holds all heads. L_IRD is the mean over all anchors: batch and replayed pairs count as many as they are.
-    let pass (settings: Settings) (lambda: float) (before: Heads) (now: Heads) (batch: Group) (replayed: Group) : RelationPass =
+    let pass (o: Options) (settings: Settings) (before: Heads) (now: Heads) (batch: Group) (replayed: Group) : RelationPass =
         Tensors.scopedWith (fun (p: RelationPass) -> p.Tensors) (fun () ->
             let a, b = sides before now batch
             let oldA, oldB = sides before now replayed
 
             let chosen partner =
-                let members = candidates settings.Candidates partner replayed.Pair
+                let members = candidateSides o.Candidates partner replayed.Pair
                 [ oldA; oldB ] |> List.filter (fun s -> List.contains s.Modality members)
 
             let forA = chosen batch.Pair.B
@@ -81,14 +128,14 @@ module Co2l =
                       ForB = forB |> List.map _.Now }
 
             let distil (a: Side) (b: Side) =
-                Relations.distil settings.Kappa (Relations.between settings.KappaPast a.Before b.Before) a.Now b.Now
+                Relations.distil o.Kappa (Relations.between o.KappaPast a.Before b.Before) a.Now b.Now
 
             let own, old = distil a b, distil oldA oldB
             let share = float batch.Count / float (batch.Count + replayed.Count)
             let distillation = own.Loss * share.AsScalar() .+ old.Loss * (1.0 - share).AsScalar()
 
-            let ownPart (g: torch.Tensor) = g * (lambda * share).AsScalar()
-            let oldPart (g: torch.Tensor) = g * (lambda * (1.0 - share)).AsScalar()
+            let ownPart (g: torch.Tensor) = g * (o.Lambda * share).AsScalar()
+            let oldPart (g: torch.Tensor) = g * (o.Lambda * (1.0 - share)).AsScalar()
 
             let ofOld (s: Side) (g: torch.Tensor) =
                 [ for c, beside in List.zip forA contrast.ForA @ List.zip forB contrast.ForB do
@@ -104,7 +151,7 @@ module Co2l =
             { Contrast = contrast.Matched.Loss
               Distillation = distillation
               Pass =
-                { Loss = contrast.Matched.Loss .+ distillation * lambda.AsScalar()
+                { Loss = contrast.Matched.Loss .+ distillation * o.Lambda.AsScalar()
                   Gradients =
                     [ a, contrast.Matched.A .+ ownPart own.A
                       b, contrast.Matched.B .+ ownPart own.B
@@ -121,7 +168,7 @@ module Co2l =
     /// likewise where neither part of the loss is to differ. Copies of the heads that move are kept as the previous model; the others
     /// do not change during the step.
     let train
-        (lambda: float)
+        (o: Options)
         (note: Batch -> RelationPass -> Memory -> Memory)
         (context: Context)
         (memory: Memory)
@@ -132,7 +179,7 @@ module Co2l =
         let session = Training.plainSession context memory heads tasks
         let buffer = Buffer.ofMemory memory
 
-        if buffer.Groups.IsEmpty || (lambda = 0.0 && settings.Candidates = Candidates.Nobody) then
+        if buffer.Groups.IsEmpty || (o.Lambda = 0.0 && o.Candidates = Candidates.Nobody) then
             session
         else
             let before = session.Start |> Heads.map (fun w -> w.clone ())
@@ -145,12 +192,12 @@ module Co2l =
                     Tensors.scopedWith (fun (_, p: RelationPass) -> p.Tensors) (fun () ->
                         let rows = Buffer.group 0 batch.Pair batch.A batch.B []
                         let replayed = Buffer.draw (Seed.split "replay" batch.Seed) rows.Count buffer |> Option.get
-                        replayed.Count, pass settings lambda before (Heads.replace weights heads) rows replayed)
+                        replayed.Count, pass o settings before (Heads.replace weights heads) rows replayed)
 
                 let kept =
                     kept
                     |> Tally.count "replayed" replayed
-                    |> Tally.add "distillation" (parts.Distillation * lambda.AsScalar())
+                    |> Tally.add "distillation" (parts.Distillation * o.Lambda.AsScalar())
                     |> Tally.add "loss" parts.Pass.Loss
                     |> note batch parts
 
@@ -161,10 +208,10 @@ module Co2l =
                 Kept = kept }
 
     /// The memory with the step's pairs in the buffer: an equal part of it for each step so far, drawn uniformly.
-    let remember (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
+    let remember (o: Options) (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
         let share (buffer: Buffer) (task: Task) =
             let seed = Seed.split $"buffer, step {task.Index}" context.Seed
-            Buffer.share (int64 context.Settings.Buffer) seed (Buffer.ofTask task) buffer |> Buffer.fetched task
+            Buffer.share (int64 o.Buffer) seed (Buffer.ofTask task) buffer |> Buffer.fetched task
 
         Buffer.toMemory (List.fold share (Buffer.ofMemory memory) tasks) memory
 
@@ -179,10 +226,12 @@ module Co2l =
           | _ -> () ]
 
     /// Co2L with all its options. Kept: the buffer, and copies of the step's two heads.
-    let co2l: Method =
-        { Training.method "co2l" "contrastive continual learning: replayed candidates, and relations held to what they were" with
-            Fields = Field.training @ Field.co2l
-            Presets = [ "lambda", "1"; "kappa", "0.2"; "kappa-past", "0.01"; "buffer", "512" ]
-            Begin = fun context -> train context.Settings.Lambda (fun _ _ kept -> kept) context
-            End = remember
-            Tells = tells }
+    let co2l: Spec<Options> =
+        let make o =
+            { Training.method "co2l" "contrastive continual learning: replayed candidates, and relations held to what they were" with
+                Begin = train o (fun _ _ kept -> kept)
+                End = remember o
+                Tells = tells }
+
+        { Spec.make defaults [ Opt.any lambda; Opt.any buffer; Opt.any kappa; Opt.any kappaPast; Opt.any candidates ] make with
+            Rates = Spec.weighing }

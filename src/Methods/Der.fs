@@ -2,6 +2,18 @@ namespace Cmcl
 
 open TorchSharp
 
+/// What DER holds to what it was: embeddings of both sides, or scores among the replayed pairs.
+[<RequireQualifiedAccess>]
+type Distill =
+    | Outputs
+    | Scores
+
+/// A squared distance as its mean over all entries, or summed over dimensions and averaged over pairs.
+[<RequireQualifiedAccess>]
+type Reduction =
+    | Mean
+    | Sum
+
 /// Dark experience replay (Buzzega et al. 2020, arXiv 2004.07211): outputs of replayed pairs are held to what they were when the pairs
 /// entered a reservoir; DER++ also trains on replayed pairs.
 ///
@@ -17,11 +29,54 @@ open TorchSharp
 /// and moves nothing.
 [<RequireQualifiedAccess>]
 module Der =
+    type Options =
+        {
+            Buffer: int
+            Alpha: float
+            /// 0 for DER.
+            Beta: float
+            Distill: Distill
+            Reduction: Reduction
+        }
+
+    let defaults: Options =
+        { Buffer = 512
+          Alpha = 0.5
+          Beta = 0.5
+          Distill = Distill.Outputs
+          Reduction = Reduction.Mean }
+
+    let buffer: Opt<Options, int> = Shared.buffer _.Buffer (fun v o -> { o with Buffer = v })
+
+    let alpha: Opt<Options, float> =
+        Opt.make "alpha" "strength of the pull to earlier outputs" Codec.notNegative _.Alpha (fun v o -> { o with Alpha = v })
+
+    let beta: Opt<Options, float> =
+        Opt.make "beta" "strength of InfoNCE on replayed pairs" Codec.notNegative _.Beta (fun v o -> { o with Beta = v })
+        |> Opt.tried [ "0.5"; "1" ]
+
+    let distill: Opt<Options, Distill> =
+        Opt.make
+            "distill"
+            "what is held to what it was: outputs of both sides, or scores among the replayed pairs"
+            (Codec.choice [ "outputs", Distill.Outputs; "scores", Distill.Scores ])
+            _.Distill
+            (fun v o -> { o with Distill = v })
+
+    let reduction: Opt<Options, Reduction> =
+        Opt.make
+            "reduction"
+            "squared distance as the mean over all entries, or summed over dimensions and averaged over pairs"
+            (Codec.choice [ "mean", Reduction.Mean; "sum", Reduction.Sum ])
+            _.Reduction
+            (fun v o -> { o with Reduction = v })
+
     /// D of n pairs and ∂D/∂Y of both sides, from outputs now and then (n × d each).
     ///
     /// `distill=outputs`: h = (y_a, y_b), as they are, also where scores are of unit rows. `mean`: ‖h − h'‖²/(2nd), `sum`: ‖h − h'‖²/n.
     /// `distill=scores`: S = Y_a Y_bᵀ/τ among the pairs, of unit rows where the loss's are. `mean`: ‖S − S'‖²/n², `sum`: ‖S − S'‖²/n.
     let distance
+        (o: Options)
         (settings: Settings)
         (oldA: torch.Tensor, oldB: torch.Tensor)
         (ya: torch.Tensor)
@@ -31,11 +86,11 @@ module Der =
             let pairs, dimensions = ya.shape[0], ya.shape[1]
 
             let per entries =
-                match settings.Reduction with
+                match o.Reduction with
                 | Reduction.Mean -> 1.0 / float (pairs * entries)
                 | Reduction.Sum -> 1.0 / float pairs
 
-            match settings.Distill with
+            match o.Distill with
             | Distill.Outputs ->
                 let a, b = ya - oldA, yb - oldB
                 let weight = per (2L * dimensions)
@@ -55,7 +110,7 @@ module Der =
                   B = Contrastive.throughNorm settings.Scoring yb ub (g.t().mm ua) })
 
     /// Of InfoNCE and both terms of replay, each left out where its factor is zero, and the batch offered after it.
-    let private direction (settings: Settings) (beta: float) (heads: Heads) (tasks: Task list) : Direction =
+    let private direction (o: Options) (settings: Settings) (heads: Heads) (tasks: Task list) : Direction =
         let contrast = Settings.contrast settings
         // What the last memory holds need not be read from it again.
         let last: struct (Memory * Reservoir) voption ref = ref ValueNone
@@ -87,16 +142,16 @@ module Der =
                     Reservoir.draw (Seed.split purpose batch.Seed) batch.A.shape[0] before
                     |> Option.map (fun group -> struct (group.Count, Replay.pass moves all (loss group) group))
 
-            let held = replayed "held" settings.Alpha (fun g -> distance settings (g.Parts["za"], g.Parts["zb"]))
+            let held = replayed "held" o.Alpha (fun g -> distance o settings (g.Parts["za"], g.Parts["zb"]))
 
-            let again = replayed "trained again" beta (fun _ -> Contrastive.gradients contrast)
+            let again = replayed "trained again" o.Beta (fun _ -> Contrastive.gradients contrast)
 
             let plus factor part (pass: Pass) =
                 match part with
                 | Some struct (_, other) -> Replay.add factor other pass
                 | None -> pass
 
-            let pass = plain |> plus settings.Alpha held |> plus beta again
+            let pass = plain |> plus o.Alpha held |> plus o.Beta again
             let offered = Buffer.group tasks[batch.Task].Index batch.Pair batch.A batch.B [ "za", ya; "zb", yb ]
 
             let tally kept =
@@ -110,10 +165,10 @@ module Der =
                 let kept = kept |> Tally.count "replayed" pairs |> Tally.add "loss" pass.Loss
 
                 match held with
-                | Some struct (_, d) -> Tally.add "penalty" (d.Loss * settings.Alpha.AsScalar()) kept
+                | Some struct (_, d) -> Tally.add "penalty" (d.Loss * o.Alpha.AsScalar()) kept
                 | None -> kept
 
-            let after = Reservoir.offer settings.Buffer (Seed.split "offered" batch.Seed) offered before
+            let after = Reservoir.offer o.Buffer (Seed.split "offered" batch.Seed) offered before
             let next = Reservoir.toMemory before after kept |> tally
             last.Value <- ValueSome(struct (next, after))
             struct (pass, next)
@@ -132,22 +187,36 @@ module Der =
           | Some penalty, Some loss when loss > 0.0 -> "penalty_share", penalty / loss
           | _ -> () ]
 
-    let private make name summary fields (beta: Settings -> float) : Method =
+    let private make (name: string) (summary: string) (o: Options) : Method =
         { Training.method name summary with
-            Fields = Field.training @ fields
             Begin =
                 fun context memory heads tasks ->
                     { Training.plainSession context memory heads tasks with
-                        Direction = direction context.Settings (beta context.Settings) heads tasks }
+                        Direction = direction o context.Settings heads tasks }
             // Between steps nothing is kept but the items.
             End = fun _ memory _ _ -> Buffer.toMemory (Buffer.ofMemory memory) memory
             Tells = tells }
 
     /// DER. Published: α 0.1 to 1 and buffers of 200, 500 and 5120, for classifiers; nothing for InfoNCE. It tells how many replayed pairs went
     /// through the heads, and the share of α D in the step's loss, of all updates together.
-    let der: Method =
-        make "der" "dark experience replay: outputs of replayed pairs are held to what they were" Field.der (fun _ -> 0.0)
+    let der: Spec<Options> =
+        { Spec.make
+              { defaults with Beta = 0.0 }
+              [ Opt.any buffer
+                Opt.any (alpha |> Opt.tried [ "1"; "10"; "100"; "1000" ])
+                Opt.any distill
+                Opt.any reduction ]
+              (make "der" "dark experience replay: outputs of replayed pairs are held to what they were") with
+            Rates = Spec.weighing }
 
     /// DER++. Published: β 0.5 or 1.
-    let derpp: Method =
-        make "derpp" "DER++: dark experience replay that also trains on replayed pairs" (Field.der @ [ Field.beta ]) _.Beta
+    let derpp: Spec<Options> =
+        { Spec.make
+              defaults
+              [ Opt.any buffer
+                Opt.any (alpha |> Opt.tried [ "10"; "100" ])
+                Opt.any distill
+                Opt.any reduction
+                Opt.any beta ]
+              (make "derpp" "DER++: dark experience replay that also trains on replayed pairs") with
+            Rates = Spec.weighing }

@@ -45,11 +45,67 @@ module Pull =
     let add (lambda: float) (w: torch.Tensor) (p: Pull) (gradient: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () -> gradient.addcmul (p.Importance, w - p.Anchor, lambda.AsScalar()))
 
+/// Which squared gradients EWC takes for the Fisher information.
+[<RequireQualifiedAccess>]
+type Fisher =
+    /// Of each anchor given its batch, with its true partner.
+    | PerAnchor
+    /// Of each batch's mean.
+    | PerBatch
+    /// Of each anchor, with a partner drawn from the model.
+    | Sampled
+
+/// Whether EWC keeps a penalty for each step, or one running one.
+[<RequireQualifiedAccess>]
+type Accumulate =
+    | Separate
+    | Online
+
 /// Elastic weight consolidation (Kirkpatrick et al. 2017): InfoNCE + (λ/2) Σ_k Σ F_k∘(W − W*_k)∘² over the past steps k that trained a
 /// head, F_k being the step's Fisher information at its end and W*_k the head then. The ½ is the paper's; libraries that leave it out
 /// pull twice as hard at the same λ. The penalty's gradient λ F∘(W − W*) is part of the gradient, before clipping and the optimizer.
 [<RequireQualifiedAccess>]
 module Ewc =
+    type Options =
+        { Lambda: float
+          Fisher: Fisher
+          Accumulate: Accumulate
+          Gamma: float }
+
+    let defaults: Options =
+        { Lambda = 1.0
+          Fisher = Fisher.PerAnchor
+          Accumulate = Accumulate.Separate
+          Gamma = 1.0 }
+
+    let lambda: Opt<Options, float> =
+        Shared.lambda _.Lambda (fun v o -> { o with Lambda = v }) |> Opt.tried [ "3"; "30"; "300"; "3000" ]
+
+    let fisher: Opt<Options, Fisher> =
+        Opt.make
+            "fisher"
+            "squared gradients: of each anchor given its batch, of the batch's mean, or of each anchor with a sampled partner"
+            (Codec.choice [ "per-anchor", Fisher.PerAnchor; "per-batch", Fisher.PerBatch; "sampled", Fisher.Sampled ])
+            _.Fisher
+            (fun v o -> { o with Fisher = v })
+
+    let accumulate: Opt<Options, Accumulate> =
+        Opt.make
+            "accumulate"
+            "a penalty for each step, or one running one"
+            (Codec.choice [ "separate", Accumulate.Separate; "online", Accumulate.Online ])
+            _.Accumulate
+            (fun v o -> { o with Accumulate = v })
+
+    let gamma: Opt<Options, float> =
+        Opt.make
+            "gamma"
+            "what the running penalty keeps of the one before"
+            (Codec.number "a number > 0 and ≤ 1" (fun x -> x > 0.0 && x <= 1.0))
+            _.Gamma
+            (fun v o -> { o with Gamma = v })
+        |> Opt.onlyWith accumulate [ Accumulate.Online ]
+
     let private fisherName (m: Modality) = $"fisher/{m}"
     let private anchorName (m: Modality) = $"anchor/{m}"
     let private restName (m: Modality) = $"rest/{m}"
@@ -78,20 +134,20 @@ module Ewc =
 
     /// The Fisher information of a step's two heads under the given ones, over its rows in batches of the size that training has: the mean
     /// over anchors, or for `per-batch` over batches. The rows come in an order drawn from the seed, unless shuffling is off.
-    let fisher (settings: Settings) (seed: Seed) (heads: Heads) (task: Task) : Heads =
+    let information (kind: Fisher) (settings: Settings) (seed: Seed) (heads: Heads) (task: Task) : Heads =
         let contrast = Settings.contrast settings
         let batches = batches settings.Batch task.Visits
         let anchors = batches |> List.sumBy snd
 
         let ofBatch (i: int) (a: torch.Tensor) (b: torch.Tensor) : Heads =
-            match settings.Fisher with
+            match kind with
             | Fisher.PerAnchor -> FisherInformation.perAnchor contrast task.Pair heads a b
             | Fisher.PerBatch -> FisherInformation.perBatch contrast task.Pair heads a b
             | Fisher.Sampled ->
                 FisherInformation.sampled (seed |> Seed.split "targets" |> Seed.split $"batch {i}") contrast task.Pair heads a b
 
         let weight (count: int64) : float =
-            match settings.Fisher with
+            match kind with
             | Fisher.PerBatch -> 1.0 / float batches.Length
             | Fisher.PerAnchor
             | Fisher.Sampled -> float count / float anchors
@@ -111,9 +167,8 @@ module Ewc =
         sums
 
     /// Loss and gradients with the penalty in both. Adds up both parts of the loss, to tell their ratio.
-    let private direction (settings: Settings) : Direction =
+    let private direction (settings: Settings) (lambda: float) : Direction =
         let plain = Training.plain settings
-        let lambda = settings.Lambda
 
         Direction.Running(fun kept weights batch ->
             let pass = Direction.pass plain kept weights batch
@@ -137,30 +192,29 @@ module Ewc =
                     kept |> Tally.add "penalty" penalty |> Tally.add "loss" loss))
 
     /// Without anything that pulls it is plain training, bit for bit.
-    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+    let private begin' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let session = Training.plainSession context memory heads tasks
 
-        if context.Settings.Lambda = 0.0 || Training.moving tasks |> List.forall (fun m -> (pull m memory).IsNone) then
+        if o.Lambda = 0.0 || Training.moving tasks |> List.forall (fun m -> (pull m memory).IsNone) then
             session
         else
-            { session with Direction = direction context.Settings }
+            { session with
+                Direction = direction context.Settings o.Lambda }
 
     /// Separate: the sum of the pulls of all steps. Online: F ← γF + F_step around the heads as they are now.
-    let private end' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Memory =
-        let settings = context.Settings
-
+    let private end' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Memory =
         let addTask (memory: Memory) (i: int, task: Task) =
             let add (memory: Memory) m (f: torch.Tensor) =
                 let next =
-                    match pull m memory, settings.Accumulate with
+                    match pull m memory, o.Accumulate with
                     | None, _ -> Pull.at (Heads.weight m heads) f
                     | Some before, Accumulate.Separate -> Pull.join before (Pull.at (Heads.weight m heads) f)
                     | Some before, Accumulate.Online ->
-                        Pull.at (Heads.weight m heads) (f.add (before.Importance, settings.Gamma.AsScalar()))
+                        Pull.at (Heads.weight m heads) (f.add (before.Importance, o.Gamma.AsScalar()))
 
                 setPull m next memory
 
-            fisher settings (Seed.split $"fisher {i}" context.Seed) heads task |> Map.fold add memory
+            information o.Fisher context.Settings (Seed.split $"fisher {i}" context.Seed) heads task |> Map.fold add memory
 
         List.indexed tasks |> List.fold addTask memory
 
@@ -171,11 +225,14 @@ module Ewc =
 
     /// EWC with all its options. Kept for each head that was trained: F, W* and a number, however many steps there were (in the separate form
     /// too, see `Pull.join`). It tells the penalty's share of the step's loss, of all updates together, in steps that have a penalty.
-    let ewc: Method =
-        { Training.method
-              "ewc"
-              "elastic weight consolidation: a pull to earlier heads, by what the Fisher information says of each entry" with
-            Fields = Field.training @ Field.ewc
-            Begin = begin'
-            End = end'
-            Tells = tells }
+    let ewc: Spec<Options> =
+        let make o =
+            { Training.method
+                  "ewc"
+                  "elastic weight consolidation: a pull to earlier heads, by what the Fisher information says of each entry" with
+                Begin = begin' o
+                End = end' o
+                Tells = tells }
+
+        { Spec.make defaults [ Opt.any lambda; Opt.any fisher; Opt.any accumulate; Opt.any gamma ] make with
+            Rates = Spec.weighing }

@@ -16,6 +16,26 @@ open TorchSharp
 /// train is taken as it is.
 [<RequireQualifiedAccess>]
 module Gem =
+    type Options = { PerStep: int; Margin: float; Place: Place }
+
+    /// Published: γ 0.5, 256 samples a task, the gradient projected.
+    let defaults: Options = { PerStep = 256; Margin = 0.5; Place = Place.Gradient }
+
+    let perStep: Opt<Options, int> =
+        Opt.make "per-step" "pairs that are kept of each step" (Codec.whole 2) _.PerStep (fun v o -> { o with PerStep = v })
+
+    let margin: Opt<Options, float> =
+        Opt.make
+            "margin"
+            "least weight of every old gradient once one is violated (memory strength γ)"
+            Codec.notNegative
+            _.Margin
+            (fun v o -> { o with Margin = v })
+        |> Opt.tried [ "0"; "0.1"; "0.5"; "1" ]
+
+    let place: Opt<Options, Place> =
+        Shared.place (fun (o: Options) -> o.Place) (fun v o -> { o with Place = v }) |> Opt.ownDefault
+
     /// Gradients of a batch, end to end in the order of the given heads, zeros for those that are absent.
     let private flat (like: Heads) (g: Heads) : torch.Tensor =
         torch.cat
@@ -74,16 +94,15 @@ module Gem =
 
             project share margin old change)
 
-    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
-        let settings = context.Settings
-        let contrast = Settings.contrast settings
+    let private begin' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let contrast = Settings.contrast context.Settings
         let plain = Training.plainSession context memory heads tasks
         let groups = sharing (Buffer.ofMemory memory).Groups plain.Start
 
         let against share margin weights = against contrast share margin groups (Heads.replace weights heads)
         let replayed (pass: Pass) = Tally.count "replayed" (sharing groups pass.Gradients |> List.sumBy _.Count)
 
-        match settings.Place with
+        match o.Place with
         | Place.Update ->
             let recipe = Training.recipe context Map.empty
             let opposite (h: Heads) = Heads.map (fun (t: torch.Tensor) -> t.neg ()) h
@@ -94,7 +113,7 @@ module Gem =
                   Update =
                     fun state updates weights ->
                         let projected =
-                            against shareOfUpdate (settings.Margin * recipe.Rate state.Step) weights (opposite updates)
+                            against shareOfUpdate (o.Margin * recipe.Rate state.Step) weights (opposite updates)
                             |> Option.map opposite
                             |> Option.defaultValue updates
 
@@ -116,7 +135,7 @@ module Gem =
                 Direction =
                     Direction.Running(fun kept weights batch ->
                         let struct (pass, kept) = Direction.step plain.Direction kept weights batch
-                        let projected = against shareOfGradient settings.Margin weights pass.Gradients
+                        let projected = against shareOfGradient o.Margin weights pass.Gradients
 
                         struct ({ pass with
                                     Gradients = Option.defaultValue pass.Gradients projected },
@@ -125,13 +144,9 @@ module Gem =
                                 |> Tally.count "updates" 1L
                                 |> Tally.count "projected" (if projected.IsSome then 1L else 0L))) }
 
-    let private end' (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
+    let private end' (o: Options) (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
         let keep buffer (task: Task) =
-            Buffer.keep
-                (int64 context.Settings.PerStep)
-                (Seed.split $"kept of step {task.Index}" context.Seed)
-                (Buffer.ofTask task)
-                buffer
+            Buffer.keep (int64 o.PerStep) (Seed.split $"kept of step {task.Index}" context.Seed) (Buffer.ofTask task) buffer
             |> Buffer.fetched task
 
         Buffer.toMemory (List.fold keep (Buffer.ofMemory memory) tasks) memory
@@ -144,8 +159,8 @@ module Gem =
           | Some projected, Some updates -> "violated", projected / updates
           | _ -> () ]
 
-    let private contradictions (settings: Settings) : Fault list =
-        [ if settings.Place = Place.Eigenbasis then
+    let private contradictions (o: Options) : Fault list =
+        [ if o.Place = Place.Eigenbasis then
               Fault.Contradiction(
                   $"""gem projects along old gradients, for which there is no {Mention.setting "place" "eigenbasis"}""",
                   $"""use {Mention.setting "place" "gradient"} or {Mention.setting "place" "update"}"""
@@ -155,13 +170,15 @@ module Gem =
     /// published; with `place=update` the update u that the optimizer made, decay included, is projected so that ⟨u, g_k⟩ ≤ 0, γ counting
     /// times the learning rate. It tells how many kept pairs it went through, and, of the gradient, in what share of the updates it
     /// projected (`violated`).
-    let gem: Method =
-        { Training.method
-              "gem"
-              "gradient episodic memory: no update that raises the loss of kept pairs of old steps, to first order" with
-            Fields = Field.training @ Field.gem @ [ Field.place ]
-            Presets = [ "place", "gradient" ]
-            Refuses = contradictions
-            Begin = begin'
-            End = end'
-            Tells = tells }
+    let gem: Spec<Options> =
+        let make o =
+            { Training.method
+                  "gem"
+                  "gradient episodic memory: no update that raises the loss of kept pairs of old steps, to first order" with
+                Begin = begin' o
+                End = end' o
+                Tells = tells }
+
+        { Spec.make defaults [ Opt.any perStep; Opt.any margin; Opt.any place ] make with
+            Rates = Spec.weighing
+            Refuses = contradictions }

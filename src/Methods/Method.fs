@@ -367,7 +367,8 @@ module Role =
     /// That of a method which changes how another trains: a bound stays one, any other competes.
     let around (host: Role) : Role = if isBound host then host else Role.Competitor
 
-/// A method is a value: how it begins a step and what it keeps at its end. Neither changes a tensor that it is given.
+/// A method is a value: how it begins a step and what it keeps at its end, whatever options it was made of (`Spec`). Neither changes a tensor
+/// that it is given.
 type Method =
     {
         Name: string
@@ -375,12 +376,6 @@ type Method =
         Curriculum: Curriculum
         /// What its figures are to be read as.
         Role: Role
-        /// The hyperparameters that it takes.
-        Fields: Field list
-        /// Those that it sets itself, over a stream's common ones.
-        Presets: (string * string) list
-        /// Settings of its own that exclude each other.
-        Refuses: Settings -> Fault list
         /// Its heads before any step, from identity heads.
         Initial: Heads -> Heads
         Begin: Context -> Memory -> Heads -> Task list -> Session
@@ -388,8 +383,6 @@ type Method =
         End: Context -> Memory -> Heads -> Task list -> Memory
         /// Figures about a step from the memory at its end, by name.
         Tells: Memory -> (string * float) list
-        /// For a method that changes how another trains: itself around that one.
-        Around: (Method -> Method) option
     }
 
 [<RequireQualifiedAccess>]
@@ -448,17 +441,13 @@ module Training =
           Spectra = []
           Remarks = [] }
 
-    /// A method that trains like fine-tuning, to be changed where another differs: training options, a step at a time, nothing kept.
+    /// A method that trains like fine-tuning, to be changed where another differs: a step at a time, nothing kept.
     let method (name: string) (summary: string) : Method =
         { Name = name
           Summary = summary
           Curriculum = Curriculum.StepByStep
           Role = Role.Competitor
-          Fields = Field.training
-          Presets = []
-          Refuses = fun _ -> []
           Initial = id
           Begin = plainSession
           End = fun _ memory _ _ -> memory
-          Tells = fun _ -> []
-          Around = None }
+          Tells = fun _ -> [] }

@@ -7,43 +7,54 @@ open TorchSharp
 [<RequireQualifiedAccess>]
 module NullSpace =
     /// A modality's frame for this step: its history, or the standard basis where it has none.
-    let private frame (context: Context) (memory: Memory) (heads: Heads) (oneSided: bool) (m: Modality) : Frame =
-        let settings = context.Settings
+    let private frame
+        (o: NullSpaceOptions)
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (oneSided: bool)
+        (m: Modality)
+        : Frame =
         let w = Heads.weight m heads
 
-        match History.inputs m memory, settings.Sides with
+        match History.inputs m memory, o.Sides with
         | None, _ -> Frame.free context.Device w.shape[0] w.shape[1]
         | Some inputs, Sides.Input ->
             { Inputs = Spectrum.decompose inputs.Matrix
               Partners = Spectrum.flat context.Device w.shape[0]
               OneSided = true }
         | Some inputs, Sides.Dual ->
-            match History.partnerOutputs settings.Partner m heads memory with
+            match History.partnerOutputs o.Partner m heads memory with
             | Some partners -> Frame.ofMoments oneSided inputs partners
             | None -> Frame.free context.Device w.shape[0] w.shape[1]
 
     /// The frames of all modalities that move. In the exact variant a vertex cover of the old pairs among them is
     /// one-sided, so that the second-order term of Theorem 5 has a side that is zero.
-    let frames (context: Context) (memory: Memory) (heads: Heads) (moving: Modality list) : Map<Modality, Frame> =
-        let settings = context.Settings
-        let plain = Map [ for m in moving -> m, frame context memory heads false m ]
+    let frames
+        (o: NullSpaceOptions)
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (moving: Modality list)
+        : Map<Modality, Frame> =
+        let plain = Map [ for m in moving -> m, frame o context memory heads false m ]
 
-        if not settings.Exact || settings.Sides = Sides.Input then
+        if not o.Exact || o.Sides = Sides.Input then
             plain
         else
-            let cost m = Spectrum.rank settings.Threshold plain[m].Inputs
+            let cost m = Spectrum.rank o.Threshold plain[m].Inputs
             let cover = Cover.cheapest cost moving (History.edges memory)
             plain |> Map.map (fun m f -> { f with OneSided = Set.contains m cover })
 
-    let private ranks (settings: Settings) (f: Frame) =
-        match Settings.protection settings with
+    let private ranks (o: NullSpaceOptions) (f: Frame) =
+        match NullSpaceOptions.protection o with
         | Protection.Block(inputs, partners) when f.Inputs.Total > 0.0 -> Some(Frame.ranks inputs partners f)
         | _ -> None
 
-    let private spectra (settings: Settings) (frames: Map<Modality, Frame>) : SpectrumNote list =
+    let private spectra (o: NullSpaceOptions) (frames: Map<Modality, Frame>) : SpectrumNote list =
         [ for KeyValue(m, f) in frames do
               if f.Inputs.Total > 0.0 then
-                  let cut = ranks settings f
+                  let cut = ranks o f
 
                   let note side (s: Spectrum) k =
                       { Modality = m
@@ -54,22 +65,23 @@ module NullSpace =
                   note "input" f.Inputs (cut |> Option.map (fun struct (k, _) -> k))
                   note "partner" f.Partners (cut |> Option.map (fun struct (_, k) -> k)) ]
 
-    let private remarks (settings: Settings) (frames: Map<Modality, Frame>) : string list =
+    let private remarks (o: NullSpaceOptions) (frames: Map<Modality, Frame>) : string list =
         [ for KeyValue(m, f) in frames do
-              match ranks settings f with
+              match ranks o f with
               | Some struct (k, kPartner) when k = f.Inputs.Values.Length && kPartner = f.Partners.Values.Length ->
                   $"no free direction left for {m}: its head cannot move; raise threshold or partner-threshold"
               | _ -> () ]
 
     /// Bases of the protected spans, V (d × k̃) and U (d_m × k), for the forms that project in the standard basis.
-    let private bases (settings: Settings) (f: Frame) (like: torch.Tensor) : struct (torch.Tensor * torch.Tensor) option =
-        ranks settings f
+    let private bases (o: NullSpaceOptions) (f: Frame) (like: torch.Tensor) : struct (torch.Tensor * torch.Tensor) option =
+        ranks o f
         |> Option.map (fun struct (k, kPartner) ->
             let cast (t: torch.Tensor) = t.``to`` like.dtype
             struct (cast (Spectrum.leading kPartner f.Partners), cast (Spectrum.leading k f.Inputs)))
 
     /// G − P̃ G P for the gradient, from its low rank (theory.md, section 7); clipped before it is projected, as published.
     let private gradientSession
+        (o: NullSpaceOptions)
         (context: Context)
         (memory: Memory)
         (heads: Heads)
@@ -82,7 +94,7 @@ module NullSpace =
         let projected =
             [ for position, task in List.indexed tasks do
                   for m in Pair.members task.Pair do
-                      match bases settings frames[m] (Heads.weight m heads) with
+                      match bases o frames[m] (Heads.weight m heads) with
                       | Some struct (v, u) ->
                           let within x = Tensors.scoped (fun () -> Tensors.product (Tensors.product x u) (u.t ()))
                           let all = if task.Source.IsNone then Some(within (task.Rows m)) else None
@@ -122,6 +134,7 @@ module NullSpace =
 
     /// u − P̃ u P for what the optimizer made of the gradient, decay included.
     let private updateSession
+        (o: NullSpaceOptions)
         (context: Context)
         (memory: Memory)
         (heads: Heads)
@@ -131,7 +144,7 @@ module NullSpace =
         let spans =
             frames
             |> Map.toList
-            |> List.choose (fun (m, f) -> bases context.Settings f (Heads.weight m heads) |> Option.map (fun b -> m, b))
+            |> List.choose (fun (m, f) -> bases o f (Heads.weight m heads) |> Option.map (fun b -> m, b))
             |> Map
 
         let project =
@@ -146,14 +159,14 @@ module NullSpace =
             Rule = Rule.Chain(Transform.chain [ Rule.transform plain.Start plain.Rule; project ]) }
 
     /// What a total budget allows this step to move each old step's scores by; empty without one.
-    let private allowances (context: Context) (heads: Heads) : (OldStep * float) list =
-        match context.Settings.Protect, context.Settings.TotalBudget with
+    let private allowances (o: NullSpaceOptions) (context: Context) (heads: Heads) : (OldStep * float) list =
+        match o.Protect, o.TotalBudget with
         | Protect.Trust, Some total -> Budget.allowances total context.Remaining heads context.Old
         | _ -> []
 
     /// How many leading output directions of a modality have an entry that is protected; the others may be turned at will.
-    let private leading (settings: Settings) (f: Frame) : int =
-        match Settings.protection settings with
+    let private leading (o: NullSpaceOptions) (f: Frame) : int =
+        match NullSpaceOptions.protection o with
         | _ when f.Inputs.Total = 0.0 -> 0
         | Protection.Block(inputs, partners) ->
             let struct (_, k) = Frame.ranks inputs partners f
@@ -165,6 +178,7 @@ module NullSpace =
     /// Everything in the frames: rotated weights and inputs, protection as a mask, a shrinkage or an ellipsoid. Joint spaces are
     /// rotated differently, so scores need Q = V_aᵀ V_b: S = (X'_a W'_aᵀ) Q (X'_b W'_bᵀ)ᵀ/τ.
     let private eigenbasisSession
+        (o: NullSpaceOptions)
         (context: Context)
         (memory: Memory)
         (heads: Heads)
@@ -174,18 +188,18 @@ module NullSpace =
         let settings = context.Settings
 
         let struct (bases, apart) =
-            match settings.FreeBasis with
+            match o.FreeBasis with
             | FreeBasis.Own -> Frame.ownBases frames
-            | FreeBasis.Shared -> Frame.sharedBases (frames |> Map.map (fun _ f -> leading settings f)) frames
+            | FreeBasis.Shared -> Frame.sharedBases (frames |> Map.map (fun _ f -> leading o f)) frames
 
         let own, frames = frames, frames |> Map.map (fun m f -> Frame.turned bases[m] f)
         let start = frames |> Map.map (fun m f -> Frame.enter f (Heads.weight m heads))
         let turns = start |> Map.map (fun m w -> frames[m].Inputs.Vectors.``to`` w.dtype)
         let rotate (m: Modality) (x: torch.Tensor) = Tensors.product x turns[m]
-        let allowances = allowances context heads
+        let allowances = allowances o context heads
 
         let protection m =
-            match Settings.protection settings, settings.TotalBudget with
+            match NullSpaceOptions.protection o, o.TotalBudget with
             | Protection.Trust _, Some _ ->
                 Budget.epsilon (Training.moving tasks) allowances m
                 |> Option.map Protection.Trust
@@ -227,120 +241,142 @@ module NullSpace =
           Spectra = []
           Remarks = [] }
 
-    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
-        let settings = context.Settings
-        let frames = frames context memory heads (Training.moving tasks)
+    let private begin' (o: NullSpaceOptions) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+        let frames = frames o context memory heads (Training.moving tasks)
 
         let session =
-            match settings.Place with
-            | Place.Gradient -> gradientSession context memory heads tasks frames
-            | Place.Update -> updateSession context memory heads tasks frames
-            | Place.Eigenbasis -> eigenbasisSession context memory heads tasks frames
+            match o.Place with
+            | Place.Gradient -> gradientSession o context memory heads tasks frames
+            | Place.Update -> updateSession o context memory heads tasks frames
+            | Place.Eigenbasis -> eigenbasisSession o context memory heads tasks frames
 
         { session with
-            Spectra = spectra settings frames
-            Remarks = remarks settings frames }
+            Spectra = spectra o frames
+            Remarks = remarks o frames }
 
-    /// Settings that exclude each other. Each option that the advice mentions ends the contradiction by itself.
-    let private contradictions (settings: Settings) : Fault list =
-        let place = (Field.dns |> List.find (fun f -> f.Name = "place")).Show settings
-        let protect = (Field.dns |> List.find (fun f -> f.Name = "protect")).Show settings
+    /// Values that exclude each other. Each option that the advice mentions ends the contradiction by itself.
+    let private contradictions (o: NullSpaceOptions) : Fault list =
+        let place = NullSpaceOptions.place.Codec.Show o.Place
+        let protect = NullSpaceOptions.protect.Codec.Show o.Protect
         let set = Mention.setting
 
-        [ if settings.Place <> Place.Eigenbasis && settings.Protect <> Protect.Block then
+        [ if o.Place <> Place.Eigenbasis && o.Protect <> Protect.Block then
               Fault.Contradiction(
                   $"""{set "protect" protect} needs the eigenbasis, not {set "place" place}""",
                   $"""use {set "place" "eigenbasis"}, or {set "protect" "block"}"""
               )
-          if settings.Exact then
+          if o.Exact then
               let exact, inexact = set "exact" "on", set "exact" "off"
 
-              if settings.Place = Place.Gradient then
+              if o.Place = Place.Gradient then
                   Fault.Contradiction(
                       $"""{exact} cannot hold with {set "place" "gradient"}, since the optimizer bends what was projected""",
                       $"""use {set "place" "eigenbasis"}, {set "place" "update"} or {inexact}"""
                   )
 
-              if settings.Partner = PartnerOutputs.AtLearning then
+              if o.Partner = PartnerOutputs.AtLearning then
                   Fault.Contradiction(
                       $"""{exact} needs partner outputs as they are now, not {set "partner" "at-learning"}""",
                       $"""use {set "partner" "current"} or {inexact}"""
                   )
 
-              if settings.Sides = Sides.Input then
+              if o.Sides = Sides.Input then
                   Fault.Contradiction(
                       $"""{set "sides" "input"} is exact already""",
                       $"""use {inexact}, or {set "sides" "dual"}"""
                   )
 
-              if settings.Protect <> Protect.Block then
+              if o.Protect <> Protect.Block then
                   Fault.Contradiction(
                       $"""{exact} needs a side that is protected as a whole, not {set "protect" protect}""",
                       $"""use {set "protect" "block"} or {inexact}"""
                   )
 
-              if settings.Centring = Centring.Centred then
+              if o.Centring = Centring.Centred then
                   Fault.Contradiction(
                       $"""{exact} protects all old outputs of a side, and {set "moments" "centred"} leaves their mean out""",
                       $"""use {set "moments" "uncentred"} or {inexact}"""
                   )
-          if settings.Centring = Centring.Centred && settings.Protect = Protect.Trust then
+          if o.Centring = Centring.Centred && o.Protect = Protect.Trust then
               Fault.Contradiction(
                   $"""{set "protect" "trust"} bounds the change of whole scores, and {set "moments" "centred"} leaves the mean's part out""",
                   $"""use {set "moments" "uncentred"}, or {set "protect" "block"}"""
               ) ]
 
-    let private make role name summary presets fixedNames : Method =
+    let private make role name summary (o: NullSpaceOptions) : Method =
         { Training.method name summary with
             Role = role
-            Fields = Field.training @ Field.dns |> List.filter (fun f -> not (List.contains f.Name fixedNames))
-            Presets = presets
-            Refuses = contradictions
-            Begin = begin'
-            End =
-                fun context memory heads tasks ->
-                    History.add context.Settings.Partner context.Settings.Centring heads tasks memory }
+            Begin = begin' o
+            End = fun _ memory heads tasks -> History.add o.Partner o.Centring heads tasks memory }
+
+    /// A method that takes these options, and holds the others as they are.
+    let private taking role name summary (options: AnyOpt<NullSpaceOptions> list) (o: NullSpaceOptions) : Spec<NullSpaceOptions> =
+        { Spec.make o options (make role name summary) with
+            Refuses = contradictions }
 
     /// DNS with all its options.
-    let dns: Method =
-        make Role.Subject "dns" "dual-sided null space; in the eigenbasis of old data unless place says otherwise" [] []
+    let dns: Spec<NullSpaceOptions> =
+        { taking
+              Role.Subject
+              "dns"
+              "dual-sided null space; in the eigenbasis of old data unless place says otherwise"
+              NullSpaceOptions.all
+              NullSpaceOptions.defaults with
+            Rates = Spec.protecting }
 
-    let private inFrames = [ "place"; "protect"; "threshold"; "partner-threshold"; "free-basis" ]
+    let private place, sides, protect, partner, moments =
+        Opt.any NullSpaceOptions.place,
+        Opt.any NullSpaceOptions.sides,
+        Opt.any NullSpaceOptions.protect,
+        Opt.any NullSpaceOptions.partner,
+        Opt.any NullSpaceOptions.moments
 
     /// DNS with soft protection (theory.md, section 7a).
-    let soft: Method =
-        make
-            Role.Subject
-            "dns-soft"
-            "DNS that damps each entry by what it does to old scores (tau)"
-            [ "place", "eigenbasis"; "protect", "soft" ]
-            ([ "budget"; "total-budget"; "exact" ] @ inFrames)
+    let soft: Spec<NullSpaceOptions> =
+        { taking
+              Role.Subject
+              "dns-soft"
+              "DNS that damps each entry by what it does to old scores (tau)"
+              [ sides; partner; moments; Opt.any (NullSpaceOptions.tau |> Opt.tried [ "3e-6"; "1e-5"; "3e-5"; "1e-4" ]) ]
+              { NullSpaceOptions.defaults with Protect = Protect.Soft } with
+            Fixed = [ place; protect ]
+            Rates = Spec.protecting }
 
     /// DNS with a stability budget (theory.md, section 7a).
-    let trust: Method =
-        make
-            Role.Subject
-            "dns-trust"
-            "DNS that keeps the change of old scores within a budget a step, or a total-budget over all"
-            [ "place", "eigenbasis"; "protect", "trust" ]
-            ([ "tau"; "exact"; "moments" ] @ inFrames)
+    let trust: Spec<NullSpaceOptions> =
+        { taking
+              Role.Subject
+              "dns-trust"
+              "DNS that keeps the change of old scores within a budget a step, or a total-budget over all"
+              [ sides
+                partner
+                Opt.any (NullSpaceOptions.budget |> Opt.tried [ "0.03"; "0.1"; "0.2"; "0.4" ])
+                Opt.any NullSpaceOptions.totalBudget ]
+              { NullSpaceOptions.defaults with Protect = Protect.Trust } with
+            Fixed = [ place; protect ]
+            Rates = Spec.protecting }
 
     /// The frames without a mask: what the basis alone does.
-    let eigenbasisOnly: Method =
-        make
-            Role.Competitor
-            "eigenbasis-only"
-            "Adam in DNS's frames with nothing protected: tells the basis from the mask"
-            [ "place", "eigenbasis"; "protect", "nothing" ]
-            ([ "sides"; "exact"; "tau"; "budget"; "total-budget" ] @ inFrames)
+    let eigenbasisOnly: Spec<NullSpaceOptions> =
+        { taking
+              Role.Competitor
+              "eigenbasis-only"
+              "Adam in DNS's frames with nothing protected: tells the basis from the mask"
+              [ partner; moments ]
+              { NullSpaceOptions.defaults with Protect = Protect.Nothing } with
+            Fixed = [ place; protect ] }
 
     /// Null-space training (Adam-NSCL, Wang et al. 2021): the optimizer's update, decay included, is kept out of the span of old inputs, so that
     /// no output on them moves: DNS with `place=update` and `sides=input`. The published cut, a factor times the smallest eigenvalue,
     /// is none of `Threshold`'s kinds; the default is DNS's.
-    let nsp: Method =
-        make
-            Role.Competitor
-            "nsp"
-            "one-sided null space: the update is kept out of the span of old inputs (Adam-NSCL)"
-            [ "place", "update"; "sides", "input"; "protect", "block" ]
-            (Field.names Field.dns |> List.except [ "threshold" ])
+    let nsp: Spec<NullSpaceOptions> =
+        { taking
+              Role.Competitor
+              "nsp"
+              "one-sided null space: the update is kept out of the span of old inputs (Adam-NSCL)"
+              [ Opt.any NullSpaceOptions.threshold ]
+              { NullSpaceOptions.defaults with
+                  Place = Place.Update
+                  Sides = Sides.Input } with
+            Fixed = [ place; sides; protect ]
+            Rates = Spec.weighing }

@@ -3,17 +3,16 @@ namespace Cmcl
 /// Methods without protection: the bounds that others are read against.
 [<RequireQualifiedAccess>]
 module Plain =
-    let private plain name summary curriculum role fields start : Method =
+    let private plain name summary curriculum role start : Method =
         { Training.method name summary with
             Curriculum = curriculum
             Role = role
-            Fields = fields
             Begin = fun context memory heads tasks -> Training.plainSession context memory (start context heads) tasks }
 
     let private asTheyAre _ heads = heads
 
     /// The encoders as they came: no training.
-    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never Role.Floor [] asTheyAre
+    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never Role.Floor asTheyAre
 
     /// Fine-tuning step after step.
     let vanilla: Method =
@@ -22,7 +21,6 @@ module Plain =
             "fine-tuning, step after step, with nothing against forgetting"
             Curriculum.StepByStep
             Role.Baseline
-            Field.training
             asTheyAre
 
     /// Starts from the initial heads at every step: what a step alone can learn.
@@ -32,9 +30,7 @@ module Plain =
             "starts again at every step: what each step alone can learn (read its 'learned' figures)"
             Curriculum.StepByStep
             Role.Restart
-            Field.training
             (fun context _ -> context.Initial)
 
     /// All steps' data at once: the bound for the others.
-    let joint: Method =
-        plain "joint" "all steps' data at once: the upper bound" Curriculum.AllAtOnce Role.Ceiling Field.training asTheyAre
+    let joint: Method = plain "joint" "all steps' data at once: the upper bound" Curriculum.AllAtOnce Role.Ceiling asTheyAre

@@ -6,6 +6,16 @@ open TorchSharp
 /// peculiarity, moments of the wrong columns for some steps, is not reproduced.
 [<RequireQualifiedAccess>]
 module Reference =
+    type Options = { Threshold: Threshold }
+
+    /// Its threshold is absolute (λ_min), as in the published code.
+    let defaults: Options = { Threshold = Threshold.absolute 0.01 |> Check.get }
+
+    let threshold: Opt<Options, Threshold> =
+        Shared.threshold (fun (o: Options) -> o.Threshold) (fun v _ -> { Threshold = v })
+        |> Opt.tried [ "absolute:1e-4"; "absolute:1e-3"; "absolute:1e-2"; "absolute:1e-1" ]
+        |> Opt.ownDefault
+
     let private samples = "samples"
     let private inputName (m: Modality) = $"input/{m}"
 
@@ -46,7 +56,7 @@ module Reference =
         { raw with
             Gradients = raw.Gradients |> Map.map project |> Training.clippedAs raw.Gradients settings }
 
-    let private begin' (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
+    let private begin' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
         let settings = context.Settings
 
         let spectra =
@@ -59,7 +69,7 @@ module Reference =
         let free =
             spectra
             |> Map.map (fun _ s ->
-                let p = Spectrum.projector (Spectrum.rank settings.Threshold s) s
+                let p = Spectrum.projector (Spectrum.rank o.Threshold s) s
 
                 Tensors.scoped (fun () ->
                     (torch.eye (p.shape[0], dtype = p.dtype, device = p.device) - p).``to`` settings.Dtype.Torch))
@@ -76,18 +86,20 @@ module Reference =
                       { Modality = m
                         Side = "input"
                         Shares = s.Shares
-                        Protected = Some(Spectrum.rank settings.Threshold s) } ] }
+                        Protected = Some(Spectrum.rank o.Threshold s) } ] }
 
-    /// The published code's behaviour. Its threshold is absolute (λ_min), as there.
-    let reference: Method =
-        { Training.method
-              "reference"
-              "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected" with
-            Fields = Field.training @ (Field.dns |> List.filter (fun f -> f.Name = "threshold"))
-            Presets = [ "place", "gradient"; "sides", "input"; "threshold", "absolute:0.01" ]
-            Initial =
-                Heads.map (fun w ->
-                    Tensors.scoped (fun () ->
-                        torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
-            Begin = begin'
-            End = fun _ memory _ tasks -> accumulate memory tasks }
+    /// The published code's behaviour.
+    let reference: Spec<Options> =
+        let make o =
+            { Training.method
+                  "reference"
+                  "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected" with
+                Initial =
+                    Heads.map (fun w ->
+                        Tensors.scoped (fun () ->
+                            torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
+                Begin = begin' o
+                End = fun _ memory _ tasks -> accumulate memory tasks }
+
+        { Spec.make defaults [ Opt.any threshold ] make with
+            Rates = Spec.weighing }

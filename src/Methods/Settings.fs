@@ -1,45 +1,6 @@
 namespace Cmcl
 
-/// Where DNS projects: the gradient before the optimizer (the paper's), the optimizer's update, or nowhere, because
-/// training happens in the eigenbasis, where the projection is a mask.
-[<RequireQualifiedAccess>]
-type Place =
-    | Gradient
-    | Update
-    | Eigenbasis
-
-/// Protect alignment scores (against old inputs and old partner outputs), or all outputs on old inputs.
-[<RequireQualifiedAccess>]
-type Sides =
-    | Dual
-    | Input
-
-/// The family of `Protection`, without its numbers.
-[<RequireQualifiedAccess>]
-type Protect =
-    | Nothing
-    | Block
-    | Product
-    | Soft
-    | Trust
-
-/// The basis of the output directions that protection leaves alone: of each modality its own, or one for all that move.
-[<RequireQualifiedAccess>]
-type FreeBasis =
-    | Own
-    | Shared
-
-/// Which weights old partner outputs are taken under: those of the time (the paper's), or those at the start of the step.
-[<RequireQualifiedAccess>]
-type PartnerOutputs =
-    | AtLearning
-    | Current
-
-/// Whether spectra are of second moments, or, as an ablation, of covariances: then nothing protects the mean direction.
-[<RequireQualifiedAccess>]
-type Centring =
-    | Uncentred
-    | Centred
+open System.Globalization
 
 /// Rows in a batch. `All` is the whole step.
 [<RequireQualifiedAccess>]
@@ -47,49 +8,7 @@ type BatchSize =
     | All
     | Rows of int
 
-/// What DER holds to what it was: embeddings of both sides, or scores among the replayed pairs.
-[<RequireQualifiedAccess>]
-type Distill =
-    | Outputs
-    | Scores
-
-/// A squared distance as its mean over all entries, or summed over dimensions and averaged over pairs.
-[<RequireQualifiedAccess>]
-type Reduction =
-    | Mean
-    | Sum
-
-/// Which squared gradients EWC takes for the Fisher information.
-[<RequireQualifiedAccess>]
-type Fisher =
-    /// Of each anchor given its batch, with its true partner.
-    | PerAnchor
-    /// Of each batch's mean.
-    | PerBatch
-    /// Of each anchor, with a partner drawn from the model.
-    | Sampled
-
-/// Whether EWC keeps a penalty for each step, or one running one.
-[<RequireQualifiedAccess>]
-type Accumulate =
-    | Separate
-    | Online
-
-/// Whose embeddings in the buffer are candidates beside the batch's partners.
-[<RequireQualifiedAccess>]
-type Candidates =
-    /// Those of the partner's modality where the replayed pair has it, else of both sides.
-    | Matching
-    | Both
-    | Nobody
-
-/// Which training losses CILA averages over.
-[<RequireQualifiedAccess>]
-type Averages =
-    | LastEpoch
-    | AllEpochs
-
-/// Every hyperparameter of one method on one stream, in one block.
+/// How a run trains and how it is measured, whatever the method. What a method takes beside it is declared in the method's own file.
 type Settings =
     { LearningRate: float
       Epochs: int
@@ -102,42 +21,11 @@ type Settings =
       Decay: Schedule
       Clip: float option
       Shuffle: bool
-      Dtype: Dtype
-      Place: Place
-      Sides: Sides
-      Protect: Protect
-      Exact: bool
-      Partner: PartnerOutputs
-      Centring: Centring
-      FreeBasis: FreeBasis
-      Threshold: Threshold
-      PartnerThreshold: Threshold
-      Tau: float
-      Budget: float
-      TotalBudget: float option
-      Buffer: int
-      PerStep: int
-      Margin: float
-      Alpha: float
-      Beta: float
-      Distill: Distill
-      Reduction: Reduction
-      Lambda: float
-      Fisher: Fisher
-      Accumulate: Accumulate
-      Gamma: float
-      Kappa: float
-      KappaPast: float
-      Candidates: Candidates
-      Ratio: float
-      Averages: Averages
-      Host: string
-      Rho: float
-      Flatness: float }
+      Dtype: Dtype }
 
+/// What the paper trains with, and the options, each declared once.
 [<RequireQualifiedAccess>]
 module Settings =
-    /// What the paper trains with, and DNS in the eigenbasis with a share of the trace for a threshold.
     let initial: Settings =
         { LearningRate = 1e-4
           Epochs = 5
@@ -150,38 +38,7 @@ module Settings =
           Decay = Schedule.Linear
           Clip = Some 1.0
           Shuffle = true
-          Dtype = Dtype.Float32
-          Place = Place.Eigenbasis
-          Sides = Sides.Dual
-          Protect = Protect.Block
-          Exact = false
-          Partner = PartnerOutputs.Current
-          Centring = Centring.Uncentred
-          FreeBasis = FreeBasis.Shared
-          Threshold = Threshold.trace 3e-3 |> Check.get
-          PartnerThreshold = Threshold.trace 3e-3 |> Check.get
-          Tau = 3e-5
-          Budget = 0.1
-          TotalBudget = None
-          Buffer = 512
-          PerStep = 256
-          Margin = 0.5
-          Alpha = 0.5
-          Beta = 0.5
-          Distill = Distill.Outputs
-          Reduction = Reduction.Mean
-          Lambda = 1.0
-          Fisher = Fisher.PerAnchor
-          Accumulate = Accumulate.Separate
-          Gamma = 1.0
-          Kappa = 0.2
-          KappaPast = 0.01
-          Candidates = Candidates.Matching
-          Ratio = 1.0
-          Averages = Averages.LastEpoch
-          Host = "vanilla"
-          Rho = 0.2
-          Flatness = 0.2 }
+          Dtype = Dtype.Float32 }
 
     /// The InfoNCE that these settings train with.
     let contrast (s: Settings) : Contrast =
@@ -189,11 +46,108 @@ module Settings =
           Scoring = s.Scoring
           Symmetric = s.Symmetric }
 
-    /// What DNS protects under these settings.
-    let protection (s: Settings) : Protection =
-        match s.Protect with
-        | Protect.Nothing -> Protection.Nothing
-        | Protect.Block -> Protection.Block(s.Threshold, s.PartnerThreshold)
-        | Protect.Product -> Protection.Product s.Tau
-        | Protect.Soft -> Protection.Soft s.Tau
-        | Protect.Trust -> Protection.Trust s.Budget
+    let rate: Opt<Settings, float> =
+        Opt.make "lr" "learning rate" Codec.notNegative _.LearningRate (fun v s -> { s with LearningRate = v })
+        |> Opt.tried [ "2e-5"; "5e-5"; "1e-4"; "1.5e-4"; "2e-4"; "3e-4"; "4e-4"; "5e-4"; "7e-4"; "1e-3"; "2e-3"; "3e-3" ]
+
+    let epochs: Opt<Settings, int> =
+        Opt.make "epochs" "passes over a step's training rows" (Codec.whole 1) _.Epochs (fun v s -> { s with Epochs = v })
+
+    let batch: Opt<Settings, BatchSize> =
+        let show size =
+            match size with
+            | BatchSize.All -> "all"
+            | BatchSize.Rows n -> string n
+
+        let parse (given: string) =
+            match given, System.Int32.TryParse(given, NumberStyles.None, CultureInfo.InvariantCulture) with
+            | "all", _ -> Some BatchSize.All
+            | _, (true, n) when n >= 2 -> Some(BatchSize.Rows n)
+            | _ -> None
+
+        Opt.make
+            "batch"
+            "pairs in a batch; a last batch that is smaller is used too, unless it is a single pair"
+            (Codec.make "a whole number ≥ 2, or all" show parse)
+            _.Batch
+            (fun v s -> { s with Batch = v })
+
+    let weightDecay: Opt<Settings, float> =
+        Opt.make
+            "weight-decay"
+            "decoupled weight decay, not on biases"
+            Codec.notNegative
+            (fun (s: Settings) -> s.WeightDecay)
+            (fun v s -> { s with WeightDecay = v })
+
+    let temperature: Opt<Settings, float> =
+        Opt.make "temperature" "temperature of InfoNCE" Codec.positive (fun (s: Settings) -> s.Temperature) (fun v s ->
+            { s with Temperature = v })
+
+    let scores: Opt<Settings, Scoring> =
+        Opt.make
+            "scores"
+            "inner products as they are, or of unit vectors"
+            (Codec.choice [ "raw", Scoring.Raw; "cosine", Scoring.Cosine ])
+            (fun (s: Settings) -> s.Scoring)
+            (fun v s -> { s with Scoring = v })
+
+    let symmetric: Opt<Settings, bool> =
+        Opt.make
+            "symmetric"
+            "InfoNCE both ways (CLIP), not only a to b"
+            Codec.switch
+            (fun (s: Settings) -> s.Symmetric)
+            (fun v s -> { s with Symmetric = v })
+
+    let optimiser: Opt<Settings, Optimiser> =
+        Opt.make
+            "optimizer"
+            "AdamW (0.9, 0.999, 1e-8) or plain gradient descent"
+            (Codec.choice [ "adamw", Optimiser.AdamW; "sgd", Optimiser.Sgd ])
+            (fun (s: Settings) -> s.Optimiser)
+            (fun v s -> { s with Optimiser = v })
+
+    let schedule: Opt<Settings, Schedule> =
+        Opt.make
+            "decay"
+            "how the rate falls over a step"
+            (Codec.choice [ "linear", Schedule.Linear; "cosine", Schedule.Cosine; "constant", Schedule.Constant ])
+            _.Decay
+            (fun v s -> { s with Decay = v })
+
+    let clip: Opt<Settings, float option> =
+        Opt.make "clip" "largest gradient norm, both heads together" Codec.positiveOrOff (fun (s: Settings) -> s.Clip) (fun v s ->
+            { s with Clip = v })
+
+    let shuffle: Opt<Settings, bool> =
+        Opt.make "shuffle" "a new order of rows each epoch" Codec.switch _.Shuffle (fun v s -> { s with Shuffle = v })
+
+    let dtype: Opt<Settings, Dtype> =
+        Opt.make
+            "dtype"
+            "what weights and features are kept in"
+            (Codec.choice [ "float32", Dtype.Float32; "float64", Dtype.Float64 ])
+            (fun (s: Settings) -> s.Dtype)
+            (fun v s -> { s with Dtype = v })
+
+    /// What every method takes that trains.
+    let options: AnyOpt<Settings> list =
+        [ Opt.any rate
+          Opt.any epochs
+          Opt.any batch
+          Opt.any weightDecay
+          Opt.any temperature
+          Opt.any scores
+          Opt.any symmetric
+          Opt.any optimiser
+          Opt.any schedule
+          Opt.any clip
+          Opt.any shuffle
+          Opt.any dtype ]
+
+    /// Those that say how figures are taken too: they hold for every method, also one that does not train.
+    let measuring: AnyOpt<Settings> list = [ Opt.any temperature; Opt.any scores; Opt.any symmetric; Opt.any dtype ]
+
+    /// Whether an option says how figures are taken too. Example: `Settings.measures "scores"`.
+    let measures (name: string) : bool = measuring |> List.exists (fun o -> o.Info.Name = name)

@@ -31,10 +31,7 @@ module Identity =
         (split: Split)
         (device: TorchSharp.DeviceType)
         : string =
-        let measured =
-            [ for f in Field.all do
-                  if Field.measures f.Name then
-                      f.Name, f.Show plan.Settings ]
+        let measured = [ for option in Settings.measuring -> option.Info.Name, option.Show plan.Settings ]
 
         let settings = Plan.effective plan @ measured |> List.distinct |> List.sortBy fst
 

@@ -2,8 +2,18 @@ namespace Cmcl
 
 open System
 
-/// One method with all its settings, as a run will use it. The label is what results call it.
-type Plan = { Label: string; Method: Method; Settings: Settings }
+/// One method with all its settings, as a run will use it.
+type Plan =
+    {
+        /// What results call it.
+        Label: string
+        /// As the entry's options make it.
+        Method: Method
+        /// How it trains and is measured.
+        Settings: Settings
+        /// The options of its own.
+        Entry: Entry
+    }
 
 /// From what users write to plans: defaults, then the stream's preset, the method's own, the stream's for that method, the
 /// options given, and what stands in brackets after the method's name, each over those before.
@@ -54,20 +64,40 @@ module Plan =
         else
             w.Name + "[" + String.Join(";", w.Options |> List.map (fun (k, v) -> $"{k}={v}")) + "]"
 
-    let private apply (options: (string * string) list) (settings: Settings) : Result<Settings, Fault list> =
-        let folder (settings, faults) (name, value) =
-            match Field.read name value settings with
-            | Ok s -> s, faults
-            | Error f -> settings, faults @ f
+    /// How a run trains, and the method with its own options: what options are applied to.
+    type private State = Settings * Entry
 
-        match List.fold folder (settings, []) options with
-        | s, [] -> Ok s
+    let private ofTraining (name: string) : AnyOpt<Settings> option =
+        Settings.options |> List.tryFind (fun o -> o.Info.Name = name)
+
+    let private applyOne ((settings, entry): State) (name: string, value: string) : Result<State, Fault list> =
+        match ofTraining name with
+        | Some option -> option.Read value settings |> Result.map (fun settings -> settings, entry)
+        | None -> entry.Read name value |> Result.map (fun entry -> settings, entry)
+
+    /// Every option in turn, and all that is wrong with any.
+    let private apply (options: (string * string) list) (state: State) : Result<State, Fault list> =
+        let folder (state, faults) option =
+            match applyOne state option with
+            | Ok next -> next, faults
+            | Error more -> state, faults @ more
+
+        match List.fold folder (state, []) options with
+        | state, [] -> Ok state
         | _, faults -> Error faults
 
-    /// Whether a method takes an option. Example: `Plan.takes Plain.vanilla "lr"`.
-    let takes (m: Method) (name: string) : bool = m.Fields |> List.exists (fun f -> f.Name = name)
+    let private names (options: OptionInfo list) : string list = options |> List.map _.Name
 
-    let private foreign (m: Method) (name: string) : Fault = Fault.NotAnOption(m.Name, name, Field.names m.Fields)
+    let private entryTakes (e: Entry) (name: string) : bool = List.contains name (names (Entry.takes e))
+
+    /// Whether it is an option of the plan's method, of its own or of training.
+    /// As in `Plan.resolve stream.Preset [] [ "ewc" ] |> Check.get |> List.forall (fun plan -> Plan.takes plan "lambda")`.
+    let takes (p: Plan) (name: string) : bool = entryTakes p.Entry name
+
+    /// Whether an option of the plan changes anything beside the others; `tau` under `protect=block` does not.
+    let matters (p: Plan) (name: string) : bool = (p.Entry.Wanting name).IsEmpty
+
+    let private foreign (e: Entry) (name: string) : Fault = Fault.NotAnOption(e.Method.Name, name, names (Entry.takes e))
 
     /// Options as whoever reads the sentence wrote them in brackets.
     let private inBrackets (name: string) (value: string option) : string =
@@ -75,60 +105,60 @@ module Plan =
 
     /// The settings, each a way of its own, under which an option of the method would change something: those that can be had together with all
     /// that is set already, and leave the options named beside it their sense.
-    let private remedies (m: Method) (settings: Settings) (beside: string list) (name: string) : (string * string) list list =
+    let private remedies (entry: Entry) (beside: string list) (name: string) : (string * string) list list =
         let combine (other, values) (rest: (string * string) list list) =
             [ for value in values do
                   for pairs in rest -> (other, value) :: pairs ]
 
         let possible (pairs: (string * string) list) =
-            List.forall (fst >> takes m) pairs
-            && match apply pairs settings with
-               | Ok changed -> (m.Refuses changed).IsEmpty && List.forall (Field.matters changed) (name :: beside)
+            List.forall (fst >> entryTakes entry) pairs
+            && match apply pairs (Settings.initial, entry) with
+               | Ok(_, changed) ->
+                   changed.Refuses.IsEmpty && name :: beside |> List.forall (fun option -> (changed.Wanting option).IsEmpty)
                | Error _ -> false
 
-        List.foldBack combine (Field.wanting settings name) [ [] ] |> List.filter possible
+        List.foldBack combine (entry.Wanting name) [ [] ] |> List.filter possible
 
     let private orSet (ways: (string * string) list list) : string =
         let way pairs = String.Join(" and ", [ for name, value in pairs -> Mention.setting name value ])
         if ways.IsEmpty then "" else ", or set " + String.Join(", or ", List.map way ways)
 
-    /// The hyperparameters that a plan really uses, for records.
+    /// The options that a plan really uses, those of training first, for records.
     let effective (plan: Plan) : (string * string) list =
-        [ for f in plan.Method.Fields do
-              if Field.matters plan.Settings f.Name then
-                  f.Name, f.Show plan.Settings ]
+        let training = [ for o in Settings.options -> o.Info.Name, o.Show plan.Settings ]
+
+        (if plan.Method.Curriculum = Curriculum.Never then [] else training)
+        @ (plan.Entry.Values |> List.filter (fst >> matters plan))
+
+    /// A method without options of its own, under a plan's settings.
+    /// As in `Plan.resolve stream.Preset [] [ "vanilla" ] |> Check.get |> List.map (Plan.withMethod mine)`.
+    let withMethod (m: Method) (plan: Plan) : Plan =
+        { plan with
+            Label = m.Name
+            Method = m
+            Entry = Entry.ofMethod m }
 
     /// What the stream's preset says for a method.
     let private ofStream (preset: Preset) (method: string) : (string * string) list =
         preset.Methods |> Map.tryFind method |> Option.defaultValue Map.empty |> Map.toList
 
-    /// The method that is meant; one that changes how another trains, around its host, whose name comes with it.
+    /// The method that is meant, with its defaults; one that changes how another trains, around its host.
     let private meant
-        (find: string -> Result<Method, Fault list>)
+        (find: string -> Result<Entry, Fault list>)
         (preset: Preset)
         (given: (string * string) list)
         (w: Written)
-        : Result<Method * string option, Fault list> =
+        : Result<Entry, Fault list> =
         find w.Name
-        |> Result.bind (fun m ->
-            match m.Around with
-            | None -> Ok(m, None)
-            | Some around ->
-                let hosts = Registry.hosts |> List.map _.Name
+        |> Result.bind (fun entry ->
+            let named option = ofStream preset w.Name @ given @ w.Options |> List.filter (fst >> (=) option) |> List.tryLast
 
-                let named =
-                    ofStream preset m.Name @ given @ w.Options
-                    |> List.filter (fst >> (=) "host")
-                    |> List.tryLast
-                    |> Option.map snd
-                    |> Option.defaultValue Settings.initial.Host
-
-                match Registry.hosts |> List.tryFind (fun h -> h.Name = named) with
-                | Some host -> Ok(around host, Some host.Name)
-                | None -> Error [ Fault.Unknown($"host of {m.Name}", named, hosts) ])
+            match entry.Host |> Option.bind (fst >> named) with
+            | Some(option, host) -> entry.Read option host
+            | None -> Ok entry)
 
     let private one
-        (find: string -> Result<Method, Fault list>)
+        (find: string -> Result<Entry, Fault list>)
         (preset: Preset)
         (given: (string * string) list)
         (text: string)
@@ -138,11 +168,11 @@ module Plan =
         | Ok written ->
             match meant find preset given written with
             | Error f -> Error f
-            | Ok(m, host) ->
-                let own = List.filter (fun (name, _) -> takes m name || Field.measures name)
-
-                let ofMethod = (host |> Option.map (ofStream preset) |> Option.defaultValue []) @ ofStream preset m.Name
-                let strange = written.Options |> List.filter (fun (name, _) -> not (takes m name))
+            | Ok entry ->
+                let own = List.filter (fun (name, _) -> entryTakes entry name || Settings.measures name)
+                let shared = Map.toList preset.Common |> List.filter (fun (name, _) -> not (List.contains name entry.OwnDefaults))
+                let ofHost = entry.Host |> Option.map (snd >> ofStream preset) |> Option.defaultValue []
+                let strange = written.Options |> List.filter (fun (name, _) -> not (entryTakes entry name))
 
                 // An option in brackets is told of as it stands there; what would have to be set beside it, likewise.
                 let told (fault: Fault) =
@@ -156,57 +186,61 @@ module Plan =
                             value |> Option.map (Mention.setting name) |> Option.defaultValue (Mention.option name))
 
                 if not strange.IsEmpty then
-                    Error [ for name, _ in strange -> foreign m name ]
+                    Error [ for name, _ in strange -> foreign entry name ]
                 else
-                    Settings.initial
-                    |> apply (own (Map.toList preset.Common))
-                    |> Result.bind (apply m.Presets)
-                    |> Result.bind (apply ofMethod)
+                    (Settings.initial, entry)
+                    |> apply (own shared)
+                    |> Result.bind (apply (ofHost @ ofStream preset written.Name))
                     |> Result.bind (apply (own given))
                     |> Result.bind (apply written.Options)
-                    |> Result.bind (fun settings ->
-                        let idle = written.Options |> List.filter (fun (name, _) -> not (Field.matters settings name))
+                    |> Result.bind (fun (settings, entry) ->
+                        let idle = written.Options |> List.filter (fun (name, _) -> not (entry.Wanting name).IsEmpty)
                         let repeated = written.Options |> List.countBy fst |> List.filter (fun (_, n) -> n > 1)
 
                         match
-                            m.Refuses settings
+                            entry.Refuses
                             @ [ for name, _ in idle ->
                                     Fault.Contradiction(
                                         $"'{name}' changes nothing in {label written}",
-                                        "leave it out" + orSet (remedies m settings (List.map fst written.Options) name)
+                                        "leave it out" + orSet (remedies entry (List.map fst written.Options) name)
                                     )
                                 for name, _ in repeated ->
                                     Fault.Contradiction($"'{name}' is given twice in {label written}", "give each option once") ]
                         with
-                        | [] -> Ok { Label = label written; Method = m; Settings = settings }
+                        | [] ->
+                            Ok
+                                { Label = label written
+                                  Method = entry.Method
+                                  Settings = settings
+                                  Entry = entry }
                         | faults -> Error faults)
                     |> Result.mapError (List.map told)
 
     /// What a stream's preset says that nothing takes: an unknown hyperparameter, an unknown method, another method's option.
-    let private presetFaults (preset: Preset) : Fault list =
+    let private presetFaults (find: string -> Result<Entry, Fault list>) (known: string list) (preset: Preset) : Fault list =
         [ for name in preset.Common.Keys do
-              if not (List.contains name (Field.names Field.all)) then
-                  Fault.Unknown("hyperparameter in the stream's preset", name, Field.names Field.all)
+              if not (List.contains name known) then
+                  Fault.Unknown("hyperparameter in the stream's preset", name, known)
           for KeyValue(method, options) in preset.Methods do
-              match meant Registry.find preset [] { Name = method; Options = [] } with
+              match meant find preset [] { Name = method; Options = [] } with
               | Error faults -> yield! faults
-              | Ok(m, _) ->
+              | Ok entry ->
                   for name in options.Keys do
-                      if not (takes m name) then
-                          Fault.At("the stream's preset", foreign m name) ]
+                      if not (entryTakes entry name) then
+                          Fault.At("the stream's preset", foreign entry name) ]
 
     /// How an option that is set for all could come to matter: by what has to be set beside it, else by a method that takes it.
     let private useful (plans: Plan list) (name: string, value: string) : string =
-        let taking = plans |> List.filter (fun p -> takes p.Method name)
-        let ways = taking |> List.collect (fun p -> remedies p.Method p.Settings [] name) |> List.distinct
+        let taking = plans |> List.filter (fun p -> takes p name)
+        let ways = taking |> List.collect (fun p -> remedies p.Entry [] name) |> List.distinct
 
         let takers =
-            [ for m in Registry.methods do
-                  match apply (m.Presets @ [ name, value ]) Settings.initial with
-                  | Ok settings when takes m name && (m.Refuses settings).IsEmpty ->
-                      match remedies m settings [] name with
-                      | [] :: _ -> m.Name
-                      | way :: _ -> label { Name = m.Name; Options = way }
+            [ for entry in Registry.entries do
+                  match applyOne (Settings.initial, entry) (name, value) with
+                  | Ok(_, changed) when entryTakes entry name && changed.Refuses.IsEmpty ->
+                      match remedies changed [] name with
+                      | [] :: _ -> entry.Method.Name
+                      | way :: _ -> label { Name = entry.Method.Name; Options = way }
                       | [] -> ()
                   | _ -> () ]
 
@@ -218,30 +252,40 @@ module Plan =
             $", or add a method that takes it: {some}{others}"
         | ways, _ -> orSet ways
 
+    /// The names of all options: those of the registry, and those of the methods as written, which need not be in it.
+    let private knownTo (find: string -> Result<Entry, Fault list>) (methods: string list) : string list =
+        let own =
+            [ for text in methods do
+                  match parseOne text |> Result.bind (fun w -> find w.Name) with
+                  | Ok entry -> yield! names entry.Options
+                  | Error _ -> () ]
+
+        Registry.optionNames @ own |> List.distinct
+
     /// `resolve`, with methods found by the given function.
     let resolveWith
-        (find: string -> Result<Method, Fault list>)
+        (find: string -> Result<Entry, Fault list>)
         (preset: Preset)
         (given: (string * string) list)
         (methods: string list)
         : Result<Plan list, Fault list> =
+        let known = knownTo find methods
+
         let wrong =
             [ for name, times in List.countBy fst given do
                   if times > 1 then
                       Fault.Contradiction($"'{name}' is given twice", "give each option once")
 
-                  if not (List.contains name (Field.names Field.all)) then
-                      Fault.Unknown("hyperparameter", name, Field.names Field.all) ]
+                  if not (List.contains name known) then
+                      Fault.Unknown("hyperparameter", name, known) ]
 
-        match presetFaults preset @ wrong, methods |> List.map (one find preset given) |> Check.all with
+        match presetFaults find known preset @ wrong, methods |> List.map (one find preset given) |> Check.all with
         | [], Error faults -> Error(List.distinct faults)
         | (_ :: _ as faults), _ -> Error faults
         | [], Ok plans ->
             let idle =
                 [ for name, value in given do
-                      let taken =
-                          Field.measures name
-                          || plans |> List.exists (fun p -> takes p.Method name && Field.matters p.Settings name)
+                      let taken = Settings.measures name || plans |> List.exists (fun p -> takes p name && matters p name)
 
                       if not taken then
                           let names = String.Join(", ", plans |> List.map _.Label)

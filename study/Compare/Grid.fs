@@ -13,34 +13,20 @@ type Grid = Axis list
 module Grid =
     let private axis options values : Axis = { Options = options; Values = values }
 
-    let private plain: Grid =
-        [ axis [ "lr" ] [ "2e-5"; "5e-5"; "1e-4"; "1.5e-4"; "2e-4"; "3e-4"; "4e-4"; "5e-4"; "7e-4"; "1e-3"; "2e-3"; "3e-3" ] ]
+    /// The grid that a method declares: its rates, and the values that its options say are tried of them, an option that goes with another
+    /// beside that one. Example: `Registry.find "gem" |> Check.get |> Grid.declared`.
+    let declared (entry: Entry) : Grid =
+        let beside name =
+            [ for o in entry.Options do
+                  if o.Range = TuneRange.With name then
+                      o.Name ]
 
-    /// Methods that keep a step from what others need bear larger rates than those that weigh old against new.
-    let private protecting = axis [ "lr" ] [ "5e-4"; "1e-3"; "2e-3" ]
-
-    let private weighing = axis [ "lr" ] [ "2e-4"; "5e-4"; "1e-3" ]
-    let private shares = [ "trace:3e-4"; "trace:1e-3"; "trace:3e-3"; "trace:1e-2" ]
-
-    /// The declared grid of every method that has one: twelve trials each, so that no method is looked at more closely than
-    /// another.
-    let declared: (string * Grid) list =
-        [ "vanilla", plain
-          "individual", plain
-          "joint", plain
-          "eigenbasis-only", plain
-          "dns", [ protecting; axis [ "threshold"; "partner-threshold" ] shares ]
-          "dns-soft", [ protecting; axis [ "tau" ] [ "3e-6"; "1e-5"; "3e-5"; "1e-4" ] ]
-          "dns-trust", [ protecting; axis [ "budget" ] [ "0.03"; "0.1"; "0.2"; "0.4" ] ]
-          "nsp", [ weighing; axis [ "threshold" ] shares ]
-          "reference", [ weighing; axis [ "threshold" ] [ "absolute:1e-4"; "absolute:1e-3"; "absolute:1e-2"; "absolute:1e-1" ] ]
-          "gem", [ weighing; axis [ "margin" ] [ "0"; "0.1"; "0.5"; "1" ] ]
-          "der", [ weighing; axis [ "alpha" ] [ "1"; "10"; "100"; "1000" ] ]
-          "derpp", [ weighing; axis [ "alpha" ] [ "10"; "100" ]; axis [ "beta" ] [ "0.5"; "1" ] ]
-          "ewc", [ weighing; axis [ "lambda" ] [ "3"; "30"; "300"; "3000" ] ]
-          "co2l", [ weighing; axis [ "lambda" ] [ "0.3"; "1"; "3"; "10" ] ]
-          "c-flat", [ weighing; axis [ "rho" ] [ "0.05"; "0.1"; "0.2"; "0.5" ] ]
-          "cila", [ weighing; axis [ "ratio" ] [ "1"; "3"; "10"; "30" ] ] ]
+        [ axis [ Settings.rate.Name ] entry.Rates
+          for o in entry.Options do
+              match o.Range with
+              | TuneRange.Among values -> axis (o.Name :: beside o.Name) values
+              | TuneRange.With _
+              | TuneRange.Stays -> () ]
 
     let private form = "OPTION=VALUE,VALUE;OPTION=VALUE,… (OPTION=OPTION=VALUE,… for options that move together)"
 

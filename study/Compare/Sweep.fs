@@ -74,10 +74,8 @@ module Sweep =
 
     /// The options given that change something for this plan: those that a worker can give it alone.
     let private givenFor (given: (string * string) list) (plan: Plan) : string list list =
-        let own = Field.names plan.Method.Fields
-
         [ for name, value in given do
-              if Field.measures name || List.contains name own && Field.matters plan.Settings name then
+              if Settings.measures name || Plan.takes plan name && Plan.matters plan name then
                   [ name; value ] ]
 
     let private cell

@@ -270,10 +270,10 @@ module SweepFile =
     /// Options that there are not, and values that they do not take.
     let private optionFaults (where: string) (b: SweepBlock) : Fault list =
         let one (place: string) (name: string) (value: string) =
-            if not (List.contains name (Field.names Field.all)) then
-                at place [ Fault.Unknown("option", name, Field.names Field.all) ]
+            if not (List.contains name Registry.optionNames) then
+                at place [ Fault.Unknown("option", name, Registry.optionNames) ]
             else
-                match Field.read name value Settings.initial with
+                match Registry.check name value with
                 | Ok _ -> []
                 | Error faults -> at place faults
 

@@ -51,7 +51,7 @@ type TakesBudget =
 /// A method that does not train.
 type NoOptions = interface end
 
-/// A method with the options of `Learn`, and others by `Config.set` at most.
+/// A method with the options of `Learn`, and others by `Config.setTo` or `Config.set` at most.
 type OnlyTrainingOptions =
     inherit TakesTrainingOptions
 
@@ -102,7 +102,7 @@ type Config<'takes> =
         {
             Name: string
             /// The method itself, where it is not one of the registry.
-            Own: Method option
+            Own: Entry option
             /// Each option once.
             Options: (string * string) list
         }
@@ -124,11 +124,7 @@ module Config =
     /// As results call it. Example: `Config.label (Config.named "dns[exact=on]") = "dns[exact=on]"`.
     let label (config: Config<'takes>) : string = config.Label
 
-    /// Sets an option by its name, as text (`cmcl methods NAME` lists them). Faults: `Unknown`, with the name that was likely meant, or
-    /// `BadValue`, as a `CmclException`. Example: `Config.named "gem" |> Config.set "margin" "0.2"`.
-    let set (name: string) (value: string) (config: Config<'takes>) : Config<'takes> =
-        Field.read name value Settings.initial |> Check.get |> ignore
-
+    let private put (name: string) (value: string) (config: Config<'takes>) : Config<'takes> =
         let before, after =
             match List.tryFindIndex (fst >> (=) name) config.Options with
             | Some i -> List.take i config.Options, List.skip (i + 1) config.Options
@@ -136,10 +132,23 @@ module Config =
 
         { config with Options = before @ [ name, value ] @ after }
 
-    /// Sets an option by what it makes of settings.
-    let internal change (name: string) (by: Settings -> Settings) (config: Config<'takes>) : Config<'takes> =
-        let field = Field.all |> List.find (fun f -> f.Name = name)
-        set name (field.Show(by Settings.initial)) config
+    /// Sets an option by its name, as text (`cmcl methods NAME` lists them). Faults: `Unknown`, with the name that was likely meant, or
+    /// `BadValue`, as a `CmclException`. Example: `Config.named "gem" |> Config.set "margin" "0.2"`.
+    let set (name: string) (value: string) (config: Config<'takes>) : Config<'takes> =
+        let own = config.Own |> Option.bind (fun e -> e.Options |> List.tryFind (fun o -> o.Name = name))
+
+        match own with
+        | Some option -> option.Check value |> Check.get
+        | None -> Registry.check name value |> Check.get
+
+        put name value config
+
+    /// Sets an option by its declaration: the typed form of `set`. Fault: `BadValue` as a `CmclException`.
+    /// Example: `Config.named "ewc" |> Config.setTo Ewc.lambda 30.0`.
+    let setTo (option: Opt<'o, 'value>) (value: 'value) (config: Config<'takes>) : Config<'takes> =
+        let text = option.Codec.Show value
+        option.Codec.Read option.Name text |> Check.get |> ignore
+        put option.Name text config
 
     /// The same configuration where methods of different kinds stand in one list.
     /// Example: `[ Config.any Baseline.vanilla; Config.any Dns.defaults ]`.
@@ -155,13 +164,27 @@ module Config =
         Registry.find name |> Check.get |> ignore
         ((ofName name: Config<AnyOptions>), options) ||> List.fold (fun config (name, value) -> set name value config)
 
+    let private ofEntry (entry: Entry) : Config<AnyOptions> =
+        let name = entry.Method.Name
+        let training = [ for o in Settings.options -> o.Info.Name ]
+
+        for o in entry.Options do
+            if List.contains o.Name training then
+                Check.fail (Fault.Contradiction($"'{o.Name}' is an option of training already", "give yours another Name"))
+
+        match Registry.find name with
+        | Ok known when obj.ReferenceEquals(known.Source, entry.Source) -> ofName name
+        | Ok _ -> Check.fail (Fault.Contradiction($"there is a method '{name}' already", "give yours another Name"))
+        | Error _ -> { ofName name with Own = Some entry }
+
     /// A method of one's own, which need not be in the registry. Fault: `Contradiction` for the name of one that is.
     /// Example: `Config.ofMethod { Plain.vanilla with Name = "mine" }`.
-    let ofMethod (m: Method) : Config<AnyOptions> =
-        if Registry.methods |> List.exists (fun known -> known.Name = m.Name && not (obj.ReferenceEquals(known, m))) then
-            Check.fail (Fault.Contradiction($"there is a method '{m.Name}' already", "give yours another Name"))
+    let ofMethod (m: Method) : Config<AnyOptions> = ofEntry (Entry.ofMethod m)
 
-        { ofName m.Name with Own = Some m }
+    /// A method of one's own with options of its own, which need not be in the registry; they are set by `set` and `setTo`, in brackets and by a
+    /// stream's preset. Faults: `Contradiction` for the name of a method of the registry, or an option with the name of one of training.
+    /// Example: `Config.ofSpec Ewc.ewc |> Config.setTo Ewc.lambda 30.0`.
+    let ofSpec (spec: Spec<'o>) : Config<AnyOptions> = ofEntry (Spec.entry spec)
 
     /// Every configuration with every value of an option: called again and again it makes the product of a sweep.
     /// Example: `[ Dns.defaults ] |> Config.over Dns.sides [ Sides.Dual; Sides.Input ] |> Config.over Dns.exact [ false; true ]`.
@@ -173,9 +196,9 @@ module Config =
         [ for config in configs do
               for value in values -> set value config ]
 
-    let internal find (own: Method option) (name: string) : Result<Method, Fault list> =
+    let internal find (own: Entry option) (name: string) : Result<Entry, Fault list> =
         match own with
-        | Some m when m.Name = name -> Ok m
+        | Some e when e.Method.Name = name -> Ok e
         | _ -> Registry.find name
 
     /// Whether the method takes these settings together: a product has some that exclude each other (`Plan.resolve` says why).

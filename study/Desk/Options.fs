@@ -5,51 +5,55 @@ namespace Cmcl
 module Learn =
     /// Learning rate, 0 or more.
     let rate<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "lr" (fun s -> { s with LearningRate = value }) config
+        Config.setTo Settings.rate value config
 
     /// Passes over a step's training rows, 1 or more.
     let epochs<'m when 'm :> TakesTrainingOptions> (count: int) (config: Config<'m>) : Config<'m> =
-        Config.change "epochs" (fun s -> { s with Epochs = count }) config
+        Config.setTo Settings.epochs count config
 
     /// Pairs in a batch, 2 or more.
     let batch<'m when 'm :> TakesTrainingOptions> (rows: int) (config: Config<'m>) : Config<'m> =
-        Config.change "batch" (fun s -> { s with Batch = BatchSize.Rows rows }) config
+        Config.setTo Settings.batch (BatchSize.Rows rows) config
 
     /// Every step as one batch.
     let wholeSteps<'m when 'm :> TakesTrainingOptions> (config: Config<'m>) : Config<'m> =
-        Config.change "batch" (fun s -> { s with Batch = BatchSize.All }) config
+        Config.setTo Settings.batch BatchSize.All config
 
     /// Temperature of InfoNCE, more than 0.
     let temperature<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "temperature" (fun s -> { s with Temperature = value }) config
+        Config.setTo Settings.temperature value config
 
     /// Inner products as they are, or of unit vectors.
     let scores<'m when 'm :> TakesTrainingOptions> (value: Scoring) (config: Config<'m>) : Config<'m> =
-        Config.change "scores" (fun s -> { s with Scoring = value }) config
+        Config.setTo Settings.scores value config
 
     /// InfoNCE both ways, as CLIP has it, or from a to b only.
     let symmetric<'m when 'm :> TakesTrainingOptions> (value: bool) (config: Config<'m>) : Config<'m> =
-        Config.change "symmetric" (fun s -> { s with Symmetric = value }) config
+        Config.setTo Settings.symmetric value config
 
     /// AdamW (0.9, 0.999, 1e-8) or plain gradient descent.
     let optimiser<'m when 'm :> TakesTrainingOptions> (value: Optimiser) (config: Config<'m>) : Config<'m> =
-        Config.change "optimizer" (fun s -> { s with Optimiser = value }) config
+        Config.setTo Settings.optimiser value config
 
     /// Decoupled weight decay, 0 or more; biases are exempt.
     let weightDecay<'m when 'm :> TakesTrainingOptions> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "weight-decay" (fun s -> { s with WeightDecay = value }) config
+        Config.setTo Settings.weightDecay value config
 
     /// How the rate falls over a step.
     let schedule<'m when 'm :> TakesTrainingOptions> (value: Schedule) (config: Config<'m>) : Config<'m> =
-        Config.change "decay" (fun s -> { s with Decay = value }) config
+        Config.setTo Settings.schedule value config
 
     /// Largest norm of the gradients of both heads together; None does not clip.
     let clip<'m when 'm :> TakesTrainingOptions> (norm: float option) (config: Config<'m>) : Config<'m> =
-        Config.change "clip" (fun s -> { s with Clip = norm }) config
+        Config.setTo Settings.clip norm config
+
+    /// A new order of rows each epoch, or their own.
+    let shuffle<'m when 'm :> TakesTrainingOptions> (value: bool) (config: Config<'m>) : Config<'m> =
+        Config.setTo Settings.shuffle value config
 
     /// What weights and features are kept in.
     let dtype<'m when 'm :> TakesTrainingOptions> (value: Dtype) (config: Config<'m>) : Config<'m> =
-        Config.change "dtype" (fun s -> { s with Dtype = value }) config
+        Config.setTo Settings.dtype value config
 
 /// Dual-sided null space, and what it is made of. As in `Dns.defaults |> Dns.place Place.Update |> Dns.exact true`.
 [<RequireQualifiedAccess>]
@@ -74,65 +78,66 @@ module Dns =
 
     /// Project the gradient (the paper), the optimizer's update, or train in the eigenbasis.
     let place<'m when 'm :> TakesPlace> (value: Place) (config: Config<'m>) : Config<'m> =
-        Config.change "place" (fun s -> { s with Place = value }) config
+        Config.setTo NullSpaceOptions.place value config
 
     /// Protect scores (dual), or all outputs on old inputs (input).
     let sides<'m when 'm :> TakesSides> (value: Sides) (config: Config<'m>) : Config<'m> =
-        Config.change "sides" (fun s -> { s with Sides = value }) config
+        Config.setTo NullSpaceOptions.sides value config
 
     /// Protect one side of every old pair fully, so that no second-order change is left.
     let exact<'m when 'm :> TakesExact> (value: bool) (config: Config<'m>) : Config<'m> =
-        Config.change "exact" (fun s -> { s with Exact = value }) config
+        Config.setTo NullSpaceOptions.exact value config
 
     /// The weights that old partner outputs are taken under: those now, or those at learning time (the paper).
     let partner<'m when 'm :> TakesPartner> (value: PartnerOutputs) (config: Config<'m>) : Config<'m> =
-        Config.change "partner" (fun s -> { s with Partner = value }) config
+        Config.setTo NullSpaceOptions.partner value config
 
     /// Spectra of old data's second moments, or, as an ablation, without the mean, which is then not protected.
     let moments<'m when 'm :> TakesMoments> (value: Centring) (config: Config<'m>) : Config<'m> =
-        Config.change "moments" (fun s -> { s with Centring = value }) config
+        Config.setTo NullSpaceOptions.moments value config
 
     /// The basis of the output directions that nothing protects.
     let freeBasis<'m when 'm :> TakesFreeBasis> (value: FreeBasis) (config: Config<'m>) : Config<'m> =
-        Config.change "free-basis" (fun s -> { s with FreeBasis = value }) config
+        Config.setTo NullSpaceOptions.freeBasis value config
 
     /// The cut of the input spectrum.
     let threshold<'m when 'm :> TakesThreshold> (value: Threshold) (config: Config<'m>) : Config<'m> =
-        Config.change "threshold" (fun s -> { s with Threshold = value }) config
+        Config.setTo NullSpaceOptions.threshold value config
 
     /// The scale of soft and product protection, in shares of the traces.
     let tau<'m when 'm :> TakesTau> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "tau" (fun s -> { s with Tau = value }) config
+        Config.setTo NullSpaceOptions.tau value config
 
     /// The relative change of old scores that trust allows a step.
     let budget<'m when 'm :> TakesBudget> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "budget" (fun s -> { s with Budget = value }) config
+        Config.setTo NullSpaceOptions.budget value config
 
     /// The relative change of every old step's scores that trust allows over the whole stream.
     let totalBudget<'m when 'm :> TakesBudget> (value: float) (config: Config<'m>) : Config<'m> =
-        Config.change "total-budget" (fun s -> { s with TotalBudget = Some value }) config
+        Config.setTo NullSpaceOptions.totalBudget (Some value) config
 
     /// Which entries of a change are protected, with the numbers that belong to it, so that no other can be set beside them.
     /// Example: `Dns.defaults |> Dns.protect (Protection.Soft 3e-5)`.
     let protect<'m when 'm :> TakesProtection> (value: Protection) (config: Config<'m>) : Config<'m> =
-        let kind protect = Config.change "protect" (fun s -> { s with Protect = protect })
+        let kind protect = Config.setTo NullSpaceOptions.protect protect
 
         match value with
         | Protection.Nothing -> kind Protect.Nothing config
         | Protection.Block(inputs, partners) ->
             kind Protect.Block config
-            |> Config.change "threshold" (fun s -> { s with Threshold = inputs })
-            |> Config.change "partner-threshold" (fun s -> { s with PartnerThreshold = partners })
-        | Protection.Product tau -> kind Protect.Product config |> Config.change "tau" (fun s -> { s with Tau = tau })
-        | Protection.Soft tau -> kind Protect.Soft config |> Config.change "tau" (fun s -> { s with Tau = tau })
-        | Protection.Trust epsilon -> kind Protect.Trust config |> Config.change "budget" (fun s -> { s with Budget = epsilon })
+            |> Config.setTo NullSpaceOptions.threshold inputs
+            |> Config.setTo NullSpaceOptions.partnerThreshold partners
+        | Protection.Product tau -> kind Protect.Product config |> Config.setTo NullSpaceOptions.tau tau
+        | Protection.Soft tau -> kind Protect.Soft config |> Config.setTo NullSpaceOptions.tau tau
+        | Protection.Trust epsilon -> kind Protect.Trust config |> Config.setTo NullSpaceOptions.budget epsilon
 
     /// The block of one cut on both sides: everything above the threshold is protected.
     /// Example: `Dns.defaults |> Dns.block (Threshold.trace 3e-3 |> Check.get)`.
     let block<'m when 'm :> TakesProtection> (cut: Threshold) (config: Config<'m>) : Config<'m> =
         protect (Protection.Block(cut, cut)) config
 
-/// What DNS is held against: bounds, fine-tuning, the paper's rivals. Options of their own by `Config.set`.
+/// What DNS is held against: bounds, fine-tuning, the paper's rivals. Options of their own by `Config.setTo`, as in
+/// `Baseline.gem |> Config.setTo Gem.margin 0.2`, or by `Config.set`.
 [<RequireQualifiedAccess>]
 module Baseline =
     /// The encoders as they came.

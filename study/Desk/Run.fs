@@ -154,9 +154,7 @@ module Run =
             Given =
                 study.Given
                 |> List.filter (fun (name, _) ->
-                    Plan.takes plan.Method name
-                    && Field.matters plan.Settings name
-                    && not (List.exists (fst >> (=) name) chosen.Options))
+                    Plan.takes plan name && Plan.matters plan name && not (List.exists (fst >> (=) name) chosen.Options))
             Split = Split.Test }
 
     /// Trains a study of one method with one seed in one order, and gives the heads after its last step, which belong to the caller, with what is

@@ -10,7 +10,7 @@ module internal StudyCells =
     /// What is set for every method, and by each that takes it again: it would change nothing.
     let private idle (study: Study) (plans: Plan list) : Fault list =
         [ for name, value in study.Given do
-              let taking = List.zip study.Configs plans |> List.filter (fun (_, p) -> Plan.takes p.Method name)
+              let taking = List.zip study.Configs plans |> List.filter (fun (_, p) -> Plan.takes p name)
 
               if not taking.IsEmpty && taking |> List.forall (fun (c, _) -> List.exists (fst >> (=) name) c.Options) then
                   Fault.Contradiction(
@@ -22,13 +22,13 @@ module internal StudyCells =
         let own = study.Configs |> List.choose _.Own
 
         let find name =
-            match own |> List.tryFind (fun m -> m.Name = name) with
-            | Some m -> Ok m
+            match own |> List.tryFind (fun e -> e.Method.Name = name) with
+            | Some e -> Ok e
             | None -> Registry.find name
 
         let unlike =
-            [ for name, methods in own |> List.groupBy _.Name do
-                  if methods |> List.exists (fun m -> not (obj.ReferenceEquals(m, methods.Head))) then
+            [ for name, methods in own |> List.groupBy _.Method.Name do
+                  if methods |> List.exists (fun e -> not (obj.ReferenceEquals(e.Source, methods.Head.Source))) then
                       Fault.Contradiction($"two methods of this study have the name '{name}'", "give each a Name of its own") ]
 
         match unlike with
@@ -55,7 +55,7 @@ module internal StudyCells =
     /// What the study's jobs run on. Jobs of a method that is not the registry's keep no state, since its code may be another one next time.
     let private settings (study: Study) (folder: FolderLock option) : JobSettings =
         let isRegistered (m: Method) =
-            List.exists (fun (known: Method) -> known.Name = m.Name) Registry.methods
+            List.contains m.Name Registry.names
             && not (List.exists (fun (c: Config<AnyOptions>) -> c.Own.IsSome && c.Name = m.Name) study.Configs)
 
         let cells = study.Folder |> Option.map (fun folder -> Path.Combine(folder, "cells"))

@@ -30,15 +30,11 @@ type Roles = Map<string, Role>
 
 [<RequireQualifiedAccess>]
 module Roles =
-    /// In results that were written before roles were: what the methods of that time are. The one place that asks for a name.
+    /// In results that were written before roles were: what the method of that name is here.
     let private before (label: string) : Role =
-        match Label.family label with
-        | "zero-shot" -> Role.Floor
-        | "joint" -> Role.Ceiling
-        | "individual" -> Role.Restart
-        | "vanilla" -> Role.Baseline
-        | family when family = "dns" || family.StartsWith("dns-", StringComparison.Ordinal) -> Role.Subject
-        | _ -> Role.Competitor
+        match Registry.find (Label.family label) with
+        | Ok e -> e.Method.Role
+        | Error _ -> Role.Competitor
 
     let ofPlans (plans: Plan list) : Roles = Map [ for p in plans -> p.Label, p.Method.Role ]
 

@@ -89,7 +89,7 @@ module Points =
     /// step, in its frame. Trust acts on a change as large as the weight, spread evenly over the entries.
     let map (trace: Trace) : Point list =
         use scope = torch.NewDisposeScope()
-        let settings, step = trace.Plan.Settings, List.last trace.Steps
+        let o, step = trace.Options, List.last trace.Steps
 
         match step.Frames |> Map.toList |> List.tryFind (fun (_, f) -> f.Inputs.Total > 0.0) with
         | None -> []
@@ -106,10 +106,10 @@ module Points =
 
             [ for series, matrix in
                   [ "energy", Frame.importance frame
-                    "block", kept (Protection.Block(settings.Threshold, settings.PartnerThreshold))
-                    "product", kept (Protection.Product settings.Tau)
-                    "soft", kept (Protection.Soft settings.Tau)
-                    "trust", kept (Protection.Trust settings.Budget) ] do
+                    "block", kept (Protection.Block(o.Threshold, o.PartnerThreshold))
+                    "product", kept (Protection.Product o.Tau)
+                    "soft", kept (Protection.Soft o.Tau)
+                    "trust", kept (Protection.Trust o.Budget) ] do
                   for i, j, value in cells matrix ->
                       { point "map" trace.Plan.Label series $"step {step.Step.Index}, {m}" j i with
                           Cell = Some value } ]

@@ -17,7 +17,7 @@ module ProjectionChecks =
         let all (parts: TracedStep -> torch.Tensor) =
             let rows = torch.cat ([| for old in steps -> parts old |], 0L)
 
-            match s.Plan.Settings.Centring with
+            match s.Options.Centring with
             | Centring.Uncentred -> rows
             | Centring.Centred -> rows - rows.mean ([| 0L |], true)
 
@@ -44,7 +44,7 @@ module ProjectionChecks =
 
                   let sides =
                       [ "inputs", frame.Inputs, x
-                        if s.Plan.Settings.Sides = Sides.Dual then
+                        if s.Options.Sides = Sides.Dual then
                             "partners' outputs", frame.Partners, y ]
 
                   for side, spectrum, rows in sides do
@@ -65,7 +65,7 @@ module ProjectionChecks =
 
                       left "inputs" cut.Input x cut.LeftOut
 
-                      if s.Plan.Settings.Sides = Sides.Dual then
+                      if s.Options.Sides = Sides.Dual then
                           left "partners' outputs" cut.Partner y cut.PartnerLeftOut ]
 
     let private over (size: float) (factors: torch.Tensor list) : float =
@@ -118,15 +118,15 @@ module ProjectionChecks =
         [ for m, value in leakage s do
               let condition name = Condition.zero name $"{s.Where}, {m}" (Slack.ofChange s m) value
 
-              match s.Plan.Settings.Place with
+              match s.Options.Place with
               | Place.Update
               | Place.Eigenbasis -> condition "constraint set: P̃ D P = 0"
               | Place.Gradient -> condition "constraint set, gradients projected" |> Condition.reported ]
 
     /// Under trust with a budget for each step, √(Σ μ_i λ_j D'_ij²) of each head's change over that of its weight, from the old rows themselves.
     let private trust (s: Stage) : Condition list =
-        match Settings.protection s.Plan.Settings with
-        | Protection.Trust epsilon when s.Plan.Settings.TotalBudget.IsNone ->
+        match NullSpaceOptions.protection s.Options with
+        | Protection.Trust epsilon when s.Options.TotalBudget.IsNone ->
             [ for KeyValue(m, frame) in s.Traced.Frames do
                   if frame.Inputs.Total > 0.0 then
                       use scope = torch.NewDisposeScope()

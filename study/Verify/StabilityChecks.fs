@@ -129,9 +129,9 @@ module StabilityChecks =
     let private where (p: OldPlace) = $"step {p.After}, old step {p.Task}"
 
     /// Theorem 5: promised where a plan keeps whole changes in their constraint sets, reported elsewhere.
-    let private theorem5 (settings: Settings) (p: OldPlace) : Condition list =
+    let private theorem5 (place: Place) (p: OldPlace) : Condition list =
         let relative = over p.Before
-        let kept = settings.Place <> Place.Gradient
+        let kept = place <> Place.Gradient
         let name what = if kept then $"Theorem 5: {what}" else $"Theorem 5: {what}, gradients projected"
         let promised condition = if kept then condition else Condition.reported condition
 
@@ -157,17 +157,19 @@ module StabilityChecks =
         places |> List.forall (fun p -> p.Truncation <= Tolerance.agreement settings.Dtype * p.Before)
 
     /// Those of a plan at all its places.
-    let conditions (settings: Settings) (places: OldPlace list) : Condition list =
+    let conditions (trace: Trace) (places: OldPlace list) : Condition list =
+        let o = trace.Options
+
         [ for p in places do
               if p.Moves then
                   Condition.zero "expansion of the change of scores" (where p) (1e-14 * p.Scale + 1e-12) p.Expansion
 
-                  if settings.Protect = Protect.Block then
-                      yield! theorem5 settings p
+                  if o.Protect = Protect.Block then
+                      yield! theorem5 o.Place p
 
-              yield! replayFree settings p
+              yield! replayFree trace.Plan.Settings p
 
-              match settings.Protect, settings.TotalBudget with
+              match o.Protect, o.TotalBudget with
               | Protect.Trust, Some total ->
                   Condition.atMost
                       "trust: old steps within the total budget"
@@ -182,7 +184,7 @@ module StabilityChecks =
     let stability (trace: Trace) (places: OldPlace list) : Finding list =
         let settings = trace.Plan.Settings
         let rounding = Tolerance.agreement settings.Dtype
-        let promised = settings.Exact && exactNullSpace settings places
+        let promised = trace.Options.Exact && exactNullSpace settings places
 
         [ for p in places ->
               if promised then

@@ -7,6 +7,7 @@ open TorchSharp
 type Stage =
     {
         Plan: Plan
+        Options: NullSpaceOptions
         Traced: TracedStep
         /// The steps before it, oldest first.
         Old: TracedStep list
@@ -55,7 +56,7 @@ module Stage =
                 use scope = torch.NewDisposeScope()
                 Tensors.toFloat (pass heads).Loss
 
-            let cuts = Cut.ofFrames settings step.Frames
+            let cuts = Cut.ofFrames trace.Options step.Frames
             let gradients = (pass step.Before).Gradients
 
             let contrast = Settings.contrast settings
@@ -64,6 +65,7 @@ module Stage =
 
             f
                 { Plan = trace.Plan
+                  Options = trace.Options
                   Traced = step
                   Old = old
                   Cuts = cuts
@@ -83,7 +85,7 @@ module internal Slack =
 
     /// Roundings of a weight's entries in a step: one where only the change is rotated back, one for every update elsewhere.
     let private roundings (s: Stage) =
-        match s.Plan.Settings.Place with
+        match s.Options.Place with
         | Place.Eigenbasis -> 1.0
         | Place.Gradient
         | Place.Update -> float s.Traced.Updates

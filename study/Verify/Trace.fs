@@ -18,8 +18,8 @@ type Cut =
 [<RequireQualifiedAccess>]
 module Cut =
     /// Of a frame with history under a plan that protects a block; none otherwise.
-    let private ofFrame (settings: Settings) (frame: Frame) : Cut option =
-        match Settings.protection settings with
+    let private ofFrame (o: NullSpaceOptions) (frame: Frame) : Cut option =
+        match NullSpaceOptions.protection o with
         | Protection.Block(inputs, partners) when frame.Inputs.Total > 0.0 ->
             let struct (k, kPartner) = Frame.ranks inputs partners frame
             let tail k (s: Spectrum) = s.Shares |> Array.skip k |> Array.sum
@@ -32,10 +32,10 @@ module Cut =
         | _ -> None
 
     /// Of all frames of a step that have one.
-    let ofFrames (settings: Settings) (frames: Map<Modality, Frame>) : Map<Modality, Cut> =
+    let ofFrames (o: NullSpaceOptions) (frames: Map<Modality, Frame>) : Map<Modality, Cut> =
         Map
             [ for KeyValue(m, frame) in frames do
-                  match ofFrame settings frame with
+                  match ofFrame o frame with
                   | Some cut -> m, cut
                   | None -> () ]
 
@@ -95,6 +95,9 @@ type TracedStep =
 /// A whole run of one plan with one seed. It owns its tensors.
 type Trace(plan: Plan, steps: TracedStep list, owned: torch.Tensor list) =
     member _.Plan = plan
+
+    member _.Options: NullSpaceOptions = NullSpaceOptions.of' plan.Entry
+
     member _.Steps = steps
 
     interface IDisposable with
@@ -134,8 +137,8 @@ module Trace =
               B = xb }
 
     /// A change in the method's coordinates as a change of heads.
-    let private standard (settings: Settings) (frames: Map<Modality, Frame>) (change: Heads) : Heads =
-        match settings.Place with
+    let private standard (place: Place) (frames: Map<Modality, Frame>) (change: Heads) : Heads =
+        match place with
         | Place.Gradient
         | Place.Update -> change
         | Place.Eigenbasis ->
@@ -143,6 +146,7 @@ module Trace =
             |> Map.map (fun m d -> Tensors.product (Tensors.product frames[m].Partners.Vectors d) (frames[m].Inputs.Vectors.t()))
 
     let private figures
+        (place: Place)
         (scene: Scene)
         (frames: Map<Modality, Frame>)
         (cuts: Map<Modality, Cut>)
@@ -157,10 +161,10 @@ module Trace =
 
         let weights =
             difference update.Before scene.Session.Start
-            |> standard settings frames
+            |> standard place frames
             |> Map.map (fun m d -> wide (Heads.weight m scene.Heads) .+ d)
 
-        let change = difference update.After update.Before |> standard settings frames
+        let change = difference update.After update.Before |> standard place frames
         let plus (d: Heads) = weights |> Map.map (fun m w -> w .+ Heads.weight m d)
         let before = pass weights
         let deltas = Cut.project cuts before.Gradients
@@ -197,10 +201,14 @@ module Trace =
         let begun, ended = ResizeArray<TracedStep>(), ResizeArray<Heads>()
         let closely = Collections.Generic.Dictionary<int, ResizeArray<UpdateFigures>>()
 
+        let options = NullSpaceOptions.of' plan.Entry
+
         let begin' (scene: Scene) =
-            let settings = scene.Context.Settings
             let moving = Training.moving scene.Tasks
-            let frames = NullSpace.frames scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
+
+            let frames =
+                NullSpace.frames options scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
+
             let seen = ResizeArray()
             closely[scene.Step.Index] <- seen
 
@@ -220,16 +228,16 @@ module Trace =
                   LossBefore = nan
                   LossAfter = nan }
 
-            let cuts = Cut.ofFrames settings frames
+            let cuts = Cut.ofFrames options frames
             let every = (scene.Context.Updates + MostUpdates - 1L) / MostUpdates |> max 1L
 
             // Without a block to project on there is no Δ.
-            if settings.Protect <> Protect.Block then
+            if options.Protect <> Protect.Block then
                 None
             else
                 Some(fun (update: Update) ->
                     if (update.Count - 1L) % every = 0L && update.Rate > 0.0 then
-                        seen.Add(figures scene frames cuts update))
+                        seen.Add(figures options.Place scene frames cuts update))
 
         let observer =
             { Observer.silent with

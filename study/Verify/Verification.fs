@@ -56,7 +56,7 @@ module Verification =
         elif abs x >= 0.01 && abs x < 1000.0 then text "G3"
         else text "0.0e+0"
 
-    let private isBlock (trace: Trace) = trace.Plan.Settings.Protect = Protect.Block
+    let private isBlock (trace: Trace) = trace.Options.Protect = Protect.Block
 
     let private median (values: float list) : float = (List.sort values)[values.Length / 2]
 
@@ -76,7 +76,7 @@ module Verification =
                   $"{label}: stability is exact; {moved}."
               elif not (isBlock trace) then
                   $"{label}: stability is approximate by design; {moved}."
-              elif trace.Plan.Settings.Place = Place.Gradient then
+              elif trace.Options.Place = Place.Gradient then
                   $"{label}: stability is not kept, since the optimizer bends projected gradients out of the constraint set; {moved}."
               elif StabilityChecks.exactNullSpace trace.Plan.Settings places then
                   $"{label}: the null space is exact, and what is left is the second order of Theorem 5; {moved}."
@@ -85,7 +85,7 @@ module Verification =
 
     /// The places where a run that keeps to its constraint sets moved old scores beyond rounding.
     let private moved (trace: Trace) (places: OldPlace list) : OldPlace list =
-        if isBlock trace && trace.Plan.Settings.Place <> Place.Gradient then
+        if isBlock trace && trace.Options.Place <> Place.Gradient then
             places |> List.filter (fun p -> p.Change > (p.Slack + 1e-12) * p.Before)
         else
             []
@@ -122,7 +122,7 @@ module Verification =
         let conditions =
             [ for projection, _, _ in steps do
                   yield! projection
-              yield! StabilityChecks.conditions trace.Plan.Settings places
+              yield! StabilityChecks.conditions trace places
               for _, plasticity, _ in steps do
                   yield! plasticity ]
 
