@@ -91,10 +91,10 @@ module Plan =
     let private entryTakes (e: Entry) (name: string) : bool = List.contains name (names (Entry.takes e))
 
     /// Whether it is an option of the plan's method, of its own or of training.
-    let internal takes (p: Plan) (name: string) : bool = entryTakes p.Entry name
+    let takes (p: Plan) (name: string) : bool = entryTakes p.Entry name
 
-    /// Whether an option of the plan changes anything beside the others. Example of one that does not: `tau` under `protect=block`.
-    let internal matters (p: Plan) (name: string) : bool = (p.Entry.Wanting name).IsEmpty
+    /// Whether an option of the plan changes anything beside the others: `tau` does not under `protect=block`.
+    let matters (p: Plan) (name: string) : bool = (p.Entry.Wanting name).IsEmpty
 
     let private foreign (e: Entry) (name: string) : Fault = Fault.NotAnOption(e.Method.Name, name, names (Entry.takes e))
 
