@@ -32,7 +32,7 @@ module Form =
         (tasks: Task list)
         : Session =
         let settings = context.Settings
-        let frames = NullSpace.frames o context memory heads (Training.moving tasks)
+        let frames = NullSpaceStep.frames o context memory heads (Training.moving tasks)
 
         let projectors =
             frames

@@ -188,6 +188,18 @@ let tests =
               Expect.equal (value "host" (only "c-flat")) "vanilla" "by itself around fine-tuning"
               Expect.contains (only "c-flat[host=dns-soft]").Entry.Fixed ("protect", "soft") "what the host holds"
               Expect.equal (only "c-flat[host=joint]").Method.Curriculum Curriculum.AllAtOnce "the host's curriculum"
+
+              let preset =
+                  { none with
+                      Methods = Map [ "c-flat", Map [ "host", "dns"; "rho", "0.1" ]; "ewc", Map [ "lambda", "5" ] ] }
+
+              let named = Plan.resolve preset [ "host", "ewc" ] [ "c-flat" ] |> Check.get |> List.exactlyOne
+
+              Expect.equal
+                  (value "host" named, value "lambda" named, value "rho" named)
+                  ("ewc", "5", "0.1")
+                  "of a host that is named over another"
+
               Expect.equal (value "lambda" (only "c-flat[host=ewc;lambda=3;fisher=sampled]")) "3" "ewc's option"
 
               let recorded = Plan.effective (only "c-flat[host=ewc]") |> List.map fst

@@ -167,7 +167,6 @@ let private contradictions =
       [ "-m"; "ewc"; "--set"; "gamma=0.9" ], [ "--set gamma=0.9 changes nothing for ewc"; "set --accumulate online." ]
       [ "-m"; "ewc"; "--gamma"; "0.9" ], [ "--gamma 0.9 changes nothing for ewc"; "set --accumulate online." ]
       [ "-m"; "gem"; "--margin"; "x" ], [ "cmcl: --margin takes a number ≥ 0, not 'x'" ]
-      [ "-m"; "dns"; "--exact"; "--place"; "gradient" ], [ "--exact cannot hold with --place gradient"; "--no-exact" ]
       [ "-m"; "vanilla"; "--set"; "margin=0.2" ], [ "--set margin=0.2 changes nothing"; "a method that takes it: gem" ]
       [ "-m"; "gem"; "--set"; "margin=x" ], [ "cmcl: --set margin takes a number ≥ 0, not 'x'" ]
       [ "-m"; "gem[margin=x]" ], [ "cmcl: margin takes a number ≥ 0, not 'x'" ]

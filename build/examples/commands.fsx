@@ -2,6 +2,7 @@
 // tree that they name are there.
 #load "../markdown.fsx"
 #r "../../cli/bin/Release/net10.0/Argu.dll"
+#r "../../cli/bin/Release/net10.0/TorchSharp.dll"
 #r "../../cli/bin/Release/net10.0/Cmcl.dll"
 #r "../../cli/bin/Release/net10.0/Cmcl.Cli.dll"
 

@@ -170,6 +170,8 @@ module Plan =
             | Error f -> Error f
             | Ok entry ->
                 let own = List.filter (fun (name, _) -> entryTakes entry name || Settings.measures name)
+                // The entry is around its host already: naming another on the way to it would lose what is set of it.
+                let apply = List.filter (fun (name, _) -> Some name <> Option.map fst entry.Host) >> apply
                 let shared = Map.toList preset.Common |> List.filter (fun (name, _) -> not (List.contains name entry.OwnDefaults))
                 let ofHost = entry.Host |> Option.map (snd >> ofStream preset) |> Option.defaultValue []
                 let strange = written.Options |> List.filter (fun (name, _) -> not (entryTakes entry name))

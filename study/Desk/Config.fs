@@ -143,7 +143,8 @@ module Config =
 
         put name value config
 
-    /// Sets an option by its declaration: the typed form of `set`. Fault: `BadValue` as a `CmclException`.
+    /// Sets an option by its declaration: the typed form of `set`. An option that the method does not take compiles, and is refused when the
+    /// study begins. Fault: `BadValue` as a `CmclException`.
     /// Example: `Config.named "ewc" |> Config.setTo Ewc.lambda 30.0`.
     let setTo (option: Opt<'o, 'value>) (value: 'value) (config: Config<'takes>) : Config<'takes> =
         let text = option.Codec.Show value

@@ -207,7 +207,7 @@ module Trace =
             let moving = Training.moving scene.Tasks
 
             let frames =
-                NullSpace.frames options scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
+                NullSpaceStep.frames options scene.Context scene.Memory scene.Heads moving |> Map.map (fun _ f -> keepFrame f)
 
             let seen = ResizeArray()
             closely[scene.Step.Index] <- seen
