@@ -65,12 +65,12 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
         eprintfn "cmcl: %s The cell is run again." fault.Message
 
     let states = Sweep.states (List.distinctBy _.Identity cells)
-    let start = Headway.start [ for c, record in states -> c.Cell, record ]
+    let start = SweepProgress.start [ for c, record in states -> c.Cell, record ]
     let waiting = start.Waiting.Count
     let jobs = max 1 (min jobs waiting)
 
     if not quiet then
-        let threads = cells |> List.map _.Errand.Threads |> List.max
+        let threads = cells |> List.map _.Job.Threads |> List.max
         let workers = if jobs = 1 then "one worker" else $"{jobs} workers"
         let each = if threads = 1 then "one thread" else $"{threads} threads"
         printfn "%d cells, %d of them to be run, by %s of %s" start.Total waiting workers each

@@ -19,11 +19,11 @@ let private name (c: Cell) =
     $"{c.Stream}: {c.Method} seed {c.Seed}{order}"
 
 /// Done, failed, running, left; time passed and left.
-let private sentence (jobs: int) (watch: Stopwatch) (h: Headway) : string =
+let private sentence (jobs: int) (watch: Stopwatch) (h: SweepProgress) : string =
     let failed = if h.Failed = 0 then "" else $", {h.Failed} failed"
 
     let left =
-        match Headway.left jobs h with
+        match SweepProgress.left jobs h with
         | Some seconds when h.Done + h.Failed < h.Total -> $", about {Display.duration (TimeSpan.FromSeconds seconds)} left"
         | _ -> ""
 
@@ -48,29 +48,29 @@ let private said (event: SweepEvent) : string option =
     | SweepEvent.Within _ -> None
 
 /// A line every so often, with what runs now, and one for each failure.
-let private lines (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a) : 'a =
+let private lines (jobs: int) (start: SweepProgress) (work: (SweepEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
-    let mutable headway = start
+    let mutable progress = start
     let mutable last = TimeSpan.Zero
 
-    let running () = [ for KeyValue(cell, (_, share)) in headway.Running -> sprintf "%s %.0f %%" (name cell) (100.0 * share) ]
+    let running () = [ for KeyValue(cell, (_, share)) in progress.Running -> sprintf "%s %.0f %%" (name cell) (100.0 * share) ]
 
     let result =
         work (fun event ->
-            headway <- Headway.after event headway
+            progress <- SweepProgress.after event progress
 
             said event |> Option.iter (printfn "%s")
 
             if watch.Elapsed - last > pause then
                 last <- watch.Elapsed
                 let now = String.Join("; ", running ())
-                printfn "%s (%s)" (sentence jobs watch headway) now)
+                printfn "%s (%s)" (sentence jobs watch progress) now)
 
-    printfn "%s" (sentence jobs watch headway)
+    printfn "%s" (sentence jobs watch progress)
     result
 
 /// A live bar for all, and one for each cell that runs.
-let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a) : 'a =
+let private live (jobs: int) (start: SweepProgress) (work: (SweepEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
 
     let columns: ProgressColumn[] =
@@ -83,7 +83,7 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
         .Progress()
         .Columns(columns)
         .Start(fun context ->
-            let mutable headway = start
+            let mutable progress = start
             let all = context.AddTask("starting", maxValue = 1.0)
             let free = Stack [ for _ in 1 .. min jobs MostLines -> context.AddTask("–", maxValue = 1.0) ]
             let taken = Dictionary<Cell, ProgressTask>()
@@ -98,7 +98,7 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
 
             let result =
                 work (fun event ->
-                    headway <- Headway.after event headway
+                    progress <- SweepProgress.after event progress
 
                     match event with
                     | SweepEvent.Began cell ->
@@ -122,19 +122,19 @@ let private live (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a)
                     | Some message -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
                     | None -> ()
 
-                    let ended = float (headway.Done + headway.Failed)
-                    let shares = headway.Running |> Seq.sumBy (fun (KeyValue(_, (_, share))) -> share)
-                    all.Value <- (ended + shares) / float (max 1 headway.Total)
-                    all.Description <- Markup.Escape(sentence jobs watch headway))
+                    let ended = float (progress.Done + progress.Failed)
+                    let shares = progress.Running |> Seq.sumBy (fun (KeyValue(_, (_, share))) -> share)
+                    all.Value <- (ended + shares) / float (max 1 progress.Total)
+                    all.Description <- Markup.Escape(sentence jobs watch progress))
 
             for bar in Seq.append free taken.Values do
                 bar.StopTask()
 
-            all.Description <- Markup.Escape(sentence jobs watch headway)
+            all.Description <- Markup.Escape(sentence jobs watch progress)
             result)
 
 /// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet.
-let progress (quiet: bool) (jobs: int) (start: Headway) (work: (SweepEvent -> unit) -> 'a) : 'a =
+let progress (quiet: bool) (jobs: int) (start: SweepProgress) (work: (SweepEvent -> unit) -> 'a) : 'a =
     if quiet then
         // Failures are told when all is over.
         work (fun event ->

@@ -71,7 +71,7 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
         if arguments.Contains SweepPlanArgument.Cells then
             for c, standing in standings do
                 let state = SweepFolder.reason standing |> Option.defaultValue "finished"
-                printfn "%s %s: %s seed %d order %d (%s)" c.Errand.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed c.Cell.Order state
+                printfn "%s %s: %s seed %d order %d (%s)" c.Job.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed c.Cell.Order state
         else
             let row ((stream, method), all: (SweepCell * CellStanding) list) =
                 let finished = all |> List.filter isFinished |> List.length
@@ -97,7 +97,7 @@ let private adopt (t: Target) : Result<unit, Fault list> =
 let private jobs (given: int option) (memory: int64 option) (t: Target) standings : Result<int, Fault list> =
     let waiting = standings |> List.filter isOpen |> List.map fst
     let most = waiting |> List.map (SweepFolder.memory standings) |> List.fold max 1L
-    let threads = t.Cells |> List.map _.Errand.Threads |> List.max
+    let threads = t.Cells |> List.map _.Job.Threads |> List.max
     let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.Device t.File.Device) threads)
 
     match memory with
@@ -112,8 +112,7 @@ let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
     let missing =
         [ for c, standing in standings do
               match SweepFolder.reason standing with
-              | Some reason ->
-                  $"{c.Errand.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
+              | Some reason -> $"{c.Job.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
               | None -> () ]
 
     for line in missing do
@@ -130,7 +129,7 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
     match ready with
     | Error faults -> refuse faults
     | Ok jobs ->
-        let swept = SweepCommand.run quiet jobs [ for c in t.Cells -> { c with Errand = { c.Errand with Jobs = jobs } } ]
+        let swept = SweepCommand.run quiet jobs [ for c in t.Cells -> { c with Job = { c.Job with Jobs = jobs } } ]
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
@@ -178,7 +177,7 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
     | Ok(folder, standings) ->
         let queued = if Slurm.isUsed folder then Slurm.queued folder else Ok Map.empty
         let inQueue = queued |> Result.defaultValue Map.empty
-        let isQueued (c: SweepCell) = Map.containsKey c.Errand.Hash inQueue
+        let isQueued (c: SweepCell) = Map.containsKey c.Job.Hash inQueue
 
         let kind (c, standing) =
             match standing with
@@ -200,8 +199,8 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
             | _, None -> ()
             | _, Some reason ->
                 let order = if c.Cell.Order = 0 then "" else $" order {c.Cell.Order}"
-                let state = Map.tryFind c.Errand.Hash inQueue |> Option.map (fun s -> $" [{s}]") |> Option.defaultValue ""
-                printfn "%s %s: %s seed %d%s: %s%s" c.Errand.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed order reason state
+                let state = Map.tryFind c.Job.Hash inQueue |> Option.map (fun s -> $" [{s}]") |> Option.defaultValue ""
+                printfn "%s %s: %s seed %d%s: %s%s" c.Job.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed order reason state
 
         let part name = counts |> Map.tryFind name |> Option.defaultValue 0
 
@@ -260,7 +259,7 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
 
         let cells =
             [ for c, standing in standings do
-                  if isOpen (c, standing) && not (isRunning (c, standing) || Map.containsKey c.Errand.Hash queued) then
+                  if isOpen (c, standing) && not (isRunning (c, standing) || Map.containsKey c.Job.Hash queued) then
                       c ]
 
         if cells.IsEmpty then
@@ -269,7 +268,7 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
         else
             let most = cells |> List.map (SweepFolder.memory standings) |> List.max
             let line name value = value |> Option.map (fun v -> $"--{name}={v}") |> Option.toList
-            let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, cells |> List.map _.Errand.Threads |> List.max)
+            let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, cells |> List.map _.Job.Threads |> List.max)
             let mem = arguments.GetResult(SweepSubmitArgument.Mem, $"{2L * most >>> 20}M")
 
             let wishes =
@@ -283,7 +282,7 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
                     @ beyond
                   Program = SweepCommand.program () }
 
-            Slurm.write t.Folder wishes [ for c in cells -> c.Errand.Hash ]
+            Slurm.write t.Folder wishes [ for c in cells -> c.Job.Hash ]
             |> Result.bind (fun (array, collect) ->
                 if dry then
                     printfn "%d cells. Not submitted: %s, and after it %s" cells.Length array collect
@@ -302,7 +301,7 @@ let private jobList (t: Target) : Result<unit, Fault list> =
     else
         Files.writeText path (fun w ->
             for c in cells do
-                w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Errand.Hash ]))
+                w.WriteLine(Slurm.command (SweepCommand.program ()) [ "cell"; Path.GetFullPath t.Folder; c.Job.Hash ]))
     |> Result.map (fun () ->
         printfn "%d cells, one a line: %s" cells.Length path
         let file = Slurm.quoted path
@@ -386,21 +385,21 @@ let private pause = TimeSpan.FromSeconds 1.0
 let cell (arguments: ParseResults<CellArgument>) : int =
     let folder, hash = arguments.GetResult CellArgument.Cell
 
-    match SweepFolder.cells folder |> Result.map (List.tryFind (fun c -> c.Errand.Hash = hash)) with
+    match SweepFolder.cells folder |> Result.map (List.tryFind (fun c -> c.Job.Hash = hash)) with
     | Error faults -> refuse faults
     | Ok None ->
         refuse
             [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
     | Ok(Some c) ->
-        let errand =
-            { c.Errand with
-                Threads = arguments.TryGetResult CellArgument.Threads |> Option.defaultValue c.Errand.Threads }
+        let job =
+            { c.Job with
+                Threads = arguments.TryGetResult CellArgument.Threads |> Option.defaultValue c.Job.Threads }
 
         let wait () =
-            if CellLock.isTaken errand.Out hash then
+            if CellLock.isTaken job.Out hash then
                 eprintfn "cmcl: another process has the cell; waiting."
 
-                while CellLock.isTaken errand.Out hash do
+                while CellLock.isTaken job.Out hash do
                     Thread.Sleep pause
 
         use leaving = new Signals.Leaving true
@@ -410,11 +409,11 @@ let cell (arguments: ParseResults<CellArgument>) : int =
 
             let tell answer =
                 match answer with
-                | Answer.Remark text -> eprintfn "cmcl: %s" text
-                | Answer.Within _
-                | Answer.Ended _ -> ()
+                | WorkerEvent.Remark text -> eprintfn "cmcl: %s" text
+                | WorkerEvent.Within _
+                | WorkerEvent.Ended _ -> ()
 
-            match Worker.run (fun () -> leaving.Asked) tell errand with
+            match Worker.run (fun () -> leaving.Asked) tell job with
             | Some CellEnd.Elsewhere -> attempt ()
             | ended -> ended
 

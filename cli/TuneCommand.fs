@@ -102,7 +102,7 @@ let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
     let why = Map.ofList broken
 
     [ for trial in search.Trials ->
-          let own = states |> List.filter (fun (c, _) -> c.Errand.Method = trial.Written)
+          let own = states |> List.filter (fun (c, _) -> c.Job.Method = trial.Written)
 
           let result (c: SweepCell, record: CellRecord option) =
               match record with

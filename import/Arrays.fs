@@ -124,7 +124,7 @@ module Arrays =
                     |> List.unzip
 
                 let height = List.max heights |> max 1L
-                let block = height * max 1L (Draft.blockRows (List.sum rowBytes) / height)
+                let block = height * max 1L (StreamDraft.blockRows (List.sum rowBytes) / height)
                 use reader = open' ()
 
                 for start in 0L .. block .. first.Rows - 1L do

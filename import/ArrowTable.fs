@@ -285,7 +285,7 @@ module ArrowTable =
                 let dtype = Table.common wanted
 
                 let width = List.sumBy Column.width wanted
-                let size = Draft.blockRows (width * int64 (dtype.ElementSize()))
+                let size = StreamDraft.blockRows (width * int64 (dtype.ElementSize()))
 
                 Table.reading path (fun () ->
                     // Columns of the file come in its order, whatever order they are asked for in.

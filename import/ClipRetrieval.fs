@@ -9,7 +9,7 @@ module ClipRetrieval =
 
     let private shards (folder: string) (ending: string) : string list =
         if Directory.Exists folder then
-            Directory.EnumerateFiles(folder, $"*{ending}") |> Seq.sortWith Draft.natural |> List.ofSeq
+            Directory.EnumerateFiles(folder, $"*{ending}") |> Seq.sortWith StreamDraft.natural |> List.ofSeq
         else
             []
 
@@ -26,7 +26,7 @@ module ClipRetrieval =
     /// The pieces of such a folder: one step, whose rows have no parts yet.
     let read (tell: ImportEvent -> unit) (folder: string) : Result<Named.Piece list, Fault list> =
         let features =
-            [ for sub in Directory.EnumerateDirectories folder |> Seq.sortWith Draft.natural do
+            [ for sub in Directory.EnumerateDirectories folder |> Seq.sortWith StreamDraft.natural do
                   match modality sub with
                   | Some m ->
                       for file in shards sub ".npy" do

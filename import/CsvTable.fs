@@ -150,7 +150,7 @@ module CsvTable =
 
         let width = places |> Array.sumBy (fun i -> Column.width columns[i])
 
-        let block = int (Draft.blockRows (4L * width)) * int width
+        let block = int (StreamDraft.blockRows (4L * width)) * int width
         let buffer = ResizeArray<float32>()
 
         let flush (next: int64) =

@@ -185,7 +185,7 @@ module FeatureTable =
             Error faults
 
     let private list (columns: Column list) : string =
-        columns |> List.map _.Name |> List.map (fun n -> $"'{n}'") |> Draft.firstFew
+        columns |> List.map _.Name |> List.map (fun n -> $"'{n}'") |> StreamDraft.firstFew
 
     /// Columns of one number each that are features: those that are numbered alike (`f0`, `f1`, …) where any are, else all.
     let private numbered (columns: Column list) : Column list =
@@ -220,7 +220,7 @@ module FeatureTable =
                 | [ column ], None -> Ok [ column ]
                 | [], None when not scalars.IsEmpty -> Ok(numbered scalars)
                 | [], None ->
-                    let found = table.Columns |> List.map Column.words |> Draft.firstFew
+                    let found = table.Columns |> List.map Column.words |> StreamDraft.firstFew
                     Error $"it has no features, which are a matrix or columns of float16, float32 or float64; it has {found}"
                 | several, None ->
                     Error $"it has several columns of vectors, {list several}; call one of them 'features', or leave one"
@@ -298,7 +298,7 @@ module FeatureTable =
                           "name each as its modality, with its part if it has one, such as train/image"
                       ) ]
             | [] when matrices.IsEmpty ->
-                let found = others |> List.map Column.words |> Draft.firstFew
+                let found = others |> List.map Column.words |> StreamDraft.firstFew
                 Error [ Fault.Unreadable(table.File, $"it has no matrix of features for each modality; it has {found}") ]
             | [] ->
                 let unused = others |> List.filter (fun c -> not (isIndex c || c.Holds.IsOther))
@@ -365,7 +365,7 @@ module FeatureTable =
             Error
                 [ for names, whose, other in [ missing, first.File, table.File; more, table.File, first.File ] do
                       if not names.IsEmpty then
-                          let names = names |> List.map (fun n -> $"'{n}'") |> Draft.firstFew
+                          let names = names |> List.map (fun n -> $"'{n}'") |> StreamDraft.firstFew
 
                           Fault.Contradiction(
                               $"'{whose}' has features that '{other}' has not: {names}",
@@ -382,8 +382,8 @@ module FeatureTable =
             Error
                 [ Fault.BadValue(
                       $"'{table.File}'",
-                      $"numbers of type {Draft.typeName first.Type}, as '{first.File}' has",
-                      Draft.typeName table.Type
+                      $"numbers of type {StreamDraft.typeName first.Type}, as '{first.File}' has",
+                      StreamDraft.typeName table.Type
                   ) ]
         elif first.Named && table.Named then
             Ok { table with Chosen = first.Chosen }

@@ -52,7 +52,7 @@ module private Epitaph =
 /// Workers that run imports one after another, each within limits; one that broke off or was ended is replaced. `start` says how one is
 /// started.
 type ImportGuard(start: unit -> ProcessStartInfo, limits: ImportLimits) =
-    let mutable hand: ImportHand option = None
+    let mutable child: ImportProcess option = None
     let mutable peak = 0L
 
     /// The most memory that a worker was seen to hold, in bytes.
@@ -63,13 +63,13 @@ type ImportGuard(start: unit -> ProcessStartInfo, limits: ImportLimits) =
     member _.Run(cancel: CancellationToken, tell: ImportEvent -> unit, request: ImportRequest) : Result<string list, Fault list> =
         let clock = Stopwatch.StartNew()
 
-        let leave (h: ImportHand) (fault: Fault) =
-            ImportHand.dismiss h
-            hand <- None
+        let leave (h: ImportProcess) (fault: Fault) =
+            ImportProcess.stop h
+            child <- None
             Error [ Fault.Told(ImportWorker.cut ImportWorker.MostOfSentence fault.Message) ]
 
-        let rec follow (h: ImportHand) (file: string) =
-            match ImportHand.hear h limits cancel clock (fun held -> peak <- max peak held) with
+        let rec follow (h: ImportProcess) (file: string) =
+            match ImportProcess.hear h limits cancel clock (fun held -> peak <- max peak held) with
             | Heard.Answer(ImportAnswer.Event event) ->
                 tell event
 
@@ -82,23 +82,23 @@ type ImportGuard(start: unit -> ProcessStartInfo, limits: ImportLimits) =
             | Heard.TooLarge -> leave h (Epitaph.tooLarge limits file)
             | Heard.TooLong -> leave h (Epitaph.tooLong limits file)
             | Heard.Stopped -> leave h (Fault.Broke("the import", "it was stopped"))
-            | Heard.Ended -> ImportHand.death h |> Epitaph.brokeOff limits file |> leave h
+            | Heard.Ended -> ImportProcess.death h |> Epitaph.brokeOff limits file |> leave h
 
         try
-            let h = hand |> Option.defaultWith (fun () -> ImportHand.hire start limits)
-            hand <- Some h
-            ImportHand.ask h request
+            let h = child |> Option.defaultWith (fun () -> ImportProcess.launch start limits)
+            child <- Some h
+            ImportProcess.ask h request
             follow h request.Source
         with
         | :? Win32Exception as e -> Error [ Fault.Broke("the import", $"no process for it can be started: {e.Message}") ]
         | _ ->
             // `tell` raised it, and the worker's answer is nobody's.
-            Option.iter ImportHand.dismiss hand
-            hand <- None
+            Option.iter ImportProcess.stop child
+            child <- None
             reraise ()
 
     interface IDisposable with
-        member _.Dispose() = hand |> Option.iter (ImportHand.dismiss)
+        member _.Dispose() = child |> Option.iter (ImportProcess.stop)
 
 /// An import in a process of its own, which ends with one sentence or a stream, whatever a file does to its reader.
 [<RequireQualifiedAccess>]

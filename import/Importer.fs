@@ -32,7 +32,7 @@ type Importer =
         /// The options, of those that only some importers take, that mean something to it.
         Options: string list
         /// A draft from the heads and ids of a folder's files; it tells which of them it reads.
-        Read: (ImportEvent -> unit) -> ImportOptions -> string -> Result<Draft, Fault list>
+        Read: (ImportEvent -> unit) -> ImportOptions -> string -> Result<StreamDraft, Fault list>
     }
 
 /// Every importer. A new format is a reader that makes a `Table`, and an entry here.
@@ -74,7 +74,7 @@ module Importer =
           Room = options.Room }
 
     /// The stream's description, which says how rows were drawn.
-    let private described (format: string) (options: ImportOptions) (draft: Draft) : Draft =
+    let private described (format: string) (options: ImportOptions) (draft: StreamDraft) : StreamDraft =
         let description =
             $"Imported from {format} files. Where they name no validation rows, those are a share of {options.Validation} of the training rows; where they name no parts, the test has a share of {options.Test} of all rows. Drawn with seed {options.Seed}."
 
@@ -101,7 +101,7 @@ module Importer =
                         let names =
                             Directory.EnumerateFileSystemEntries folder |> Seq.map (Path.GetFileName >> string) |> Seq.sort
 
-                        let there = if Seq.isEmpty names then "it is empty" else $"it holds {Draft.firstFew names}"
+                        let there = if Seq.isEmpty names then "it is empty" else $"it holds {StreamDraft.firstFew names}"
                         Error [ Fault.Unreadable(folder, $"{expected}; {there}") ]
                     | pieces -> Named.draft (steps options) (Option.defaultValue name options.Name) folder pieces)
                 |> Result.map (described name options) }

@@ -117,6 +117,6 @@ module Judgement =
         let narrow =
             match close with
             | [] -> ""
-            | names -> $" Rows of {Draft.firstFew names} point in much the same direction (mean cosine above 0.5)."
+            | names -> $" Rows of {StreamDraft.firstFew names} point in much the same direction (mean cosine above 0.5)."
 
         $"""{why}: the preset in stream.json has scores=cosine, temperature={value "temperature"}, lr={value "lr"}, epochs={value "epochs"}, batch={value "batch"}; options of cmcl run override it, cmcl tune finds better.{narrow}"""

@@ -90,7 +90,7 @@ module Matching =
             match both |> Array.filter (fun (x, y) -> x <> "" && y <> "" && x <> y) with
             | [||] -> Ok(Some(both |> Array.map (fun (x, y) -> if x = "" then y else x)))
             | differ ->
-                let differ = differ |> Seq.map (fun (x, y) -> $"'{x}' and '{y}'") |> Draft.firstFew
+                let differ = differ |> Seq.map (fun (x, y) -> $"'{x}' and '{y}'") |> StreamDraft.firstFew
 
                 Error
                     [ Fault.Contradiction(
@@ -216,7 +216,7 @@ module Matching =
             [ for one, other, ids, others in [ a, b, idsA, inB; b, a, idsB, inA ] do
                   match ids |> Array.filter (others.Contains >> not) |> Array.distinct with
                   | [||] -> ()
-                  | ids -> $"'{one.File}' has {ids.Length} ids that '{other.File}' has not: {Draft.firstTen ids}" ]
+                  | ids -> $"'{one.File}' has {ids.Length} ids that '{other.File}' has not: {StreamDraft.firstTen ids}" ]
 
         if common.Count = 0 then
             Error

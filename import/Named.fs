@@ -146,7 +146,7 @@ module Named =
         | _ -> Error [ Fault.Unreadable(path, $"a file of {what} has one column of them") ]
 
     let private pieces (format: Format) (path: string) : Result<Piece list, Fault list> =
-        let before, part = split (fst (Draft.nameOf path))
+        let before, part = split (fst (StreamDraft.nameOf path))
         let modality, step = List.tryLast before, joined (List.truncate (before.Length - 1) before)
 
         let one (ofNames, group, table) =
@@ -185,12 +185,12 @@ module Named =
             Directory.EnumerateFiles folder
             // What begins with a point is the system's: `.DS_Store`, `._text.npy`.
             |> Seq.filter (fun path ->
-                not (FileInfo(path).Name.StartsWith '.') && List.contains (snd (Draft.nameOf path)) format.Endings)
-            |> Seq.sortWith Draft.natural
+                not (FileInfo(path).Name.StartsWith '.') && List.contains (snd (StreamDraft.nameOf path)) format.Endings)
+            |> Seq.sortWith StreamDraft.natural
             |> List.ofSeq
 
         let order (piece: Piece) = partNames |> List.tryFindIndex (fun (name, _) -> Some name = piece.Part)
-        let part path = snd (split (fst (Draft.nameOf path)))
+        let part path = snd (split (fst (StreamDraft.nameOf path)))
         let isSplit path = part path |> Option.exists ((<>) "classes")
         let chosen = if List.exists isSplit files then List.filter (part >> Option.isSome) files else files
         // Training rows first: theirs is the order of features that have names.
@@ -303,7 +303,7 @@ module Named =
                 elif not (twice names).IsEmpty then
                     Error
                         [ Fault.Contradiction(
-                              $"the classes of '{table.File}' are named twice: {Draft.firstTen (twice names)}",
+                              $"the classes of '{table.File}' are named twice: {StreamDraft.firstTen (twice names)}",
                               "give every class a name of its own"
                           ) ]
                 else
@@ -372,7 +372,7 @@ module Named =
         (index: int)
         (given: string)
         (pieces: Piece list)
-        : Result<Draft, Fault list> =
+        : Result<StreamDraft, Fault list> =
         let modalities =
             pieces
             |> List.choose (fun p ->
@@ -402,7 +402,7 @@ module Named =
                     | Words _ -> None)
                 |> List.distinct
 
-            let found = if names.IsEmpty then "none" else $"{Draft.firstFew names} (in {Draft.firstFew files})"
+            let found = if names.IsEmpty then "none" else $"{StreamDraft.firstFew names} (in {StreamDraft.firstFew files})"
             let step = if given = "" then "the files without a step's name" else $"step '{given}'"
 
             Error
@@ -438,13 +438,13 @@ module Named =
     let private MostFaults = 5
 
     /// A stream of these pieces, its steps in the natural order of their names. `folder` is where the names of classes may lie.
-    let draft (options: StepOptions) (name: string) (folder: string) (pieces: Piece list) : Result<Draft, Fault list> =
+    let draft (options: StepOptions) (name: string) (folder: string) (pieces: Piece list) : Result<StreamDraft, Fault list> =
         aligned pieces
         |> Result.bind (fits options.Room)
         |> Result.bind (fun pieces ->
             pieces
             |> List.groupBy _.Step
-            |> List.sortWith (fun (a, _) (b, _) -> Draft.natural a b)
+            |> List.sortWith (fun (a, _) (b, _) -> StreamDraft.natural a b)
             |> List.mapi (fun i (step, pieces) -> stepDraft options folder i step pieces)
             |> Check.all
             |> Result.mapError (fun faults ->

@@ -81,7 +81,7 @@ module NpyTable =
             let size, dtype = snd kind, typeOf kind
             let rows = column.Rows
             let columns = (head.Sizes |> List.fold (*) 1L) / max 1L rows
-            let block = if head.InFortran && columns > 1L then rows else Draft.blockRows (columns * int64 size)
+            let block = if head.InFortran && columns > 1L then rows else StreamDraft.blockRows (columns * int64 size)
 
             for first in 0L .. block .. rows - 1L do
                 use scope = torch.NewDisposeScope()

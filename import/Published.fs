@@ -79,7 +79,7 @@ module Published =
         [ for place in [ folder; Path.Combine(folder, "features_storage") ] do
               if Directory.Exists place then
                   for path in Directory.EnumerateFiles place |> Seq.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
-                      let name, ending = Draft.nameOf path
+                      let name, ending = StreamDraft.nameOf path
 
                       match name.Split '_' |> List.ofArray |> List.rev with
                       | model :: part :: rest when
@@ -106,7 +106,7 @@ module Published =
         [ for _, same in Array.zip entries keys |> Array.groupBy snd do
               if same.Length > 1 then
                   let names = same |> Array.map (fun (e, _) -> $"'{e.Name}'")
-                  Fault.Unreadable(path, $"""keys of one sample twice: {Draft.firstTen names}""") ]
+                  Fault.Unreadable(path, $"""keys of one sample twice: {StreamDraft.firstTen names}""") ]
         |> List.truncate 10
 
     /// The arrays of floats that a file's keys name; every other thing in it is a fault.
@@ -149,8 +149,8 @@ module Published =
               elif e.Type <> first.Type then
                   Fault.BadValue(
                       $"'{path}', row {i} (key '{e.Name}')",
-                      $"numbers of type {Draft.typeName first.Type}, as the rows before have",
-                      Draft.typeName e.Type
+                      $"numbers of type {StreamDraft.typeName first.Type}, as the rows before have",
+                      StreamDraft.typeName e.Type
                   ) ]
         |> List.truncate 10
 
@@ -199,7 +199,9 @@ module Published =
             let columns = List.last entries[0].Shape
 
             let block =
-                Draft.blockRows (int64 rows * columns * int64 (entries[0].Type.ElementSize())) |> min entries.LongLength |> int
+                StreamDraft.blockRows (int64 rows * columns * int64 (entries[0].Type.ElementSize()))
+                |> min entries.LongLength
+                |> int
 
             for start in 0..block .. entries.Length - 1 do
                 use scope = torch.NewDisposeScope()
@@ -231,8 +233,8 @@ module Published =
           if train.Type <> test.Type then
               Fault.BadValue(
                   $"'{test.Path}'",
-                  $"numbers of type {Draft.typeName train.Type}, as '{train.Path}' has",
-                  Draft.typeName test.Type
+                  $"numbers of type {StreamDraft.typeName train.Type}, as '{train.Path}' has",
+                  StreamDraft.typeName test.Type
               ) ]
 
     let private classText tell (dataSet: string) (path: string) (samples: Samples list) : Result<Part -> Part, Fault list> =
@@ -332,7 +334,7 @@ module Published =
             let wanted = modalities |> List.indexed |> List.filter (fun (_, modality) -> List.contains modality used)
             let file modality = $"features/{Names.folder name}-{modality}.npy"
             let rows split = $"rows/{Names.folder name}-{split}.npy"
-            let learned, held = Draft.hold share (Seed.split name seed) n
+            let learned, held = StreamDraft.hold share (Seed.split name seed) n
 
             let feed (s: Samples) (first: int64) : Feed =
                 { File = s.Path
@@ -402,7 +404,7 @@ module Published =
         (seed: int)
         (numbers: int list option)
         (folder: string)
-        : Result<Draft, Fault list> =
+        : Result<StreamDraft, Fault list> =
         let found = locate folder backbone
         let twice = found |> List.countBy fst |> List.filter (fun (_, n) -> n > 1)
         let files = Map.ofList found

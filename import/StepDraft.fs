@@ -53,12 +53,12 @@ module StepDraft =
             match labels |> Array.indexed |> Array.filter (fun (_, l) -> (number l).IsNone) with
             | [||] -> []
             | wrong ->
-                let names = wrong |> Seq.map snd |> Seq.distinct |> Seq.map (fun l -> $"'{l}'") |> Draft.firstFew
+                let names = wrong |> Seq.map snd |> Seq.distinct |> Seq.map (fun l -> $"'{l}'") |> StreamDraft.firstFew
                 let row = fst wrong[0]
 
                 [ Fault.Contradiction(
                       $"'{from.LabelFile}' gives rows classes that have no feature, the first of them row {row}: {names}",
-                      $"there are {Draft.firstFew classes}; add the others, or leave these labels empty"
+                      $"there are {StreamDraft.firstFew classes}; add the others, or leave these labels empty"
                   ) ]
 
     let private feed (table: FeatureTable) (targets: (string * (int64 -> int64)) list) : Feed =
@@ -79,7 +79,7 @@ module StepDraft =
         /// A share of some pairs, whole items at a time, and the others.
         let draw purpose share (pairs: int64[]) =
             let own = pairs |> Array.map (fun p -> items[int p]) |> Array.distinct
-            let _, held = Draft.hold share (Seed.split purpose options.Seed) own.LongLength
+            let _, held = StreamDraft.hold share (Seed.split purpose options.Seed) own.LongLength
             let drawn = held |> Array.map (fun i -> own[int i]) |> Collections.Generic.HashSet
             let held, rest = pairs |> Array.partition (fun p -> drawn.Contains items[int p])
             rest, held
@@ -163,7 +163,7 @@ module StepDraft =
         (a: string, b: string)
         (classes: (FeatureTable * string list * string) option)
         (parts: (string option * (FeatureTable * FeatureTable * Matching)) list)
-        : Result<Draft, Fault list> =
+        : Result<StreamDraft, Fault list> =
         let prefix = $"{index + 1:``00``}-{Names.folder step}"
         let matchings = [ for _, (_, _, m) in parts -> m ]
         let whole = whole matchings
@@ -199,7 +199,7 @@ module StepDraft =
                         |> Array.filter (fun l -> l <> "" && l <> "-1")
                         |> Array.distinct
                         |> List.ofArray
-                        |> List.sortWith Draft.natural
+                        |> List.sortWith StreamDraft.natural
 
                 Some(names, rows |> Array.map (numbering names >> Option.defaultValue -1L))
 
@@ -317,8 +317,8 @@ module StepDraft =
 
                   match classes, labels with
                   | None, Some(names, _) ->
-                      $"{names.Length} classes ({Draft.firstFew names}); without a feature for each (a file of the part 'classes') there is no accuracy"
-                  | Some _, Some(names, _) -> $"{names.Length} classes ({Draft.firstFew names})"
+                      $"{names.Length} classes ({StreamDraft.firstFew names}); without a feature for each (a file of the part 'classes') there is no accuracy"
+                  | Some _, Some(names, _) -> $"{names.Length} classes ({StreamDraft.firstFew names})"
                   | _ -> ()
 
                   yield!
@@ -329,7 +329,7 @@ module StepDraft =
                       |> List.distinct ] })
 
     /// The draft of a stream from those of its steps; its preset is that of the step with the smallest batches.
-    let join (name: string) (steps: Draft list) : Draft =
+    let join (name: string) (steps: StreamDraft list) : StreamDraft =
         let union pick = steps |> List.collect (fun s -> Map.toList (pick s.Stream)) |> Map.ofList
 
         { Stream =

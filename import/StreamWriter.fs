@@ -106,7 +106,7 @@ module StreamWriter =
 
     let private zeroFault (feed: Feed) (rows: int64 seq) =
         Fault.Contradiction(
-            $"'{feed.File}' has rows of zeros, which have no direction: {Draft.firstTen (Seq.map (rowName feed) rows)}",
+            $"'{feed.File}' has rows of zeros, which have no direction: {StreamDraft.firstTen (Seq.map (rowName feed) rows)}",
             "write them again, or keep them with --allow-zero-rows (cosine scores give them 0)"
         )
 
@@ -131,7 +131,7 @@ module StreamWriter =
                 match zeros |> Seq.concat |> Seq.distinct |> Seq.sort |> List.ofSeq with
                 | [] -> Ok []
                 | rows when treatment.ZeroRows && not treatment.Normalise ->
-                    Ok [ $"kept rows of zeros of '{feed.File}': {Draft.firstTen (List.map (rowName feed) rows)}" ]
+                    Ok [ $"kept rows of zeros of '{feed.File}': {StreamDraft.firstTen (List.map (rowName feed) rows)}" ]
                 | rows -> Error [ zeroFault feed rows ])
         with CmclException fault ->
             Error [ fault ]
@@ -139,14 +139,14 @@ module StreamWriter =
     // ---- the folder ----------------------------------------------------------------------------------------------
 
     /// What is told of a draft's banks, and of cosine scores, which its preset has for their sake.
-    let private judged (draft: Draft) (figures: Map<string, RowFigures>) : string list =
+    let private judged (draft: StreamDraft) (figures: Map<string, RowFigures>) : string list =
         let banks = [ for KeyValue(name, bank) in draft.Stream.Banks -> name, figures[bank.File] ]
         let preset = draft.Stream.Preset.Common
         let isForRows = Map.tryFind "scores" preset = Some "cosine"
         Judgement.lines banks @ (if isForRows then [ Judgement.reason banks preset ] else [])
 
     /// What a folder is filled with, before it takes its name.
-    let private build tell (treatment: Treatment) (draft: Draft) (folder: string) : Result<string list, Fault list> =
+    let private build tell (treatment: Treatment) (draft: StreamDraft) (folder: string) : Result<string list, Fault list> =
         let files = Dictionary<string, Open>()
 
         try
@@ -260,7 +260,12 @@ module StreamWriter =
     /// Writes the folder of a draft: under another name beside it first, loaded there with every check that a run makes, then
     /// moved to its place; the files of a stream that was there are gone, and others stay. Gives the notes of the draft and those of its rows. Faults: those of
     /// the rows and files read, of the stream, `Unwritable`.
-    let write (tell: ImportEvent -> unit) (treatment: Treatment) (out: string) (draft: Draft) : Result<string list, Fault list> =
+    let write
+        (tell: ImportEvent -> unit)
+        (treatment: Treatment)
+        (out: string)
+        (draft: StreamDraft)
+        : Result<string list, Fault list> =
         let full = Path.GetFullPath(out).TrimEnd('/', '\\')
         let above, name = beside Environment.ProcessId out
         let beside = Path.Combine(above, $"{name}{Guid.NewGuid():N}")

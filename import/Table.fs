@@ -58,7 +58,7 @@ module Column =
     /// integers n words. bfloat16 is read as float32, which holds its numbers exactly.
     let ofArray (name: string) (dtype: torch.ScalarType) (shape: int64 list) : Column =
         let sizes = String.Join(" × ", shape)
-        let other = Holds.Other $"{Draft.typeName dtype}, {sizes}"
+        let other = Holds.Other $"{StreamDraft.typeName dtype}, {sizes}"
         let dtype = if dtype = torch.ScalarType.BFloat16 then torch.ScalarType.Float32 else dtype
 
         match shape with
@@ -83,8 +83,8 @@ module Column =
     /// What a column holds, as it is told.
     let words (column: Column) : string =
         match column.Holds with
-        | Holds.Number dtype -> $"'{column.Name}' ({Draft.typeName dtype})"
-        | Holds.Vector(dtype, width) -> $"'{column.Name}' ({Draft.typeName dtype}, {column.Rows} × {width})"
+        | Holds.Number dtype -> $"'{column.Name}' ({StreamDraft.typeName dtype})"
+        | Holds.Vector(dtype, width) -> $"'{column.Name}' ({StreamDraft.typeName dtype}, {column.Rows} × {width})"
         | Holds.Word -> $"'{column.Name}' (texts or integers)"
         | Holds.Other what -> $"'{column.Name}' ({what})"
 

@@ -45,9 +45,9 @@ for text in [ "vanilla"; "dns" ] do
         writing.Stop()
         count <- count + 1
 
-    let keeper = Cadence.keeper (Cadence.Seconds 5.0) (fun () -> false) write
+    let checkpointer = Cadence.checkpointer (Cadence.Seconds 5.0) (fun () -> false) write
     let clock = Stopwatch.StartNew()
-    Train.resume stream torch.CPU Split.Test 0 Observer.silent keeper None plan |> Check.get |> ignore
+    Train.resume stream torch.CPU Split.Test 0 Observer.silent checkpointer None plan |> Check.get |> ignore
     let seconds = clock.Elapsed.TotalSeconds
     let each = writing.Elapsed.TotalMilliseconds / float count
     printfn "%-10s %8.1f %12d %10.1f %7.2f %%" text seconds count each (100.0 * writing.Elapsed.TotalSeconds / seconds)

@@ -6,7 +6,7 @@ open Cmcl.Tests.Checks
 open TorchSharp
 
 /// The largest of a metric over every old step at every later step.
-let private largest metric outcome = readings metric outcome |> List.map (fun (_, _, v) -> v) |> List.max
+let private largest metric outcome = measurements metric outcome |> List.map (fun (_, _, v) -> v) |> List.max
 
 let private oldStep (c: Case) (learned: Heads) = OldStep.ofRows 1 pair learned (normal c "xa" c.N c.Da) (normal c "xb" c.N c.Db)
 
@@ -81,7 +81,7 @@ let tests =
           test "the total is made use of, and the steps learn" (fun () ->
               let outcome, _ = run synthetic.Value 0 "dns-trust[total-budget=0.1;lr=1e-2]"
               Expect.isGreaterThan (largest "bound_rel" outcome) 0.05 "half of it at least"
-              let sum metric = readings metric outcome |> List.sumBy (fun (_, _, v) -> v)
+              let sum metric = measurements metric outcome |> List.sumBy (fun (_, _, v) -> v)
               Expect.isLessThan (sum "loss_after") (sum "loss_before" - 1.0) "the steps learn")
 
           test "must not: a budget for each step alone does not keep a total" (fun () ->

@@ -173,7 +173,7 @@ let tests =
                       Steps = synthetic.Value.Steps |> List.take 3 }
 
               let drift written =
-                  run stream 0 written |> fst |> readings "deviation_rel" |> List.map (fun (_, _, v) -> v) |> List.max
+                  run stream 0 written |> fst |> measurements "deviation_rel" |> List.map (fun (_, _, v) -> v) |> List.max
 
               let cuts = "epochs=2;sides=input;threshold=relative:1e-9"
               Expect.isLessThan (drift $"c-flat[host=dns;{cuts}]") 1e-6 "in the eigenbasis"

@@ -45,7 +45,7 @@ let private resolve (stream: Stream) (text: string) : Plan =
 
 /// What has to be the same: all but times.
 let figures (o: Cmcl.Outcome) =
-    [ for r in o.Readings do
+    [ for r in o.Measurements do
           if not (r.Metric.StartsWith "seconds") then
               r.Step, r.Task, r.Metric, BitConverter.DoubleToInt64Bits r.Value ],
     [ for step, epoch, loss in o.Losses -> step, epoch, BitConverter.DoubleToInt64Bits loss ],
@@ -70,7 +70,7 @@ let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: P
 
         let mutable rests = 0
 
-        let keeper rest (state: unit -> RunState) =
+        let checkpointer rest (state: unit -> RunState) =
             rests <- rests + 1
 
             // Also shortly before: what is not written again has to be what it was.
@@ -81,11 +81,11 @@ let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: P
 
         let ending =
             use scope = torch.NewDisposeScope()
-            Train.resume stream torch.CPU Split.Test seed Observer.silent keeper from plan
+            Train.resume stream torch.CPU Split.Test seed Observer.silent checkpointer from plan
 
         match Check.get ending with
-        | Ending.Over outcome -> outcome, pieces
-        | Ending.Left -> go (pieces + 1)
+        | Ending.Finished outcome -> outcome, pieces
+        | Ending.Stopped -> go (pieces + 1)
 
     go 0
 
@@ -99,7 +99,7 @@ let private keepAt (folder: string) (at: int list) : unit =
     let checkpoints = folderOf folder
     let mutable rests = 0
 
-    let keeper _ (state: unit -> RunState) =
+    let checkpointer _ (state: unit -> RunState) =
         rests <- rests + 1
 
         if List.contains rests at then
@@ -108,7 +108,7 @@ let private keepAt (folder: string) (at: int list) : unit =
         rests = List.last at
 
     use scope = torch.NewDisposeScope()
-    Train.resume short.Value torch.CPU Split.Test 1 Observer.silent keeper None replay.Value |> Check.get |> ignore
+    Train.resume short.Value torch.CPU Split.Test 1 Observer.silent checkpointer None replay.Value |> Check.get |> ignore
 
 let private updatesOf (checkpoint: Checkpoint) : int64 =
     match checkpoint.Reached with
@@ -139,7 +139,7 @@ let private fingerprint (checkpoint: Checkpoint) : string =
             s.Within
             |> Option.map (fun w -> w.Training.Updates, w.Training.Sum, [ for w in w.Training.Descent.Weights.Values -> sum w ])
 
-        $"{heads} {memory} {within} {s.Outcome.Readings.Length}"
+        $"{heads} {memory} {within} {s.Outcome.Measurements.Length}"
 
 let private copy (from: string) (target: string) : unit =
     for file in Directory.GetFiles(from, "*", SearchOption.AllDirectories) do

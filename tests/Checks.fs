@@ -276,8 +276,8 @@ let run (stream: Stream) (seed: int) (written: string) : Cmcl.Outcome * Map<int,
     runPlan stream seed (plan stream written)
 
 /// All values of a metric: (after which step, of which step's data, value).
-let readings (metric: string) (outcome: Cmcl.Outcome) : (int * int * float) list =
-    [ for r in outcome.Readings do
+let measurements (metric: string) (outcome: Cmcl.Outcome) : (int * int * float) list =
+    [ for r in outcome.Measurements do
           if r.Metric = metric then
               r.Step, r.Task, r.Value ]
 

@@ -12,7 +12,7 @@ let private stream =
 
 /// λ_t of every step that distils.
 let private weights (outcome: Cmcl.Outcome) : (int * float) list =
-    readings "distillation_weight" outcome |> List.map (fun (step, _, v) -> step, v)
+    measurements "distillation_weight" outcome |> List.map (fun (step, _, v) -> step, v)
 
 /// Step, epoch, L_asym and L_IRD of every update of a run without candidates beside, where L_asym is InfoNCE and the rest of the loss is
 /// λ_t L_IRD.
@@ -124,7 +124,7 @@ let tests =
                   identical $"{m}" cila.[1].[m] w
 
               let co2l, _ = run stream.Value 0 "co2l[epochs=1]"
-              let bytes outcome = readings "bytes_state" outcome |> List.map (fun (_, _, v) -> v)
+              let bytes outcome = measurements "bytes_state" outcome |> List.map (fun (_, _, v) -> v)
               Expect.equal (List.map2 (-) (bytes outcome) (bytes co2l)) [ 0.0; 16.0; 16.0; 16.0 ] "bytes")
 
           test "in place as by pure functions" (fun () ->

@@ -406,11 +406,11 @@ let private runs =
                       Expect.contains names $"weights/{Names.folder label}/seed-3/step-06/audio.npy" "a head"
 
                   Expect.equal names.Length (3 * 2 * 6 * 4) "methods × seeds × steps × modalities"))
-          testCase "a monitor writes its table, and its readings are in the report" (fun () ->
+          testCase "a monitor writes its table, and its measurements are in the report" (fun () ->
               inFolder (fun folder ->
                   Expect.equal (short folder [ "--quiet"; "--monitor"; "3" ]).Code 0 "the run"
                   let rows = Results.readMonitor folder |> Check.get
-                  // Three plans, two seeds; 2 readings of the 7 updates of steps 2 to 6, which have 1 to 5 old tasks.
+                  // Three plans, two seeds; 2 measurements of the 7 updates of steps 2 to 6, which have 1 to 5 old tasks.
                   Expect.hasLength rows (3 * 2 * 2 * 15) "rows"
                   Expect.stringContains (read folder "report.html") "\"monitor\":" "the figure"
                   Expect.equal (cmcl [ "report"; folder ]).Code 0 "the report again"))

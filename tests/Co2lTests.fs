@@ -219,7 +219,7 @@ let tests =
                   for g in buffer.Groups do
                       let task =
                           stream.Steps[g.Step - 1]
-                          |> Readings.task
+                          |> Measurements.task
                               { Stream = stream
                                 Device = torch.CPU
                                 Split = Split.Test
@@ -234,14 +234,14 @@ let tests =
               let d = stream.Steps.Head.A.Features.shape[1]
               let pairs step = if step = 1 then 90 else 90 / step * step
 
-              for step, _, bytes in readings "bytes_state" outcome do
+              for step, _, bytes in measurements "bytes_state" outcome do
                   let copies = if step = 1 then 0L else 2L * d * d
                   Expect.equal bytes (float (8L * (int64 (pairs step) * 2L * d + copies) + 8L)) $"after step {step}")
 
           test "it tells what was replayed and the share of distillation" (fun () ->
               let stream = firstSteps.Value
               let outcome, _ = run stream 0 "co2l[epochs=2;batch=16;buffer=60]"
-              let replayed = readings "replayed" outcome
+              let replayed = measurements "replayed" outcome
               Expect.equal (replayed |> List.map (fun (step, _, _) -> step)) [ 2; 3 ] "nothing in step 1"
 
               for step, _, pairs in replayed do
@@ -249,14 +249,14 @@ let tests =
                   let last = rows % 16L
                   Expect.equal pairs (float (2L * (if last = 1L then rows - 1L else rows))) $"as many as trained on, step {step}"
 
-              let shares = readings "distillation_share" outcome
+              let shares = measurements "distillation_share" outcome
               Expect.equal (shares |> List.map (fun (step, _, _) -> step)) [ 2; 3 ] "where there is something to distil"
 
               for _, _, share in shares do
                   Expect.isTrue (share > 0.0 && share < 1.0) $"a share: {share}"
 
               let none, _ = run stream 0 "co2l[epochs=1;lambda=0]"
-              Expect.all (readings "distillation_share" none) (fun (_, _, share) -> share = 0.0) "weighted by nothing")
+              Expect.all (measurements "distillation_share" none) (fun (_, _, share) -> share = 0.0) "weighted by nothing")
 
           test "nothing that is given is changed" (fun () ->
               sceneOf firstSteps.Value 3 (plan firstSteps.Value "co2l[epochs=1]") (fun scene ->
@@ -306,6 +306,6 @@ let tests =
 
           test "old relations move less than with vanilla" (fun () ->
               let drift written =
-                  run synthetic.Value 0 written |> fst |> readings "deviation_rel" |> List.averageBy (fun (_, _, v) -> v)
+                  run synthetic.Value 0 written |> fst |> measurements "deviation_rel" |> List.averageBy (fun (_, _, v) -> v)
 
               Expect.isLessThan (drift "co2l[lambda=3;kappa-past=0.2]") (drift "vanilla") "mean deviation of old scores") ]

@@ -187,7 +187,7 @@ let tests =
                       agree what close pass.Gradients gradients
                       Expect.equal (List.ofSeq pass.Gradients.Keys) (List.ofSeq session.Start.Keys) "the step's heads alone"
                       let times = if again then 2.0 else 1.0
-                      Expect.equal (Tally.sum "replayed" kept) (Some(times * float g.Count)) "replayed")
+                      Expect.equal (RunningSum.sum "replayed" kept) (Some(times * float g.Count)) "replayed")
 
           mustFail "without the replayed pairs' part the gradients are others" (fun c ->
               let s, o = settings c, options c (Distill.Outputs, Reduction.Sum)
@@ -274,9 +274,9 @@ let tests =
               for written in [ $"der[alpha=0;{options}]"; $"derpp[alpha=0;beta=0;{options}]" ] do
                   EwcTests.identicalRuns written $"vanilla[{options}]"
                   let outcome, _ = run synthetic.Value 0 written
-                  Expect.all (readings "bytes_state" outcome) (fun (_, _, bytes) -> bytes > 1000.0) "a buffer"
-                  Expect.all (readings "replayed" outcome) (fun (_, _, n) -> n = 0.0) "of which nothing is replayed"
-                  Expect.isEmpty (readings "penalty_share" outcome) "and nothing held"
+                  Expect.all (measurements "bytes_state" outcome) (fun (_, _, bytes) -> bytes > 1000.0) "a buffer"
+                  Expect.all (measurements "replayed" outcome) (fun (_, _, n) -> n = 0.0) "of which nothing is replayed"
+                  Expect.isEmpty (measurements "penalty_share" outcome) "and nothing held"
 
               EwcTests.identicalRuns $"derpp[beta=0;{options}]" $"der[{options}]")
 
@@ -336,15 +336,15 @@ let tests =
               let buffer = 50L
               let outcome, _ = run synthetic.Value 0 $"derpp[epochs=1;batch=32;buffer={buffer}]"
               let d = synthetic.Value.Steps.Head.A.Features.shape[1]
-              let shares = readings "penalty_share" outcome
+              let shares = measurements "penalty_share" outcome
               Expect.hasLength shares 6 "in every step, as pairs of the step itself are replayed"
               Expect.all shares (fun (_, _, share) -> share > 0.0 && share < 1.0) "a share"
 
-              for step, _, pairs in readings "replayed" outcome do
+              for step, _, pairs in measurements "replayed" outcome do
                   let rows = synthetic.Value.Steps[step - 1].Train.Length
                   Expect.isTrue (pairs > 0.0 && pairs <= 2.0 * float rows) "at most the batch, twice"
 
-              for _, _, bytes in readings "bytes_state" outcome do
+              for _, _, bytes in measurements "bytes_state" outcome do
                   Expect.equal bytes (float (4L * buffer * 8L * d + 8L)) "features and outputs")
 
           test "in place it is the pure functions" (fun () ->

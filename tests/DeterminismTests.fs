@@ -9,7 +9,7 @@ let private written name = if name = "zero-shot" then name else $"{name}[epochs=
 
 /// All that does not depend on the clock.
 let private figures (outcome: Cmcl.Outcome) =
-    outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_")), outcome.Losses
+    outcome.Measurements |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_")), outcome.Losses
 
 let private small =
     lazy

@@ -38,13 +38,13 @@ let private plan (spec: string) : Plan = Plan.resolve (stream ()).Preset setting
 
 let private isTime (metric: string) = metric.StartsWith "seconds"
 
-let private figures (device: torch.Device) (observer: Observer) (plan: Plan) : Reading list =
-    (Train.run (stream ()) device Split.Test 0 observer plan |> Check.get).Readings
+let private figures (device: torch.Device) (observer: Observer) (plan: Plan) : Measurement list =
+    (Train.run (stream ()) device Split.Test 0 observer plan |> Check.get).Measurements
     |> List.ofSeq
     |> List.filter (fun r -> not (isTime r.Metric))
 
 /// The same figures on both devices.
-let private same (expected: Reading list) (actual: Reading list) =
+let private same (expected: Measurement list) (actual: Measurement list) =
     Expect.equal
         (actual |> List.map (fun r -> r.Step, r.Task, r.Metric))
         (expected |> List.map (fun r -> r.Step, r.Task, r.Metric))

@@ -159,7 +159,7 @@ let tests =
 
           test "the mean is protected, and must fail: with centred moments it is not" (fun () ->
               let off written =
-                  readings "deviation_rel" (fst (run (withMean 3.0) 0 written))
+                  measurements "deviation_rel" (fst (run (withMean 3.0) 0 written))
                   |> List.pick (fun (step, task, value) -> if (step, task) = (2, 1) then Some value else None)
 
               // One head of the old pair moves, so that the first-order change is the whole change.
@@ -243,7 +243,7 @@ let tests =
               let bytes (rows: int64) written =
                   let x purpose = Seed.normal [ rows; 5L ] (Seed.ofInt 2 |> Seed.split purpose)
                   let s = streamOf [ vision, text, x "1a", x "1b"; audio, text, x "2a", x "2b"; vision, text, x "3a", x "3b" ]
-                  run s 0 written |> fst |> readings "bytes_state" |> List.map (fun (_, _, v) -> v)
+                  run s 0 written |> fst |> measurements "bytes_state" |> List.map (fun (_, _, v) -> v)
 
               for written in
                   [ "dns[epochs=1;batch=8]"

@@ -237,7 +237,7 @@ let tests =
                   near "loss" close (item pass.Loss) (item loss)
                   same "A" close pass.Gradients[pair.A] expected[0]
                   same "B" close pass.Gradients[pair.B] expected[1]
-                  let told = (Ewc.ewc.Make o).Tells next |> Map.ofList
+                  let told = (Ewc.ewc.Make o).Diagnostics next |> Map.ofList
                   near "share" close told["penalty_share"] (o.Lambda * value memory now / item loss)
                   Expect.equal (Memory.bytes next) (Memory.bytes memory) "what is told is no state"
 
@@ -311,7 +311,7 @@ let tests =
                         if Pair.members s.Pair |> List.exists (fun m -> List.contains m (trained (s.Index - 1))) then
                             s.Index ]
 
-              let shares = readings "penalty_share" outcome
+              let shares = measurements "penalty_share" outcome
               Expect.equal (shares |> List.map (fun (step, _, _) -> step)) pulled "steps with a penalty"
 
               for _, _, share in shares do
@@ -319,7 +319,7 @@ let tests =
 
               let d = stream.Steps.Head.A.Features.shape[1]
 
-              for step, _, bytes in readings "bytes_state" outcome do
+              for step, _, bytes in measurements "bytes_state" outcome do
                   Expect.equal bytes (float (int64 (trained step).Length * (2L * 8L * d * d + 8L))) $"bytes after step {step}")
 
           test "every form of it trains, each to weights of its own" (fun () ->

@@ -351,10 +351,17 @@ let tests =
                   (item pass.Loss)
                   (item (Contrastive.loss (Settings.contrast s) (b.A.mm (w[pair.A].t())) (b.B.mm (w[pair.B].t()))))
 
-              Expect.equal (Tally.sum "replayed" kept) (Some(4.0 * float (min c.N 5L))) "pairs of four steps; one shares no head"
+              Expect.equal
+                  (RunningSum.sum "replayed" kept)
+                  (Some(4.0 * float (min c.N 5L)))
+                  "pairs of four steps; one shares no head"
 
               let violated = if along |> Array.exists (fun x -> x < 0.0) then 1.0 else 0.0
-              Expect.equal ((Gem.gem.Make o).Tells kept) [ "replayed", 4.0 * float (min c.N 5L); "violated", violated ] "told")
+
+              Expect.equal
+                  ((Gem.gem.Make o).Diagnostics kept)
+                  [ "replayed", 4.0 * float (min c.N 5L); "violated", violated ]
+                  "told")
 
           property "of each step as many pairs as are asked for, and nothing given is changed" (fun c ->
               let s = settings c
@@ -384,8 +391,8 @@ let tests =
                       for KeyValue(m, w) in h do
                           identical $"{place}: {m} after step {step}" heads.[step].[m] w
 
-                  Expect.all (readings "replayed" outcome) (fun (_, _, n) -> n = 0.0) "nothing is replayed"
-                  Expect.all (readings "violated" outcome) (fun (_, _, n) -> n = 0.0) "or violated")
+                  Expect.all (measurements "replayed" outcome) (fun (_, _, n) -> n = 0.0) "nothing is replayed"
+                  Expect.all (measurements "violated" outcome) (fun (_, _, n) -> n = 0.0) "or violated")
 
           test "steps that share one do not" (fun () ->
               let common = "epochs=3;batch=8;lr=1e-2;scores=cosine;temperature=0.1"
@@ -396,13 +403,13 @@ let tests =
                   let _, plain = run s 3 $"vanilla[{common}]"
                   let m = modality text
                   Expect.isGreaterThan (Tensors.relativeDifference heads.[2].[m] plain.[2].[m]) 1e-6 place
-                  Expect.equal (readings "replayed" outcome) [ 1, 1, 0.0; 2, 2, 9.0 * 24.0 ] "of nine updates"
+                  Expect.equal (measurements "replayed" outcome) [ 1, 1, 0.0; 2, 2, 9.0 * 24.0 ] "of nine updates"
 
                   if place = "gradient" then
-                      let share = readings "violated" outcome |> List.map (fun (_, _, v) -> v)
+                      let share = measurements "violated" outcome |> List.map (fun (_, _, v) -> v)
                       Expect.isTrue (share[0] = 0.0 && share[1] > 0.0 && share[1] <= 1.0) "in some updates"
                   else
-                      Expect.isEmpty (readings "violated" outcome) "of the update it is not known")
+                      Expect.isEmpty (measurements "violated" outcome) "of the update it is not known")
 
           test "the update raises no old loss, to first order" (fun () ->
               let common = "epochs=1;batch=64;lr=1e-2"
@@ -434,7 +441,7 @@ let tests =
               let outcome, _ = run synthetic.Value 0 "gem[epochs=1;per-step=20]"
               let d = synthetic.Value.Steps.Head.A.Features.shape[1]
 
-              for step, _, bytes in readings "bytes_state" outcome do
+              for step, _, bytes in measurements "bytes_state" outcome do
                   Expect.equal bytes (float (int64 step * 2L * 20L * 8L * d + 8L)) $"after step {step}")
 
           test "in place it is the pure functions" (fun () ->

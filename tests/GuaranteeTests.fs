@@ -18,7 +18,7 @@ let private outcome (written: string) =
         found
 
 /// The relative deviation of every old step's scores at every later step.
-let private deviations written = readings "deviation_rel" (fst (outcome written))
+let private deviations written = measurements "deviation_rel" (fst (outcome written))
 let private largest written = deviations written |> List.map (fun (_, _, v) -> v) |> List.max
 
 /// Stability, stated once: every old step's scores at every later step are what they were, to this relative deviation.
@@ -56,7 +56,7 @@ let tests =
           test "and so it does where the update is projected" (fun () -> stable 1e-12 "dns[exact=on;place=update]")
 
           test "on rows that were not trained on too, being of the same span" (fun () ->
-              for _, _, value in readings "deviation_test_rel" (fst (outcome "dns[exact=on]")) do
+              for _, _, value in measurements "deviation_test_rel" (fst (outcome "dns[exact=on]")) do
                   Expect.isLessThan value 1e-12 "test rows")
 
           test "in single precision to its own rounding" (fun () ->
@@ -166,7 +166,7 @@ let tests =
               Expect.isLessThan (at "1e-3") (largest "vanilla") "and always less than nothing does")
 
           test "the stable method learns too" (fun () ->
-              let gain written = readings "loss_before" (fst (outcome written)) |> List.sumBy (fun (_, _, v) -> v)
-              let after written = readings "loss_after" (fst (outcome written)) |> List.sumBy (fun (_, _, v) -> v)
+              let gain written = measurements "loss_before" (fst (outcome written)) |> List.sumBy (fun (_, _, v) -> v)
+              let after written = measurements "loss_after" (fst (outcome written)) |> List.sumBy (fun (_, _, v) -> v)
               let learned written = gain written - after written
               Expect.isGreaterThan (learned "dns[exact=on]") (0.3 * learned "vanilla") "at least a good part") ]

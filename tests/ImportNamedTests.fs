@@ -272,10 +272,10 @@ let private writer =
 
       testProperty "validation rows: a share, and both parts keep at least a row" (fun (seed: int) (PositiveInt n) ->
           let n = int64 (n + 1)
-          let train, held = Draft.hold 0.1 (Seed.ofInt seed) n
+          let train, held = StreamDraft.hold 0.1 (Seed.ofInt seed) n
           Expect.equal (Array.sort (Array.append train held)) [| 0L .. n - 1L |] "all rows"
           Expect.isTrue (train.Length > 0 && held.Length > 0) "none empty"
-          Expect.equal (Draft.hold 0.1 (Seed.ofInt seed) n) (train, held) "the same again")
+          Expect.equal (StreamDraft.hold 0.1 (Seed.ofInt seed) n) (train, held) "the same again")
 
       testCase "an import of many rows holds little memory" (fun () ->
           inFolder (fun folder ->

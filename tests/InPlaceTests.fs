@@ -267,7 +267,7 @@ let tests =
 
           test "what DNS keeps is a matrix of d² numbers for each modality and partner" (fun () ->
               let stream = synthetic.Value
-              let state = readings "bytes_state" (fst (run stream 0 "dns"))
+              let state = measurements "bytes_state" (fst (run stream 0 "dns"))
               Expect.hasLength state stream.Steps.Length "after every step"
 
               for step, _, bytes in state do

@@ -250,7 +250,7 @@ let tests =
 
               for metric in [ "r1_ab"; "r1_ba"; "r1"; "map_ab"; "map_ba"; "map" ] do
                   for step in [ 0; 1 ] do
-                      let value = outcome.Readings |> List.find (fun r -> r.Metric = metric && r.Step = step)
+                      let value = outcome.Measurements |> List.find (fun r -> r.Metric = metric && r.Step = step)
                       Expect.equal value.Value 1.0 $"{metric} after {step}"
 
               // 14 items in batches of 4: 4, 4, 4, 2.
@@ -272,7 +272,7 @@ let tests =
                   Train.runWithin { Rows = 0L; Held = 0L } stream torch.CPU Split.Test 0 Observer.silent plan |> Check.get
 
               for name in [ "r1"; "map"; "loss"; "loss_before"; "loss_after" ] do
-                  for (_, _, a), (_, _, b) in List.zip (readings name held) (readings name streamed) do
+                  for (_, _, a), (_, _, b) in List.zip (measurements name held) (measurements name streamed) do
                       near name single a b)
 
           for method in [ "vanilla"; "dns"; "ewc"; "gem"; "derpp"; "co2l" ] do
@@ -344,7 +344,7 @@ let tests =
                       Steps = [ { step with Accuracy = Some accuracy } ] }
 
               let outcome = Train.run stream torch.CPU Split.Test 0 Observer.silent (planOf stream [] "zero-shot") |> Check.get
-              Expect.equal (readings "acc" outcome |> List.map (fun (_, _, x) -> x) |> List.distinct) [ 1.0 ] "accuracy")
+              Expect.equal (measurements "acc" outcome |> List.map (fun (_, _, x) -> x) |> List.distinct) [ 1.0 ] "accuracy")
 
           test "the example of docs/stream-format.md is read, written again the same, and described" (fun () ->
               let text = File.ReadAllText(Path.Combine(__SOURCE_DIRECTORY__, "..", "docs", "stream-format.md"))
@@ -371,7 +371,7 @@ let tests =
                   let outcome =
                       Train.run stream torch.CPU Split.Test 0 Observer.silent (planOf stream short "vanilla") |> Check.get
 
-                  Expect.isNonEmpty (readings "map" outcome) "map"
+                  Expect.isNonEmpty (measurements "map" outcome) "map"
 
                   match Plan.check stream (planOf stream [ "batch", "6" ] "vanilla") with
                   | [ Fault.BatchTooLarge(_, 6, 5) ] -> ()

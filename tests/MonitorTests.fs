@@ -5,7 +5,7 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-/// A run with its monitor's readings.
+/// A run with its monitor's measurements.
 let private watched (n: int64) (written: string) =
     let read = ResizeArray()
 
@@ -30,13 +30,13 @@ let tests =
                       [ 7L, 1; 7L, 2; 14L, 1; 14L, 2 ]
                       "step 3"
 
-                  for t, i, measured in readings "deviation_rel" outcome do
+                  for t, i, measured in measurements "deviation_rel" outcome do
                       let last = read |> List.find (fun r -> r.Step = t && r.Task = i && r.Update = 14L)
                       near $"{written}, step {i} after step {t}" 1e-10 last.Drift.Relative measured)
 
           test "watching changes nothing and leaves nothing" (fun () ->
               let figures (outcome: Cmcl.Outcome) =
-                  outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
+                  outcome.Measurements |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
 
               let _, outcome = watched 3L "dns[epochs=1]"
               let alone, _ = run synthetic.Value 0 "dns[epochs=1]"

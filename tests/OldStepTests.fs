@@ -68,7 +68,7 @@ let tests =
               let first = OldStep.atEnd 1 pair c.N learned (Sketch.ofRows xa) (Sketch.ofRows xb)
               Expect.equal first.Drift.Frobenius (OldStep.under learned first.Old).Drift.Frobenius "no drift at the end"
 
-              let step (standing: Standing, before: Heads) (i, moving) =
+              let step (standing: OldStepState, before: Heads) (i, moving) =
                   let after = before |> Map.map (fun m w -> if List.contains m moving then (heads c $"change {i}").[m] else w)
                   let changes = OldStep.changes before after
                   Expect.equal (List.ofSeq changes.Keys) moving "what moved"
@@ -165,7 +165,7 @@ let tests =
               let sizes written dtype =
                   let p = plan synthetic.Value written
                   let outcome, _ = runPlan synthetic.Value 0 { p with Settings = { p.Settings with Dtype = dtype } }
-                  fun metric -> readings metric outcome
+                  fun metric -> measurements metric outcome
 
               for written in [ "vanilla"; "dns"; "dns[exact=on]"; "reference"; "individual" ] do
                   for dtype, tolerance in [ Dtype.Float64, 1e-8; Dtype.Float32, 1e-3 ] do
@@ -181,7 +181,7 @@ let tests =
               let outcome, _ = run synthetic.Value 0 "vanilla[epochs=1]"
               let bytes = 8.0 * (2.0 * 20.0 * 64.0 + 20.0 * 20.0)
 
-              for t, _, kept in readings "bytes_monitor" outcome do
+              for t, _, kept in measurements "bytes_monitor" outcome do
                   Expect.equal kept (float t * bytes) $"after step {t}")
 
           property "leaves its inputs as they are, and frees the rest" (fun c ->

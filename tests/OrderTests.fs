@@ -83,7 +83,7 @@ let tests =
               let before (stream: Stream) =
                   let outcome, _ = run stream 0 "zero-shot"
 
-                  [ for step, task, value in readings "r10" outcome do
+                  [ for step, task, value in measurements "r10" outcome do
                         if step = 0 then
                             (stream.Steps |> List.find (fun s -> s.Index = task)).Name, value ]
                   |> Map.ofList

@@ -90,7 +90,7 @@ let tests =
 
                         Results.writeSpectra folder rows |> Check.get
                         Expect.equal (Results.readSpectra folder |> Check.get) rows "rows"))
-                testCase "the monitor's readings come back as they were" (fun () ->
+                testCase "the monitor's measurements come back as they were" (fun () ->
                     inFolder (fun folder ->
                         let rows: MonitorRow list =
                             [ { Method = awkward

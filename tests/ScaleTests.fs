@@ -22,7 +22,7 @@ let private runWithin (limits: Limits) (stream: Stream) (plan: Plan) : Outcome *
 
     outcome, saved
 
-let private untimed (outcome: Outcome) = outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
+let private untimed (outcome: Outcome) = outcome.Measurements |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
 
 /// A run that streams against the one in memory. Deviations that are zero in exact arithmetic are rounding in both.
 let private sameRun (tolerance: float) (stream: Stream) (text: string) =
@@ -103,7 +103,7 @@ let private equality =
 
                   Expect.equal left 0L text) ]
 
-let private bench (stream: Stream) : Bench =
+let private context (stream: Stream) : RunContext =
     { Stream = stream
       Device = torch.CPU
       Split = Split.Test
@@ -115,8 +115,8 @@ let private tasks =
         "tasks"
         [ test "rows by number, in any order, and after a function of each" (fun () ->
               let stream = synthetic.Value
-              let b, step = bench stream, stream.Steps[1]
-              let held, streamed = Readings.task b step, Readings.streamed b step
+              let b, step = context stream, stream.Steps[1]
+              let held, streamed = Measurements.task b step, Measurements.streamed b step
               let rows = torch.tensor [| 5L; 0L; 419L; 5L |]
               Expect.equal streamed.Count held.Count "count"
               Expect.sequenceEqual streamed.A.shape held.A.shape "shape"
@@ -131,17 +131,17 @@ let private tasks =
 
           test "to ask a step that streams for all rows is a fault that says what to do" (fun () ->
               let stream = synthetic.Value
-              let task = Readings.streamed (bench stream) stream.Steps.Head
+              let task = Measurements.streamed (context stream) stream.Steps.Head
 
               match faultOf (fun () -> task.Rows task.Pair.A) with
               | Fault.Contradiction _ as f -> Expect.stringContains f.Message "Task.Take" "what to do"
               | other -> failtest $"{other}")
 
           test "steps are held up to the limit, and together only if they fit together" (fun () ->
-              let b = bench synthetic.Value
+              let b = context synthetic.Value
               let steps = List.take 2 b.Stream.Steps
               let one = Round.rowBytes b steps.Head
-              let held rows steps = Readings.tasks { Limits.usual with Rows = rows } b steps |> List.map _.Source.IsNone
+              let held rows steps = Measurements.tasks { Limits.usual with Rows = rows } b steps |> List.map _.Source.IsNone
               Expect.equal one (8L * 420L * 128L) "bytes of a step"
               Expect.equal (held one [ steps.Head ]) [ true ] "fits"
               Expect.equal (held (one - 1L) [ steps.Head ]) [ false ] "does not"
@@ -154,7 +154,7 @@ let private tasks =
               let many = 3 * Round.Sampled + 5
               let long = { step with Train = Array.init many int64 }
               let heads = Heads.identity Dtype.Float64 torch.CPU 8L (Stream.modalities stream)
-              let round limits = Round.start limits (bench { stream with Steps = [ long ] }) heads
+              let round limits = Round.start limits (context { stream with Steps = [ long ] }) heads
               let few = (Round.compared (round streaming) long).Train
               Expect.equal few.Length Round.Sampled "so many"
               Expect.equal (few[0], few[1], Array.distinct few |> Array.length) (0L, 3L, Round.Sampled) "spaced"
@@ -227,7 +227,7 @@ let private memory =
             let held limits =
                 taken (fun () ->
                     let stream = StreamFolder.load (at many) |> Check.get
-                    let tasks = Readings.tasks limits (bench stream) [ stream.Steps.Head ]
+                    let tasks = Measurements.tasks limits (context stream) [ stream.Steps.Head ]
                     Expect.equal tasks.Head.Count (many - 300L) "rows")
 
             // What is held at once, and what the collector leaves lying, does not depend on the rows; other tests run beside this one.

@@ -113,7 +113,7 @@ let tests =
                   (set [ "vanilla[lr=1e-4]"; "vanilla[lr=1e-3]"; "dns[lr=1e-4]"; "dns[lr=1e-3]" ])
                   "methods"
 
-              Expect.equal (List.distinct [ for c in cells -> c.Errand.Hash ]).Length 16 "all differ"
+              Expect.equal (List.distinct [ for c in cells -> c.Job.Hash ]).Length 16 "all differ"
 
               for c in cells do
                   let options = Map.ofList (SweepFolder.options c)

@@ -100,7 +100,7 @@ let private row (c: SweepCell) step task metric value : Row =
 let private put (c: SweepCell) result =
     let record = { Result = result; Seconds = 1.0; Memory = 1000_000_000L }
 
-    CellFile.write c.Errand.Out c.Identity c.Cell null record |> Check.get
+    CellFile.write c.Job.Out c.Identity c.Cell null record |> Check.get
 
 /// A Parquet file as texts, column by column.
 let private parquet (path: string) : (string * string list) list =
@@ -152,7 +152,7 @@ let private folders =
               Directory.Move(before, after)
 
               for c in SweepFolder.cells after |> Check.get do
-                  Expect.equal c.Errand.Out after "where it is now")
+                  Expect.equal c.Job.Out after "where it is now")
 
           testCase "a larger sweep extends a folder, another one is refused with the difference"
           <| inFolder (fun folder ->
@@ -181,7 +181,7 @@ let private folders =
               put cells[0] (Ok [])
               put cells[1] (Error "it diverged")
 
-              CellLock.holding folder cells[2].Errand.Hash (fun () ->
+              CellLock.holding folder cells[2].Job.Hash (fun () ->
                   Error [ Fault.Broke("it", "no memory") ]: Result<unit, Fault list>)
               |> ignore
 
@@ -189,7 +189,7 @@ let private folders =
                   let standings = SweepFolder.standings (List.ofArray cells)
                   Ok [ for c, s in standings -> SweepFolder.reason s |> Option.defaultValue "finished" ]
 
-              match CellLock.holding folder cells[3].Errand.Hash look with
+              match CellLock.holding folder cells[3].Job.Hash look with
               | Ok(Some(Ok [ a; b; c; d; e; f ])) ->
                   Expect.equal (a, b, e, f) ("finished", "it diverged", "not run", "not run") "as they are"
                   Expect.stringContains c "no memory" "why"
@@ -337,7 +337,7 @@ let private processes =
           <| onLinux (fun folder ->
               let cells = cellsIn folder file
               SweepFolder.adopt folder file cells |> Check.get
-              let one = cells.Head.Errand.Hash
+              let one = cells.Head.Job.Hash
               Expect.equal (finish (cmcl [ "cell"; folder; one ])) (0, "") "run"
               Expect.equal (cellFiles folder).Length 1 "its file"
               Expect.equal (fst (finish (cmcl [ "cell"; folder; "nope" ]))) 2 "no such cell"
@@ -359,16 +359,20 @@ let private processes =
                   1
                   CancellationToken.None
                   events.Add
-                  [ cells.Head.Errand ]
+                  [ cells.Head.Job ]
 
-              Expect.equal (List.ofSeq events) [ PoolEvent.Began 0; PoolEvent.Told(0, Answer.Ended(CellEnd.Done 1.0)) ] "done"
+              Expect.equal
+                  (List.ofSeq events)
+                  [ PoolEvent.Began 0; PoolEvent.Told(0, WorkerEvent.Ended(CellEnd.Done 1.0)) ]
+                  "done"
+
               Expect.hasLength (File.ReadAllLines count) 3 "three times"
               let always () = ProcessStartInfo("sh", [ "-c"; $"read line; exit {Pool.Again}" ])
               events.Clear()
-              Pool.run always 1 CancellationToken.None events.Add [ cells.Head.Errand ]
+              Pool.run always 1 CancellationToken.None events.Add [ cells.Head.Job ]
 
               match Seq.last events with
-              | PoolEvent.Told(0, Answer.Ended(CellEnd.Broken message)) ->
+              | PoolEvent.Told(0, WorkerEvent.Ended(CellEnd.Broken message)) ->
                   Expect.stringContains message "20 times" "not for ever"
               | other -> failtest $"{other}") ]
 

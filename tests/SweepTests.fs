@@ -175,8 +175,8 @@ let private files =
 let private lines =
     testList
         "lines"
-        [ testCase "errands and answers are what they were, in one line each" (fun () ->
-              let errand: Errand =
+        [ testCase "jobs and answers are what they were, in one line each" (fun () ->
+              let job: WorkerJob =
                   { Source = "./a \"b\"\n"
                     Method = "dns[tau=1]"
                     Given = [ [ "lr"; "1e-3" ] ]
@@ -189,22 +189,22 @@ let private lines =
                     Out = "ü"
                     Hash = "0" }
 
-              Expect.equal (Line.errand (Line.ofErrand errand)) (Some errand) "errand"
+              Expect.equal (Line.job (Line.ofJob job)) (Some job) "job"
 
               for answer in
-                  [ Answer.Within("a\nb", 0.1 + 0.2)
-                    Answer.Ended(CellEnd.Done 1e-3)
-                    Answer.Ended(CellEnd.Failed "why\nthen")
-                    Answer.Remark "a checkpoint"
-                    Answer.Ended(CellEnd.Unwritten "full")
-                    Answer.Ended(CellEnd.Broken "")
-                    Answer.Ended CellEnd.Elsewhere ] do
-                  let line = Line.ofAnswer answer
+                  [ WorkerEvent.Within("a\nb", 0.1 + 0.2)
+                    WorkerEvent.Ended(CellEnd.Done 1e-3)
+                    WorkerEvent.Ended(CellEnd.Failed "why\nthen")
+                    WorkerEvent.Remark "a checkpoint"
+                    WorkerEvent.Ended(CellEnd.Unwritten "full")
+                    WorkerEvent.Ended(CellEnd.Broken "")
+                    WorkerEvent.Ended CellEnd.Elsewhere ] do
+                  let line = Line.ofEvent answer
                   Expect.isFalse (line.Contains '\n') "one line"
-                  Expect.equal (Line.answer line) (Some answer) "answer"
+                  Expect.equal (Line.event line) (Some answer) "answer"
 
               for line in [ ""; "hello"; "{}"; "[]"; "[\"done\"]"; "[1]"; "null" ] do
-                  Expect.isNone (Line.answer line) line)
+                  Expect.isNone (Line.event line) line)
 
           testCase "a worker that cannot do what it is asked says so, and does the next"
           <| inFolder (fun folder ->
@@ -212,7 +212,7 @@ let private lines =
               let written = "zero-shot"
               let own = identity stream written 0 Split.Test DeviceType.CPU
 
-              let errand: Errand =
+              let job: WorkerJob =
                   { Source = "synthetic"
                     Method = written
                     Given = []
@@ -226,13 +226,13 @@ let private lines =
                     Hash = CellFile.hash own }
 
               let wrong =
-                  [ { errand with Source = "./nowhere" }
-                    { errand with Method = "nope" }
-                    { errand with Hash = "other" }
-                    { errand with Order = -1 }
-                    { errand with Device = "tpu" } ]
+                  [ { job with Source = "./nowhere" }
+                    { job with Method = "nope" }
+                    { job with Hash = "other" }
+                    { job with Order = -1 }
+                    { job with Device = "tpu" } ]
 
-              let asked = [ for e in wrong -> Line.ofErrand e ] @ [ "what?"; Line.ofErrand errand ]
+              let asked = [ for e in wrong -> Line.ofJob e ] @ [ "what?"; Line.ofJob job ]
               use input = new StringReader(String.Join("\n", asked))
               use output = new StringWriter()
               use alone = new ManualResetEventSlim()
@@ -241,8 +241,8 @@ let private lines =
               let ends =
                   output.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries)
                   |> Array.choose (fun line ->
-                      match Line.answer line with
-                      | Some(Answer.Ended ended) -> Some ended
+                      match Line.event line with
+                      | Some(WorkerEvent.Ended ended) -> Some ended
                       | _ -> None)
 
               Expect.equal ends.Length asked.Length "an answer each"
@@ -355,7 +355,7 @@ let private cells =
                   |> Check.get
 
               let names method =
-                  cells |> List.find (fun c -> c.Cell.Method = method) |> fun c -> [ for pair in c.Errand.Given -> pair.Head ]
+                  cells |> List.find (fun c -> c.Cell.Method = method) |> fun c -> [ for pair in c.Job.Given -> pair.Head ]
 
               Expect.equal (names "zero-shot") [ "scores" ] "zero-shot"
               Expect.equal (names "vanilla") [ "lr"; "scores" ] "vanilla"
@@ -403,13 +403,13 @@ let private cells =
               Expect.isError (Sweep.prepare true folder []) "refused"
               Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
 
-let private headway =
+let private progress =
     testCase "what is told of a sweep adds up, and the time left is that of each method" (fun () ->
         let cell method seed = { cell with Method = method; Seed = seed }
         let finished seconds = Some { record (Ok []) with Seconds = seconds }
 
         let start =
-            Headway.start
+            SweepProgress.start
                 [ cell "slow" 0, finished 10.0
                   cell "slow" 1, None
                   cell "quick" 0, finished 1.0
@@ -420,22 +420,22 @@ let private headway =
 
         Expect.equal (start.Total, start.Done, start.Failed, start.Waiting.Count) (7, 3, 1, 3) "at the start"
         // 10 for the slow one, 2 for the quick one, the mean of all, 14/3, for the unknown one.
-        near "left" tight (Headway.left 2 start).Value ((10.0 + 2.0 + 14.0 / 3.0) / 2.0)
+        near "left" tight (SweepProgress.left 2 start).Value ((10.0 + 2.0 + 14.0 / 3.0) / 2.0)
 
         let running =
             start
-            |> Headway.after (SweepEvent.Began(cell "slow" 1))
-            |> Headway.after (SweepEvent.Within(cell "slow" 1, "a", 0.5))
+            |> SweepProgress.after (SweepEvent.Began(cell "slow" 1))
+            |> SweepProgress.after (SweepEvent.Within(cell "slow" 1, "a", 0.5))
 
-        near "half of one is done" tight (Headway.left 1 running).Value (5.0 + 2.0 + 14.0 / 3.0)
-        let ended e = Headway.after (SweepEvent.Ended(cell "slow" 1, e)) running
+        near "half of one is done" tight (SweepProgress.left 1 running).Value (5.0 + 2.0 + 14.0 / 3.0)
+        let ended e = SweepProgress.after (SweepEvent.Ended(cell "slow" 1, e)) running
         Expect.equal (ended (CellEnd.Done 20.0)).Done 4 "done"
         Expect.equal (ended (CellEnd.Failed "")).Failed 2 "failed"
         Expect.equal (ended (CellEnd.Broken "")).Failed 2 "broken"
         Expect.isEmpty (ended (CellEnd.Done 20.0)).Running "nothing runs"
-        near "learned" tight (Headway.left 1 (ended (CellEnd.Done 20.0))).Value (2.0 + 34.0 / 4.0)
+        near "learned" tight (SweepProgress.left 1 (ended (CellEnd.Done 20.0))).Value (2.0 + 34.0 / 4.0)
 
-        Expect.isNone (Headway.left 1 (Headway.start [ cell "slow" 0, None ])) "nothing is known yet")
+        Expect.isNone (SweepProgress.left 1 (SweepProgress.start [ cell "slow" 0, None ])) "nothing is known yet")
 
 // ---- processes ---------------------------------------------------------------------------------------------------
 
@@ -529,4 +529,4 @@ let private processes =
               Expect.stringContains said "the same command goes on from here" "what to do"
               Expect.isFalse (List.exists alive workers) "no worker is left") ]
 
-let tests = testSequenced (testList "Sweep" [ files; lines; cells; headway; processes ])
+let tests = testSequenced (testList "Sweep" [ files; lines; cells; progress; processes ])

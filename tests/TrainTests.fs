@@ -66,24 +66,27 @@ let tests =
                   same $"one pass of plain descent: {m}" tight all.[3].[m] inTurn.[3].[m]
 
               Expect.equal
-                  (readings "loss" outcome |> List.map (fun (t, _, _) -> t) |> List.distinct)
+                  (measurements "loss" outcome |> List.map (fun (t, _, _) -> t) |> List.distinct)
                   [ 0; 3 ]
                   "measured before and after"
 
-              Expect.isEmpty (readings "deviation_rel" outcome) "no earlier steps")
+              Expect.isEmpty (measurements "deviation_rel" outcome) "no earlier steps")
 
           test "zero-shot trains nothing" (fun () ->
               let outcome, heads = run (stream ()) 0 "zero-shot"
               Expect.isEmpty heads "no heads"
               Expect.isEmpty outcome.Losses "no losses"
-              let at step = outcome.Readings |> List.filter (fun r -> r.Step = step) |> List.map (fun r -> { r with Step = 0 })
+
+              let at step =
+                  outcome.Measurements |> List.filter (fun r -> r.Step = step) |> List.map (fun r -> { r with Step = 0 })
+
               Expect.equal (at 3) (at 0) "the same figures at both ends"
-              Expect.equal (outcome.Readings |> List.map _.Step |> List.distinct) [ 0; 3 ] "and only there")
+              Expect.equal (outcome.Measurements |> List.map _.Step |> List.distinct) [ 0; 3 ] "and only there")
 
           test "the figures are there for every step and task" (fun () ->
               let outcome, _ = run (stream ()) 0 $"dns[{common}]"
 
-              let places metric = readings metric outcome |> List.map (fun (t, i, _) -> t, i) |> set
+              let places metric = measurements metric outcome |> List.map (fun (t, i, _) -> t, i) |> set
 
               let grid =
                   set
@@ -108,12 +111,12 @@ let tests =
               for metric in [ "loss_before"; "loss_after"; "seconds_train"; "bytes_state"; "bytes_monitor" ] do
                   Expect.equal (places metric) (set [ 1, 1; 2, 2; 3, 3 ]) metric
 
-              Expect.isEmpty (readings "acc" outcome) "no classes, no accuracy"
+              Expect.isEmpty (measurements "acc" outcome) "no classes, no accuracy"
               Expect.equal outcome.Losses.Length 9 "a loss an epoch"
               let labelled, _ = run synthetic.Value 0 "zero-shot"
 
               Expect.equal
-                  (readings "acc" labelled |> List.map (fun (_, i, _) -> i) |> set)
+                  (measurements "acc" labelled |> List.map (fun (_, i, _) -> i) |> set)
                   (set [ 1; 2; 4 ])
                   "accuracy where b is text")
 
@@ -126,7 +129,7 @@ let tests =
                     Scoring = Scoring.Cosine
                     Symmetric = false }
 
-              for t, i, value in readings "loss" outcome do
+              for t, i, value in measurements "loss" outcome do
                   if t > 0 then
                       let step = s.Steps[i - 1]
                       let y m (x: torch.Tensor) = Heads.outputs heads.[t].[m] x
@@ -136,7 +139,7 @@ let tests =
 
                       near $"loss of {i} after {t}" tight value expected
 
-              for t, i, value in readings "deviation_rel" outcome do
+              for t, i, value in measurements "deviation_rel" outcome do
                   let step = s.Steps[i - 1]
                   let scores h = Alignment.between step.Pair h step.A.Features step.B.Features
 
@@ -160,7 +163,7 @@ let tests =
                           Train.runWithin { Limits.usual with Held = budget } s torch.CPU Split.Test 0 Observer.silent p
                           |> Check.get
 
-                      outcome.Readings |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
+                      outcome.Measurements |> List.filter (fun r -> not (r.Metric.StartsWith "seconds_"))
 
                   let held = figures (1L <<< 30)
 
@@ -172,7 +175,7 @@ let tests =
           test "training lowers the loss of its step" (fun () ->
               for text in [ "vanilla"; "dns"; "dns[place=gradient]"; "dns[place=update]"; "reference"; "dns-soft"; "dns-trust" ] do
                   let outcome, _ = run synthetic.Value 0 text
-                  let value metric = readings metric outcome |> List.map (fun (_, _, v) -> v)
+                  let value metric = measurements metric outcome |> List.map (fun (_, _, v) -> v)
 
                   for before, after in List.zip (value "loss_before") (value "loss_after") do
                       Expect.isLessThan after before text)

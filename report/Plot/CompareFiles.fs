@@ -11,7 +11,7 @@ module CompareFiles =
     let private cellFields (cell: Cell) = [ cell.Stream; string cell.Order; cell.Method; string cell.Seed ]
 
     let private matrix (c: Comparison) =
-        let readings =
+        let measurements =
             seq {
                 for cell, state in c.Cells do
                     match state with
@@ -21,7 +21,7 @@ module CompareFiles =
                     | _ -> ()
             }
 
-        Csv.write [ "stream"; "order"; "method"; "seed"; "step"; "task"; "metric"; "value" ] id readings
+        Csv.write [ "stream"; "order"; "method"; "seed"; "step"; "task"; "metric"; "value" ] id measurements
 
     let private figures (m: Measured) =
         let lines =

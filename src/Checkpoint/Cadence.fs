@@ -45,32 +45,32 @@ module Cadence =
             | _ -> bad
         | _ -> whole "" Cadence.Updates
 
-    /// A keeper that hands the state to `write` as often as the cadence says, and once more before it leaves, when `leave` says so.
-    let keeper (cadence: Cadence) (leave: unit -> bool) (write: RunState -> unit) : Keeper =
+    /// A checkpointer that hands the state to `write` as often as the cadence says, and once more before it leaves, when `leave` says so.
+    let checkpointer (cadence: Cadence) (leave: unit -> bool) (write: RunState -> unit) : Checkpointer =
         let clock = Stopwatch.StartNew()
         let mutable updates = 0L
         let mutable epochs = 0L
 
-        let due (rest: Rest) : bool =
-            match cadence, rest with
+        let due (at: SavePoint) : bool =
+            match cadence, at with
             | Cadence.Never, _ -> false
             | Cadence.Auto, _ -> clock.Elapsed.TotalSeconds >= autoSeconds
-            | _, Rest.Step -> true
+            | _, SavePoint.Step -> true
             | Cadence.Steps, _ -> false
             | Cadence.Updates n, _ -> updates % n = 0L
-            | Cadence.Epochs n, Rest.Update epochOver -> epochOver && epochs % n = 0L
+            | Cadence.Epochs n, SavePoint.Update epochOver -> epochOver && epochs % n = 0L
             | Cadence.Seconds s, _ -> clock.Elapsed.TotalSeconds >= s
 
-        fun rest state ->
-            match rest with
-            | Rest.Update epochOver ->
+        fun at state ->
+            match at with
+            | SavePoint.Update epochOver ->
                 updates <- updates + 1L
                 epochs <- epochs + (if epochOver then 1L else 0L)
-            | Rest.Step -> ()
+            | SavePoint.Step -> ()
 
             let leaving = leave ()
 
-            if due rest || (leaving && cadence <> Cadence.Never) then
+            if due at || (leaving && cadence <> Cadence.Never) then
                 write (state ())
                 clock.Restart()
 

@@ -18,7 +18,7 @@ type Checkpoint =
     {
         Reached: Reached
         /// What its monitor has read so far.
-        Monitor: MonitorReading list
+        Monitor: MonitorMeasurement list
     }
 
 /// A checkpoint as JSON, and the tensors that the JSON names.
@@ -83,7 +83,7 @@ module internal CheckpointText =
         json.WriteEndArray()
 
     let private outcome (json: Utf8JsonWriter) (o: Outcome) : unit =
-        list json "readings" o.Readings (fun r ->
+        list json "readings" o.Measurements (fun r ->
             row json (fun () ->
                 json.WriteNumberValue r.Step
                 json.WriteNumberValue r.Task
@@ -197,7 +197,7 @@ module internal CheckpointText =
     let private texts (name: string) (json: JsonElement) : string list = items name json |> List.map toText
 
     let private toOutcome (json: JsonElement) : Outcome =
-        { Readings =
+        { Measurements =
             [ for r in items "readings" json ->
                   { Step = r[0].GetInt32()
                     Task = r[1].GetInt32()

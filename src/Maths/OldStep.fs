@@ -34,7 +34,7 @@ type OldStep =
 
 /// Where an old step's scores stand under the heads of some time. All of it follows from the old step and those heads; who holds
 /// it has the next reading for the price of what moved since.
-type Standing =
+type OldStepState =
     {
         Old: OldStep
         /// The outputs of the kept rows, r_a × d and r_b × d, float64.
@@ -74,11 +74,11 @@ module OldStep =
     let tensors (s: OldStep) : torch.Tensor list = [ s.A.Rows; s.B.Rows; s.Scores ]
 
     /// Those of a standing, the old step's not among them. Example: `OldStep.held (OldStep.under heads old)`.
-    let held (s: Standing) : torch.Tensor list = [ s.A.Rows; s.B.Rows; s.Moved ]
+    let held (s: OldStepState) : torch.Tensor list = [ s.A.Rows; s.B.Rows; s.Moved ]
 
     /// An old step of n matched rows at its end, from sketches of its two sides (theory.md, section 8).
     /// Example: `OldStep.atEnd 1 pair ma.Count heads (Sketch.ofRows xa) (Sketch.ofRows xb)`.
-    let atEnd (index: int) (pair: Pair) (n: int64) (heads: Heads) (a: Sketch) (b: Sketch) : Standing =
+    let atEnd (index: int) (pair: Pair) (n: int64) (heads: Heads) (a: Sketch) (b: Sketch) : OldStepState =
         Tensors.scopedWith (fun s -> tensors s.Old @ held s) (fun () ->
             let ya, yb = outputs pair.A heads a, outputs pair.B heads b
             let then' = scores ya yb
@@ -112,7 +112,7 @@ module OldStep =
           Relative = relative s moved }
 
     /// Where the scores of an old step stand under the given heads. Example: `(OldStep.under after old).Drift.Relative`.
-    let under (heads: Heads) (s: OldStep) : Standing =
+    let under (heads: Heads) (s: OldStep) : OldStepState =
         Tensors.scopedWith (fun s -> held s) (fun () ->
             let ya, yb = outputs s.Pair.A heads s.A, outputs s.Pair.B heads s.B
             let moved = (scores ya yb).sub_ s.Scores
@@ -170,7 +170,7 @@ module OldStep =
     /// The standing after a change of the heads, given by what it shifts the outputs of the kept rows by, and its certificate:
     /// A_after − A_before = X_a D_aᵀ Y_bᵀ + Y_a D_b X_bᵀ + X_a D_aᵀ D_b X_bᵀ with the changes D and the outputs Y before it.
     /// Example: `let struct (now, certificate) = OldStep.follow None None (OldStep.under heads old) in certificate.Bound = 0.0`.
-    let follow (da: Sketch option) (db: Sketch option) (before: Standing) : struct (Standing * Certificate) =
+    let follow (da: Sketch option) (db: Sketch option) (before: OldStepState) : struct (OldStepState * Certificate) =
         if da.IsNone && db.IsNone then
             struct (before, { FirstA = 0.0; FirstB = 0.0; Second = 0.0; Beyond = 0.0 })
         else

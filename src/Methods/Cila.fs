@@ -71,12 +71,12 @@ module Cila =
         /// Nothing is added in an epoch that does not count, so that as much is kept in every epoch.
         let note (batch: Batch) (parts: RelationPass) (kept: Memory) : Memory =
             let counted = if o.Averages = Averages.AllEpochs || batch.Epoch = context.Settings.Epochs then 1L else 0L
-            let add name (loss: torch.Tensor) = Tally.add name (loss * counted.AsScalar())
+            let add name (loss: torch.Tensor) = RunningSum.add name (loss * counted.AsScalar())
 
             kept
             |> add "mean/contrast" parts.Contrast
             |> add "mean/distillation" parts.Distillation
-            |> Tally.count "mean/updates" counted
+            |> RunningSum.count "mean/updates" counted
 
         let lambda, remarks =
             match earlier memory with
@@ -91,7 +91,7 @@ module Cila =
         let session = Co2l.train { o.Relations with Lambda = lambda } note context memory heads tasks
 
         { session with
-            Kept = Tally.add "weight" (torch.tensor (lambda, dtype = torch.float64)) session.Kept
+            Kept = RunningSum.add "weight" (torch.tensor (lambda, dtype = torch.float64)) session.Kept
             Remarks = session.Remarks @ remarks }
 
     let private end' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Memory =
@@ -100,7 +100,7 @@ module Cila =
             Map.add name (torch.tensor (before + mean, dtype = torch.float64)) memory
 
         let memory = Co2l.remember o.Relations context memory heads tasks
-        let sum name = Tally.sum $"mean/{name}" memory
+        let sum name = RunningSum.sum $"mean/{name}" memory
 
         match sum "contrast", sum "distillation", sum "updates" with
         | Some contrast, Some distillation, Some updates ->
@@ -108,9 +108,9 @@ module Cila =
         | _ -> memory
 
     /// What Co2L tells, and λ_t in steps that distil.
-    let private tells (memory: Memory) : (string * float) list =
-        [ yield! Co2l.tells memory
-          match Tally.sum "weight" memory, Tally.sum "loss" memory with
+    let private diagnostics (memory: Memory) : (string * float) list =
+        [ yield! Co2l.diagnostics memory
+          match RunningSum.sum "weight" memory, RunningSum.sum "loss" memory with
           | Some weight, Some _ -> "distillation_weight", weight
           | _ -> () ]
 
@@ -120,7 +120,7 @@ module Cila =
             { Training.method "cila" "co2l with distillation weighted by how earlier steps' losses compare" with
                 Begin = begin' o
                 End = end' o
-                Tells = tells }
+                Diagnostics = diagnostics }
 
         { Spec.make
               defaults

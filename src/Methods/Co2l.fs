@@ -196,9 +196,9 @@ module Co2l =
 
                 let kept =
                     kept
-                    |> Tally.count "replayed" replayed
-                    |> Tally.add "distillation" (parts.Distillation * o.Lambda.AsScalar())
-                    |> Tally.add "loss" parts.Pass.Loss
+                    |> RunningSum.count "replayed" replayed
+                    |> RunningSum.add "distillation" (parts.Distillation * o.Lambda.AsScalar())
+                    |> RunningSum.add "loss" parts.Pass.Loss
                     |> note batch parts
 
                 struct (parts.Pass, kept)
@@ -217,11 +217,11 @@ module Co2l =
 
     /// In steps with old pairs: how many went through the heads once more, and the share of weighted distillation in the step's loss, of all
     /// updates together.
-    let tells (memory: Memory) : (string * float) list =
-        [ match Tally.sum "replayed" memory with
+    let diagnostics (memory: Memory) : (string * float) list =
+        [ match RunningSum.sum "replayed" memory with
           | Some pairs -> "replayed", pairs
           | None -> ()
-          match Tally.sum "distillation" memory, Tally.sum "loss" memory with
+          match RunningSum.sum "distillation" memory, RunningSum.sum "loss" memory with
           | Some distillation, Some loss when loss > 0.0 -> "distillation_share", distillation / loss
           | _ -> () ]
 
@@ -231,7 +231,7 @@ module Co2l =
             { Training.method "co2l" "contrastive continual learning: replayed candidates, and relations held to what they were" with
                 Begin = train o (fun _ _ kept -> kept)
                 End = remember o
-                Tells = tells }
+                Diagnostics = diagnostics }
 
         { Spec.make defaults [ Opt.any lambda; Opt.any buffer; Opt.any kappa; Opt.any kappaPast; Opt.any candidates ] make with
             Rates = Spec.weighing }

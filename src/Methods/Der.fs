@@ -162,10 +162,10 @@ module Der =
                         | None -> 0L)
                         [ held; again ]
 
-                let kept = kept |> Tally.count "replayed" pairs |> Tally.add "loss" pass.Loss
+                let kept = kept |> RunningSum.count "replayed" pairs |> RunningSum.add "loss" pass.Loss
 
                 match held with
-                | Some struct (_, d) -> Tally.add "penalty" (d.Loss * o.Alpha.AsScalar()) kept
+                | Some struct (_, d) -> RunningSum.add "penalty" (d.Loss * o.Alpha.AsScalar()) kept
                 | None -> kept
 
             let after = Reservoir.offer o.Buffer (Seed.split "offered" batch.Seed) offered before
@@ -179,11 +179,11 @@ module Der =
                     Seq.concat [ [ pass.Loss ] :> seq<_>; pass.Gradients.Values; next.Values ])
                 (fun () -> step kept weights batch))
 
-    let private tells (memory: Memory) : (string * float) list =
-        [ match Tally.sum "replayed" memory with
+    let private diagnostics (memory: Memory) : (string * float) list =
+        [ match RunningSum.sum "replayed" memory with
           | Some pairs -> "replayed", pairs
           | None -> ()
-          match Tally.sum "penalty" memory, Tally.sum "loss" memory with
+          match RunningSum.sum "penalty" memory, RunningSum.sum "loss" memory with
           | Some penalty, Some loss when loss > 0.0 -> "penalty_share", penalty / loss
           | _ -> () ]
 
@@ -195,7 +195,7 @@ module Der =
                         Direction = direction o context.Settings heads tasks }
             // Between steps nothing is kept but the items.
             End = fun _ memory _ _ -> Buffer.toMemory (Buffer.ofMemory memory) memory
-            Tells = tells }
+            Diagnostics = diagnostics }
 
     /// DER. Published: α 0.1 to 1 and buffers of 200, 500 and 5120, for classifiers; nothing for InfoNCE. It tells how many replayed pairs went
     /// through the heads, and the share of α D in the step's loss, of all updates together.

@@ -189,7 +189,7 @@ module Ewc =
             let loss = pass.Loss .+ penalty.``to`` pass.Loss.dtype
 
             struct ({ Loss = loss; Gradients = Map.map pulled pass.Gradients },
-                    kept |> Tally.add "penalty" penalty |> Tally.add "loss" loss))
+                    kept |> RunningSum.add "penalty" penalty |> RunningSum.add "loss" loss))
 
     /// Without anything that pulls it is plain training, bit for bit.
     let private begin' (o: Options) (context: Context) (memory: Memory) (heads: Heads) (tasks: Task list) : Session =
@@ -218,8 +218,8 @@ module Ewc =
 
         List.indexed tasks |> List.fold addTask memory
 
-    let private tells (memory: Memory) : (string * float) list =
-        match Tally.sum "penalty" memory, Tally.sum "loss" memory with
+    let private diagnostics (memory: Memory) : (string * float) list =
+        match RunningSum.sum "penalty" memory, RunningSum.sum "loss" memory with
         | Some penalty, Some loss when loss > 0.0 -> [ "penalty_share", penalty / loss ]
         | _ -> []
 
@@ -232,7 +232,7 @@ module Ewc =
                   "elastic weight consolidation: a pull to earlier heads, by what the Fisher information says of each entry" with
                 Begin = begin' o
                 End = end' o
-                Tells = tells }
+                Diagnostics = diagnostics }
 
         { Spec.make defaults [ Opt.any lambda; Opt.any fisher; Opt.any accumulate; Opt.any gamma ] make with
             Rates = Spec.weighing }

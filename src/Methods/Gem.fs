@@ -100,7 +100,7 @@ module Gem =
         let groups = sharing (Buffer.ofMemory memory).Groups plain.Start
 
         let against share margin weights = against contrast share margin groups (Heads.replace weights heads)
-        let replayed (pass: Pass) = Tally.count "replayed" (sharing groups pass.Gradients |> List.sumBy _.Count)
+        let replayed (pass: Pass) = RunningSum.count "replayed" (sharing groups pass.Gradients |> List.sumBy _.Count)
 
         match o.Place with
         | Place.Update ->
@@ -141,8 +141,8 @@ module Gem =
                                     Gradients = Option.defaultValue pass.Gradients projected },
                                 kept
                                 |> replayed pass
-                                |> Tally.count "updates" 1L
-                                |> Tally.count "projected" (if projected.IsSome then 1L else 0L))) }
+                                |> RunningSum.count "updates" 1L
+                                |> RunningSum.count "projected" (if projected.IsSome then 1L else 0L))) }
 
     let private end' (o: Options) (context: Context) (memory: Memory) (_: Heads) (tasks: Task list) : Memory =
         let keep buffer (task: Task) =
@@ -151,11 +151,11 @@ module Gem =
 
         Buffer.toMemory (List.fold keep (Buffer.ofMemory memory) tasks) memory
 
-    let private tells (memory: Memory) : (string * float) list =
-        [ match Tally.sum "replayed" memory with
+    let private diagnostics (memory: Memory) : (string * float) list =
+        [ match RunningSum.sum "replayed" memory with
           | Some pairs -> "replayed", pairs
           | None -> ()
-          match Tally.sum "projected" memory, Tally.sum "updates" memory with
+          match RunningSum.sum "projected" memory, RunningSum.sum "updates" memory with
           | Some projected, Some updates -> "violated", projected / updates
           | _ -> () ]
 
@@ -177,7 +177,7 @@ module Gem =
                   "gradient episodic memory: no update that raises the loss of kept pairs of old steps, to first order" with
                 Begin = begin' o
                 End = end' o
-                Tells = tells }
+                Diagnostics = diagnostics }
 
         { Spec.make defaults [ Opt.any perStep; Opt.any margin; Opt.any place ] make with
             Rates = Spec.weighing

@@ -266,7 +266,7 @@ module Direction =
 
 /// Sums over the updates of a step that a method tells of at its end, kept in its memory.
 [<RequireQualifiedAccess>]
-module Tally =
+module RunningSum =
     let private slot (name: string) = "tally/" + name
 
     /// Adds a number, a 0-d tensor, to the sum of that name; a new sum begins with it.
@@ -382,7 +382,7 @@ type Method =
         /// The memory after a step, from what training left of it and the heads after it.
         End: Context -> Memory -> Heads -> Task list -> Memory
         /// Figures about a step from the memory at its end, by name.
-        Tells: Memory -> (string * float) list
+        Diagnostics: Memory -> (string * float) list
     }
 
 [<RequireQualifiedAccess>]
@@ -435,7 +435,7 @@ module Training =
         { Start = select (moving tasks) heads
           Data = tasks
           Direction = plain context.Settings
-          Kept = Tally.clear memory
+          Kept = RunningSum.clear memory
           Rule = Rule.Recipe(recipe context Map.empty)
           Finish = fun trained -> Heads.replace trained heads
           Spectra = []
@@ -450,4 +450,4 @@ module Training =
           Initial = id
           Begin = plainSession
           End = fun _ memory _ _ -> memory
-          Tells = fun _ -> [] }
+          Diagnostics = fun _ -> [] }

@@ -1,7 +1,7 @@
 namespace Cmcl
 
 /// How far an old step's scores have moved in the midst of a later step.
-type MonitorReading =
+type MonitorMeasurement =
     {
         /// The step in training.
         Step: int
@@ -17,7 +17,7 @@ type MonitorReading =
 module Monitor =
     /// An observer's `Begin` that reads every old step's drift after every n-th update, under the heads that the step would leave if
     /// it ended there. Example: `{ Observer.silent with Begin = Monitor.every 10L (printfn "%A") }`.
-    let every (n: int64) (read: MonitorReading -> unit) (scene: Scene) : (Update -> unit) option =
+    let every (n: int64) (read: MonitorMeasurement -> unit) (scene: Scene) : (Update -> unit) option =
         if scene.Context.Old.IsEmpty then
             None
         else

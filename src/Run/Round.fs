@@ -4,7 +4,7 @@ open System.Collections.Generic
 open TorchSharp
 
 /// What measuring needs: the stream, where, in which type, on which rows, and the InfoNCE.
-type internal Bench =
+type internal RunContext =
     {
         Stream: Stream
         Device: torch.Device
@@ -34,19 +34,19 @@ type internal Rows = { Bank: string; Modality: Modality; Numbers: int64[] }
 
 /// What is held of a step that is over: the scores at its end (float64) of its training rows and of its measured rows, and how it
 /// stands without rows.
-type internal Held =
+type internal OldScores =
     { TrainedThen: torch.Tensor
       MeasuredThen: torch.Tensor
-      Standing: Standing }
+      State: OldStepState }
 
 /// A step that is over.
-type internal Past =
+type internal OldTask =
     {
         Step: Step
         AtEnd: Heads
         Kept: OldStep
         /// None where the budget has no room for it.
-        Held: Held option
+        Held: OldScores option
         /// What the kept rows may miss of its drift.
         Beyond: float
         /// (metric, value) of the last round; none yet in that of its own end.
@@ -67,7 +67,7 @@ type internal Round =
         Outputs: Map<Rows, torch.Tensor>
         /// (metric, value) of every step.
         Figures: Map<int, (string * float) list>
-        Past: Past list
+        Old: OldTask list
     }
 
 [<RequireQualifiedAccess>]
@@ -83,21 +83,21 @@ module internal Round =
         of' step.A a, of' step.B b
 
     /// The bank that the rows are of.
-    let bank (bench: Bench) (rows: Rows) : Bank =
-        bench.Stream.Steps |> Seq.collect (fun s -> [ s.A; s.B ]) |> Seq.find (fun bank -> bank.Name = rows.Bank)
+    let bank (run: RunContext) (rows: Rows) : Bank =
+        run.Stream.Steps |> Seq.collect (fun s -> [ s.A; s.B ]) |> Seq.find (fun bank -> bank.Name = rows.Bank)
 
-    let kept (round: Round) : OldStep list = round.Past |> List.map _.Kept
+    let kept (round: Round) : OldStep list = round.Old |> List.map _.Kept
 
     /// Whether any of the heads moved in this round.
     let moved (round: Round) (ms: Modality list) : bool = List.exists round.Moved.Contains ms
 
     let tensors (round: Round) : torch.Tensor list =
         [ yield! round.Outputs.Values
-          for p in round.Past do
+          for p in round.Old do
               yield! OldStep.tensors p.Kept
 
               match p.Held with
-              | Some h -> yield! h.TrainedThen :: h.MeasuredThen :: OldStep.held h.Standing
+              | Some h -> yield! h.TrainedThen :: h.MeasuredThen :: OldStep.held h.State
               | None -> () ]
 
     /// Frees what the next round no longer holds.
@@ -109,18 +109,18 @@ module internal Round =
                 t.Dispose()
 
     /// Bytes that are held of a step at most: outputs, scores and standing.
-    let private bytes (bench: Bench) (heads: Heads) (step: Step) : int64 =
+    let private bytes (run: RunContext) (heads: Heads) (step: Step) : int64 =
         let a, b = Heads.weight step.Pair.A heads, Heads.weight step.Pair.B heads
         let d = a.shape[0]
-        let trained, measured = step.Train.LongLength, (Stream.rows bench.Split step).LongLength
+        let trained, measured = step.Train.LongLength, (Stream.rows run.Split step).LongLength
         let ra, rb = min trained a.shape[1], min trained b.shape[1]
 
         2L * (trained + measured) * d * a.element_size ()
         + 8L * (trained * trained + measured * measured + (ra + rb) * d + ra * rb)
 
     /// Bytes of a step's training rows in the type that is trained in.
-    let rowBytes (bench: Bench) (step: Step) : int64 =
-        let dtype = if bench.Settings.Dtype = Dtype.Float64 then 8L else 4L
+    let rowBytes (run: RunContext) (step: Step) : int64 =
+        let dtype = if run.Settings.Dtype = Dtype.Float64 then 8L else 4L
         step.Train.LongLength * (step.A.Features.shape[1] + step.B.Features.shape[1]) * dtype
 
     /// Training rows that the deviations of a step which streams are taken of at most.
@@ -138,18 +138,18 @@ module internal Round =
             step
 
     /// Before the first round: the steps, in order, that the limits have room for.
-    let start (limits: Limits) (bench: Bench) (heads: Heads) : Round =
-        let streams = bench.Stream.Steps |> List.filter (fun s -> rowBytes bench s > limits.Rows) |> List.map _.Index |> set
+    let start (limits: Limits) (run: RunContext) (heads: Heads) : Round =
+        let streams = run.Stream.Steps |> List.filter (fun s -> rowBytes run s > limits.Rows) |> List.map _.Index |> set
 
         let add struct (holds, sofar) (step: Step) =
-            let sum = sofar + bytes bench heads step
+            let sum = sofar + bytes run heads step
 
             if sum <= limits.Held && not (streams.Contains step.Index) then
                 struct (Set.add step.Index holds, sum)
             else
                 struct (holds, sofar)
 
-        let struct (holds, _) = List.fold add (struct (Set.empty, 0L)) bench.Stream.Steps
+        let struct (holds, _) = List.fold add (struct (Set.empty, 0L)) run.Stream.Steps
 
         { Heads = Map.empty
           Moved = Set.empty
@@ -157,4 +157,4 @@ module internal Round =
           Streams = streams
           Outputs = Map.empty
           Figures = Map.empty
-          Past = [] }
+          Old = [] }

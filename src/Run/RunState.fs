@@ -3,7 +3,7 @@ namespace Cmcl
 /// What one method with one seed leaves: figures, curves, spectra.
 type Outcome =
     {
-        Readings: Reading list
+        Measurements: Measurement list
         /// Step, epoch, mean loss.
         Losses: (int * int * float) list
         /// Step and spectrum.
@@ -33,23 +33,23 @@ type RunState =
 
 /// Where a run can be kept and left.
 [<RequireQualifiedAccess>]
-type Rest =
+type SavePoint =
     | Update of epochOver: bool
     /// A step is trained and measured.
     | Step
 
 /// Asked at every rest, and given a way to see where the run stands, in tensors that belong to the run and change as it goes on; true
 /// leaves it there.
-type Keeper = Rest -> (unit -> RunState) -> bool
+type Checkpointer = SavePoint -> (unit -> RunState) -> bool
 
 [<RequireQualifiedAccess>]
-module Keeper =
+module Checkpointer =
     /// Keeps nothing.
-    let none: Keeper = fun _ _ -> false
+    let none: Checkpointer = fun _ _ -> false
 
 /// How a run ended.
 [<RequireQualifiedAccess>]
 type Ending =
-    | Over of Outcome
-    /// Its keeper asked for it.
-    | Left
+    | Finished of Outcome
+    /// Its checkpointer asked for it.
+    | Stopped

@@ -89,7 +89,7 @@ module internal Stepper =
           Update = update }
 
     /// A block that stays as it is for the whole step: what it adds to outputs is worked out once, and its gradient never.
-    type private Still =
+    type private FixedBlock =
         {
             Rows: int64
             Columns: int64

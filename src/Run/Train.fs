@@ -57,11 +57,11 @@ module Train =
             | _ -> t.Dispose()
 
     let private join (a: Outcome) (b: Outcome) : Outcome =
-        { Readings = a.Readings @ b.Readings
+        { Measurements = a.Measurements @ b.Measurements
           Losses = a.Losses @ b.Losses
           Spectra = a.Spectra @ b.Spectra }
 
-    let private only readings : Outcome = { Readings = readings; Losses = []; Spectra = [] }
+    let private only measurements : Outcome = { Measurements = measurements; Losses = []; Spectra = [] }
 
     /// Why a run did not come to its end.
     [<RequireQualifiedAccess>]
@@ -80,14 +80,14 @@ module Train =
         (split: Split)
         (seed: int)
         (observer: Observer)
-        (keeper: Keeper)
+        (checkpointer: Checkpointer)
         (from: RunState option)
         (plan: Plan)
         : Result<Ending, Fault list> =
         use whole = torch.NewDisposeScope()
         let settings, m = plan.Settings, plan.Method
 
-        let bench =
+        let run =
             { Stream = stream
               Device = device
               Split = split
@@ -113,8 +113,8 @@ module Train =
             use scope = torch.NewDisposeScope()
             let at = List.last steps
             let memory, heads = state.Memory, List.last state.Heads
-            let tasks = Readings.tasks limits bench steps
-            let lossOf (heads: Heads) = tasks |> List.map (Readings.trainingLoss bench heads) |> List.average
+            let tasks = Measurements.tasks limits run steps
+            let lossOf (heads: Heads) = tasks |> List.map (Measurements.trainingLoss run heads) |> List.average
             let before = lossOf heads
             let updates = Loop.updates settings (tasks |> List.map _.Visits)
 
@@ -157,7 +157,7 @@ module Train =
                           Session = session }
                   Pause =
                     fun count midway ->
-                        keeper (Rest.Update(count % (updates / int64 settings.Epochs) = 0L)) (fun () ->
+                        checkpointer (SavePoint.Update(count % (updates / int64 settings.Epochs) = 0L)) (fun () ->
                             { state with
                                 Within =
                                     Some
@@ -184,7 +184,7 @@ module Train =
                       Metric = metric
                       Value = value }
 
-                let readings =
+                let measurements =
                     [ reading "loss_before" before
                       reading "loss_after" after
                       reading "seconds_prepare" preparing
@@ -196,7 +196,7 @@ module Train =
                               (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Visits))
                                / (spent + training))
                       reading "bytes_state" (float (Memory.bytes memory))
-                      for metric, value in m.Tells memory do
+                      for metric, value in m.Diagnostics memory do
                           reading metric value ]
 
                 if not (Double.IsFinite after) then
@@ -210,7 +210,7 @@ module Train =
                           Outcome =
                             join
                                 state.Outcome
-                                { Readings = readings
+                                { Measurements = measurements
                                   Losses = List.ofSeq losses
                                   Spectra = session.Spectra |> List.map (fun s -> at.Index, s) }
                           Within = None },
@@ -224,7 +224,9 @@ module Train =
             with CmclException(Fault.NonFinite _) ->
                 diverged (List.last steps) 0
 
-        let measured readings (state: RunState) = { state with Outcome = join state.Outcome (only readings) }
+        let measured measurements (state: RunState) =
+            { state with
+                Outcome = join state.Outcome (only measurements) }
 
         let rec stepByStep steps round (state: RunState) sofar =
             match steps with
@@ -237,11 +239,11 @@ module Train =
                     let heads = List.last next.Heads
                     observer.Save step heads
 
-                    let struct (readings, nextRound) = Readings.after bench round heads step
+                    let struct (measurements, nextRound) = Measurements.after run round heads step
                     Round.forget round nextRound
-                    let next = measured readings next
+                    let next = measured measurements next
 
-                    if keeper Rest.Step (fun () -> next) && not rest.IsEmpty then
+                    if checkpointer SavePoint.Step (fun () -> next) && not rest.IsEmpty then
                         Error Stop.Left
                     else
                         stepByStep rest nextRound next sofar
@@ -249,28 +251,28 @@ module Train =
         let state, round =
             match from with
             | None ->
-                let struct (readings, round) = Readings.evaluate bench (Round.start limits bench initial) initial 0
+                let struct (measurements, round) = Measurements.evaluate run (Round.start limits run initial) initial 0
 
                 { Heads = [ initial ]
                   Memory = Map.empty
-                  Outcome = only readings
+                  Outcome = only measurements
                   Within = None },
                 round
             | Some state ->
                 let over = List.zip state.Heads.Tail (List.truncate (state.Heads.Length - 1) stream.Steps)
-                let start = { Round.start limits bench initial with Heads = initial }
+                let start = { Round.start limits run initial with Heads = initial }
 
                 state,
                 (start, over)
                 ||> List.fold (fun round (heads, step) ->
-                    let next = Readings.retrace bench round heads step
+                    let next = Measurements.retrace run round heads step
                     Round.forget round next
                     next)
 
         let ended =
             match m.Curriculum with
             | Curriculum.Never ->
-                Ok(join state.Outcome (only (state.Outcome.Readings |> List.map (fun r -> { r with Step = last.Index }))))
+                Ok(join state.Outcome (only (state.Outcome.Measurements |> List.map (fun r -> { r with Step = last.Index }))))
             | Curriculum.StepByStep ->
                 let over, left = List.splitAt (state.Heads.Length - 1) stream.Steps
                 stepByStep left round state (Loop.updates settings (List.map Stream.visits over))
@@ -279,20 +281,20 @@ module Train =
                 |> Result.map (fun (next, _) ->
                     let heads = List.last next.Heads
                     observer.Save last heads
-                    let struct (readings, _) = Readings.evaluate bench round heads last.Index
-                    (measured readings next).Outcome)
+                    let struct (measurements, _) = Measurements.evaluate run round heads last.Index
+                    (measured measurements next).Outcome)
 
         Native.trim ()
 
         match ended with
-        | Ok outcome -> Ok(Ending.Over outcome)
-        | Error Stop.Left -> Ok Ending.Left
+        | Ok outcome -> Ok(Ending.Finished outcome)
+        | Error Stop.Left -> Ok Ending.Stopped
         | Error(Stop.Fault faults) -> Error faults
 
     let private toItsEnd (ending: Ending) : Outcome =
         match ending with
-        | Ending.Over outcome -> outcome
-        | Ending.Left -> invalidOp "a run was left that nobody asked to leave"
+        | Ending.Finished outcome -> outcome
+        | Ending.Stopped -> invalidOp "a run was left that nobody asked to leave"
 
     /// `run`, with other limits of memory than `Limits.usual`; the figures are the same to rounding, but for deviations of steps whose rows
     /// are not held, which are of some of their rows (`Round.Sampled`).
@@ -305,7 +307,7 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        go limits stream device split seed observer Keeper.none None plan |> Result.map toItsEnd
+        go limits stream device split seed observer Checkpointer.none None plan |> Result.map toItsEnd
 
     /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
     /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
@@ -319,7 +321,7 @@ module Train =
         : Result<Outcome, Fault list> =
         runWithin Limits.usual stream device split seed observer plan
 
-    /// `run` under the eyes of a keeper, from its beginning or from a state that one was given: on the same machine with as many threads the
+    /// `run` under the eyes of a checkpointer, from its beginning or from a state that one was given: on the same machine with as many threads the
     /// figures are those of an uninterrupted run bit for bit, times aside. A state of another stream or plan raises `CmclException`, or gives what it
     /// gives: who reads one back has to know whose it is (`Identity`).
     let resume
@@ -328,8 +330,8 @@ module Train =
         (split: Split)
         (seed: int)
         (observer: Observer)
-        (keeper: Keeper)
+        (checkpointer: Checkpointer)
         (from: RunState option)
         (plan: Plan)
         : Result<Ending, Fault list> =
-        go Limits.usual stream device split seed observer keeper from plan
+        go Limits.usual stream device split seed observer checkpointer from plan

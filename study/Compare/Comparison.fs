@@ -14,7 +14,7 @@ type Cell =
 /// What is known of a cell.
 [<RequireQualifiedAccess>]
 type CellState =
-    /// Its readings: rows of `results.csv` by step and task, without aggregates.
+    /// Its measurements: rows of `results.csv` by step and task, without aggregates.
     | Done of Row list
     /// Why it ended early: it would again.
     | Failed of message: string

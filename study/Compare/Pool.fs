@@ -11,7 +11,7 @@ open System.Threading
 [<RequireQualifiedAccess>]
 type PoolEvent =
     | Began of place: int
-    | Told of place: int * answer: Answer
+    | Told of place: int * answer: WorkerEvent
 
 /// Worker processes: one that dies takes its own cell with it and nothing else.
 [<RequireQualifiedAccess>]
@@ -29,9 +29,9 @@ module Pool =
     let private MostAgain = 20
 
     /// A worker, and what it said last on standard error.
-    type private Hand = { Process: Process; Tail: ConcurrentQueue<string> }
+    type private Worker = { Process: Process; Tail: ConcurrentQueue<string> }
 
-    let private hire (start: unit -> ProcessStartInfo) : Hand =
+    let private launch (start: unit -> ProcessStartInfo) : Worker =
         let p = Child.start (start ())
         let tail = ConcurrentQueue()
 
@@ -49,52 +49,52 @@ module Pool =
         { Process = p; Tail = tail }
 
     /// Ends a worker and waits until it is no more.
-    let private dismiss (hand: Hand) : unit =
-        if not hand.Process.HasExited then
-            hand.Process.Kill()
+    let private stop (worker: Worker) : unit =
+        if not worker.Process.HasExited then
+            worker.Process.Kill()
 
-        hand.Process.WaitForExit()
-        hand.Process.Dispose()
+        worker.Process.WaitForExit()
+        worker.Process.Dispose()
 
     /// How a worker ended that should not have.
-    let private death (hand: Hand) : CellEnd =
-        hand.Process.WaitForExit()
-        let said = String.Join(" | ", hand.Tail)
+    let private death (worker: Worker) : CellEnd =
+        worker.Process.WaitForExit()
+        let said = String.Join(" | ", worker.Tail)
         let words = if said = "" then "" else $" and said: {said}"
-        CellEnd.Broken $"its worker ended with exit code {hand.Process.ExitCode}{words}"
+        CellEnd.Broken $"its worker ended with exit code {worker.Process.ExitCode}{words}"
 
     /// Has a worker run a cell. None if it died before it told how the cell ended.
-    let private work (hand: Hand) (errand: Errand) (tell: Answer -> unit) : CellEnd option =
+    let private work (worker: Worker) (job: WorkerJob) (tell: WorkerEvent -> unit) : CellEnd option =
         try
-            hand.Process.StandardInput.WriteLine(Line.ofErrand errand)
-            hand.Process.StandardInput.Flush()
+            worker.Process.StandardInput.WriteLine(Line.ofJob job)
+            worker.Process.StandardInput.Flush()
         with :? IOException ->
             ()
 
         let answers =
-            Seq.initInfinite (fun _ -> hand.Process.StandardOutput.ReadLine() |> Option.ofObj)
+            Seq.initInfinite (fun _ -> worker.Process.StandardOutput.ReadLine() |> Option.ofObj)
             |> Seq.takeWhile _.IsSome
-            |> Seq.choose (Option.bind Line.answer)
+            |> Seq.choose (Option.bind Line.event)
 
         answers
         |> Seq.tryPick (fun answer ->
             match answer with
-            | Answer.Ended ended -> Some ended
+            | WorkerEvent.Ended ended -> Some ended
             | within ->
                 tell within
                 None)
 
-    /// Runs every errand, in their order, by as many workers side by side; `start` says how one is started. A worker that dies is
+    /// Runs every job, in their order, by as many workers side by side; `start` says how one is started. A worker that dies is
     /// replaced; its cell is run again if the worker asks for it by its exit code, `Again`, else it ends as `CellEnd.Broken`. After a
     /// result that could not be written no more are begun. `tell` is called by one at a time. When `cancel` says so the workers are ended at once, and no more is told.
     let run
         (start: unit -> ProcessStartInfo)
-        (jobs: int)
+        (workers: int)
         (cancel: CancellationToken)
         (tell: PoolEvent -> unit)
-        (errands: Errand list)
+        (jobs: WorkerJob list)
         : unit =
-        let waiting = ConcurrentQueue(List.indexed errands)
+        let waiting = ConcurrentQueue(List.indexed jobs)
         let gate = obj ()
 
         let tellOne event =
@@ -107,32 +107,32 @@ module Pool =
             | false, (true, next) -> Some next
             | _ -> None
 
-        let desk () =
-            let mutable hand: Hand option = None
+        let serve () =
+            let mutable worker: Worker option = None
             let mutable next = take ()
 
-            let told (h: Hand) (place, errand) =
+            let told (h: Worker) (place, job) =
                 use _ = cancel.Register(fun () -> h.Process.Kill())
-                work h errand (fun answer -> tellOne (PoolEvent.Told(place, answer)))
+                work h job (fun answer -> tellOne (PoolEvent.Told(place, answer)))
 
             /// How the cell ended; None if it is to be run again.
             let attempt cell =
-                let h = hand |> Option.defaultWith (fun () -> hire start)
-                hand <- Some h
+                let h = worker |> Option.defaultWith (fun () -> launch start)
+                worker <- Some h
 
                 match told h cell with
                 | Some ended -> Some ended
                 | None ->
                     let ended = death h
                     let again = h.Process.ExitCode = Again
-                    dismiss h
-                    hand <- None
+                    stop h
+                    worker <- None
                     if again then None else Some ended
 
             let finished cell =
                 Seq.init MostAgain (fun _ -> cell)
                 |> Seq.tryPick attempt
-                |> Option.defaultValue (CellEnd.Broken $"it asked {MostAgain} times to be gone on with")
+                |> Option.defaultValue (CellEnd.Broken $"its worker was resumed {MostAgain} times without finishing it")
 
             try
                 while next.IsSome do
@@ -149,12 +149,12 @@ module Pool =
                     | CellEnd.Unwritten _ -> waiting.Clear()
                     | _ -> ()
 
-                    tellOne (PoolEvent.Told(place, Answer.Ended ended))
+                    tellOne (PoolEvent.Told(place, WorkerEvent.Ended ended))
                     next <- take ()
             finally
-                Option.iter dismiss hand
+                Option.iter stop worker
 
-        let threads = [ for _ in 1 .. min jobs errands.Length -> Thread(desk) ]
+        let threads = [ for _ in 1 .. min workers jobs.Length -> Thread(serve) ]
 
         for t in threads do
             t.Start()

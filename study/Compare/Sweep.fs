@@ -43,7 +43,7 @@ type SweepCell =
         /// What its method's figures are to be read as (`Role.name`).
         Role: string
         Identity: string
-        Errand: Errand
+        Job: WorkerJob
         /// Updates of training, all steps together.
         Updates: int64
         /// The most memory that its process will hold, in bytes, as far as its stream's size tells.
@@ -94,7 +94,7 @@ module Sweep =
               Seed = seed }
           Role = Role.name plan.Method.Role
           Identity = identity
-          Errand =
+          Job =
             { Source = s.Source
               Method = written
               Given = givenFor sweep.Given plan
@@ -152,12 +152,12 @@ module Sweep =
 
     /// What is known of every cell.
     let states (cells: SweepCell list) : (SweepCell * CellRecord option) list =
-        [ for c in cells -> c, CellFile.read c.Errand.Out c.Identity c.Cell ]
+        [ for c in cells -> c, CellFile.read c.Job.Out c.Identity c.Cell ]
 
     /// The files of cells that cannot be read or were changed, so that these cells are run again.
     let damaged (cells: SweepCell list) : Fault list =
         [ for c in List.distinctBy _.Identity cells do
-              match CellFile.check c.Errand.Out c.Identity c.Cell with
+              match CellFile.check c.Job.Out c.Identity c.Cell with
               | Ok _ -> ()
               | Error faults -> yield! faults ]
 
@@ -180,11 +180,11 @@ module Sweep =
                           "choose a folder on another with --out"
                       ) ]
             else
-                let running = if force then cells |> List.tryFind (fun c -> CellLock.isTaken out c.Errand.Hash) else None
+                let running = if force then cells |> List.tryFind (fun c -> CellLock.isTaken out c.Job.Hash) else None
 
                 match running with
                 | Some c ->
-                    let holder = CellLock.last out c.Errand.Hash |> Option.map _.Text |> Option.defaultValue "another process"
+                    let holder = CellLock.last out c.Job.Hash |> Option.map _.Text |> Option.defaultValue "another process"
 
                     Error [ Fault.Held(out, holder) ]
                 | None ->
@@ -207,7 +207,7 @@ module Sweep =
         (ended: SweepCell -> CellEnd -> unit)
         (elsewhere: SweepCell list)
         : SweepCell list =
-        let isFree (c: SweepCell) = not (CellLock.isTaken c.Errand.Out c.Errand.Hash)
+        let isFree (c: SweepCell) = not (CellLock.isTaken c.Job.Out c.Job.Hash)
         let mutable left = elsewhere
         let mutable free = false
 
@@ -252,9 +252,9 @@ module Sweep =
                 | PoolEvent.Began place ->
                     begun.Add now[place].Identity |> ignore
                     tell (SweepEvent.Began now[place].Cell)
-                | PoolEvent.Told(place, Answer.Remark text) -> tell (SweepEvent.Remark(now[place].Cell, text))
-                | PoolEvent.Told(place, Answer.Within(step, share)) -> tell (SweepEvent.Within(now[place].Cell, step, share))
-                | PoolEvent.Told(place, Answer.Ended ended) ->
+                | PoolEvent.Told(place, WorkerEvent.Remark text) -> tell (SweepEvent.Remark(now[place].Cell, text))
+                | PoolEvent.Told(place, WorkerEvent.Within(step, share)) -> tell (SweepEvent.Within(now[place].Cell, step, share))
+                | PoolEvent.Told(place, WorkerEvent.Ended ended) ->
                     match ended with
                     | CellEnd.Broken message -> broken.Add(now[place].Cell, message)
                     | CellEnd.Unwritten message ->
@@ -265,7 +265,7 @@ module Sweep =
 
                     tell (SweepEvent.Ended(now[place].Cell, ended))
 
-            Pool.run start jobs cancel tellOne [ for c in now -> c.Errand ]
+            Pool.run start jobs cancel tellOne [ for c in now -> c.Job ]
 
             if unwritten then
                 tell (SweepEvent.Stopped(left |> List.filter (fun c -> not (begun.Contains c.Identity)) |> List.length))
@@ -279,7 +279,7 @@ module Sweep =
         // Labels as plans have them, in the order in which the methods were asked for.
         let methods =
             [ for written in sweep.Methods do
-                  let c = cells |> List.find (fun c -> c.Errand.Method = written)
+                  let c = cells |> List.find (fun c -> c.Job.Method = written)
                   c.Cell.Method, Role.parse c.Role |> Option.defaultWith (fun () -> Roles.find Map.empty c.Cell.Method) ]
 
         let place (c: Cell) =

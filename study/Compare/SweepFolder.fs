@@ -52,12 +52,12 @@ module SweepFolder =
         let cell (line: string) =
             match JsonSerializer.Deserialize<SweepCell>(line, whole) with
             | null -> raise (JsonException "a line is empty")
-            | c when c.Errand.Hash <> CellFile.hash c.Identity || c.Errand.Given |> List.exists (fun pair -> pair.Length <> 2) ->
+            | c when c.Job.Hash <> CellFile.hash c.Identity || c.Job.Given |> List.exists (fun pair -> pair.Length <> 2) ->
                 raise (JsonException $"its hash is not '{CellFile.hash c.Identity}', or its options are no pairs")
             | c ->
                 // Read for what it says by name, so that it is known to be readable.
                 facts c.Identity |> ignore
-                { c with Errand = { c.Errand with Out = out } }
+                { c with Job = { c.Job with Out = out } }
 
         if not (Path.Exists path) then
             Error [ Fault.Contradiction($"'{folder}' is no folder of a sweep", "cmcl sweep run FILE --out FOLDER makes one") ]
@@ -102,9 +102,9 @@ module SweepFolder =
 
         before
         |> Result.bind (fun before ->
-            let hashes = set [ for c in now -> c.Errand.Hash ]
+            let hashes = set [ for c in now -> c.Job.Hash ]
 
-            match before |> List.filter (fun c -> not (hashes.Contains c.Errand.Hash)) with
+            match before |> List.filter (fun c -> not (hashes.Contains c.Job.Hash)) with
             | [] when before.Length = now.Length -> Ok()
             | [] ->
                 SweepFile.write (sweepFile folder) file
@@ -125,12 +125,12 @@ module SweepFolder =
     let standings (cells: SweepCell list) : (SweepCell * CellStanding) list =
         [ for c in cells ->
               c,
-              match CellFile.check c.Errand.Out c.Identity c.Cell with
+              match CellFile.check c.Job.Out c.Identity c.Cell with
               | Ok(Some({ Result = Ok _ } as r)) -> CellStanding.Finished r
               | Ok(Some { Result = Error message }) -> CellStanding.Failed message
               | unfinished ->
-                  match CellLock.last c.Errand.Out c.Errand.Hash, unfinished with
-                  | Some holder, _ when CellLock.isTaken c.Errand.Out c.Errand.Hash -> CellStanding.Running holder
+                  match CellLock.last c.Job.Out c.Job.Hash, unfinished with
+                  | Some holder, _ when CellLock.isTaken c.Job.Out c.Job.Hash -> CellStanding.Running holder
                   | _, Error faults -> CellStanding.Damaged (Fault.Several faults).Message
                   | Some holder, Ok _ -> CellStanding.BrokenOff holder
                   | None, Ok _ -> CellStanding.Missing ]

@@ -57,8 +57,8 @@ module SweepTables =
           "metric", Column.Texts(of' (fun (_, r, _) -> r.Metric))
           "value", Column.Numbers(of' (fun (_, r, _) -> r.Value))
           "order", Column.Wholes(of' (fun (c, _, _) -> c.Cell.Order))
-          "split", Column.Texts(of' (fun (c, _, _) -> c.Errand.Split))
-          "cell", Column.Texts(of' (fun (c, _, _) -> c.Errand.Hash))
+          "split", Column.Texts(of' (fun (c, _, _) -> c.Job.Split))
+          "cell", Column.Texts(of' (fun (c, _, _) -> c.Job.Hash))
           for name in names do
               $"option.{name}", optional (of' (fun (_, _, options) -> Map.tryFind name options)) ]
 
@@ -132,7 +132,7 @@ module SweepTables =
                   | None -> () ]
 
         let fields (c: SweepCell, state: string, reason: string) =
-            [ c.Errand.Hash; c.Cell.Stream; c.Cell.Method; string c.Cell.Order; string c.Cell.Seed; state; reason ]
+            [ c.Job.Hash; c.Cell.Stream; c.Cell.Method; string c.Cell.Order; string c.Cell.Seed; state; reason ]
 
         let table = columns finished
         let path name = Path.Combine(folder, name)

@@ -11,7 +11,7 @@ open System.Threading
 open TorchSharp
 
 /// A cell as the process that is to run it is told of it: one line of JSON.
-type Errand =
+type WorkerJob =
     {
         /// The stream as the user named it.
         Source: string
@@ -54,7 +54,7 @@ module CellEnd =
 
 /// What a worker tells of the cell that it runs.
 [<RequireQualifiedAccess>]
-type Answer =
+type WorkerEvent =
     /// In which step it is, and the share of its updates that are done.
     | Within of step: string * share: float
     /// What went wrong beside it: a checkpoint that cannot be written or read.
@@ -64,38 +64,38 @@ type Answer =
 /// What a worker reads and writes: a line each.
 [<RequireQualifiedAccess>]
 module Line =
-    let ofErrand (errand: Errand) : string = JsonSerializer.Serialize errand
+    let ofJob (job: WorkerJob) : string = JsonSerializer.Serialize job
 
     /// None for a line that is none.
-    let errand (line: string) : Errand option = Child.line line
+    let job (line: string) : WorkerJob option = Child.line line
 
     /// A list of texts: what it is, and what it says.
-    let ofAnswer (answer: Answer) : string =
+    let ofEvent (answer: WorkerEvent) : string =
         let number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
 
         JsonSerializer.Serialize(
             match answer with
-            | Answer.Within(step, share) -> [ "within"; number share; step ]
-            | Answer.Remark text -> [ "remark"; text ]
-            | Answer.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
-            | Answer.Ended(CellEnd.Failed message) -> [ "failed"; message ]
-            | Answer.Ended(CellEnd.Broken message) -> [ "broken"; message ]
-            | Answer.Ended(CellEnd.Unwritten message) -> [ "unwritten"; message ]
-            | Answer.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
+            | WorkerEvent.Within(step, share) -> [ "within"; number share; step ]
+            | WorkerEvent.Remark text -> [ "remark"; text ]
+            | WorkerEvent.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
+            | WorkerEvent.Ended(CellEnd.Failed message) -> [ "failed"; message ]
+            | WorkerEvent.Ended(CellEnd.Broken message) -> [ "broken"; message ]
+            | WorkerEvent.Ended(CellEnd.Unwritten message) -> [ "unwritten"; message ]
+            | WorkerEvent.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
         )
 
     /// None for a line that is none: a native library may have its own to say.
-    let answer (line: string) : Answer option =
+    let event (line: string) : WorkerEvent option =
         let number (text: string) = Double.Parse(text, CultureInfo.InvariantCulture)
 
         match Child.line<string list> line with
-        | Some [ "within"; share; step ] -> Some(Answer.Within(step, number share))
-        | Some [ "remark"; text ] -> Some(Answer.Remark text)
-        | Some [ "done"; seconds ] -> Some(Answer.Ended(CellEnd.Done(number seconds)))
-        | Some [ "failed"; message ] -> Some(Answer.Ended(CellEnd.Failed message))
-        | Some [ "broken"; message ] -> Some(Answer.Ended(CellEnd.Broken message))
-        | Some [ "unwritten"; message ] -> Some(Answer.Ended(CellEnd.Unwritten message))
-        | Some [ "elsewhere" ] -> Some(Answer.Ended CellEnd.Elsewhere)
+        | Some [ "within"; share; step ] -> Some(WorkerEvent.Within(step, number share))
+        | Some [ "remark"; text ] -> Some(WorkerEvent.Remark text)
+        | Some [ "done"; seconds ] -> Some(WorkerEvent.Ended(CellEnd.Done(number seconds)))
+        | Some [ "failed"; message ] -> Some(WorkerEvent.Ended(CellEnd.Failed message))
+        | Some [ "broken"; message ] -> Some(WorkerEvent.Ended(CellEnd.Broken message))
+        | Some [ "unwritten"; message ] -> Some(WorkerEvent.Ended(CellEnd.Unwritten message))
+        | Some [ "elsewhere" ] -> Some(WorkerEvent.Ended CellEnd.Elsewhere)
         | _ -> None
 
 /// A process that runs cells for another and leaves their files.
@@ -128,8 +128,8 @@ module Worker =
     /// Trains, measures and writes the cell's file, from its last checkpoint on if there is one. None: it was left, and its state is kept.
     let private train
         (leave: unit -> bool)
-        (tell: Answer -> unit)
-        (e: Errand)
+        (tell: WorkerEvent -> unit)
+        (e: WorkerJob)
         (stream: Cmcl.Stream)
         (plan: Plan)
         (identity: string)
@@ -156,12 +156,12 @@ module Worker =
               Plan = plan
               Seed = e.Seed }
 
-        let remark (fault: Fault) = tell (Answer.Remark fault.Message)
+        let remark (fault: Fault) = tell (WorkerEvent.Remark fault.Message)
 
         let tellOf =
             function
             | JobEvent.Training(Event.Epoch(step, _, _, updates, total)) ->
-                tell (Answer.Within(step.Name, float updates / float (max 1L total)))
+                tell (WorkerEvent.Within(step.Name, float updates / float (max 1L total)))
             | JobEvent.Warning fault -> remark fault
             | JobEvent.Training(Event.Remark _)
             | JobEvent.Resumed _ -> ()
@@ -185,11 +185,11 @@ module Worker =
         | Error faults when Lines.isForGood faults -> over (Error(sentences faults))
         | Error faults -> Error faults
 
-    /// Runs one cell on the stream of its errand, unless another process has it or has finished it since.
+    /// Runs one cell on the stream of its job, unless another process has it or has finished it since.
     let private runOn
         (leave: unit -> bool)
-        (tell: Answer -> unit)
-        (e: Errand)
+        (tell: WorkerEvent -> unit)
+        (e: WorkerJob)
         (stream: Cmcl.Stream)
         : Result<CellEnd option, Fault list> =
         let stream = Order.apply e.Order stream
@@ -229,11 +229,11 @@ module Worker =
     let private runWith
         (find: string -> Result<Cmcl.Stream, Fault list>)
         (leave: unit -> bool)
-        (tell: Answer -> unit)
-        (errand: Errand)
+        (tell: WorkerEvent -> unit)
+        (job: WorkerJob)
         : CellEnd option =
         try
-            match find errand.Source |> Result.bind (runOn leave tell errand) with
+            match find job.Source |> Result.bind (runOn leave tell job) with
             | Ok ended -> ended
             | Error([ Fault.Unwritable _ ] as faults) -> Some(CellEnd.Unwritten(sentences faults))
             | Error faults -> Some(CellEnd.Broken(sentences faults))
@@ -241,23 +241,23 @@ module Worker =
             Some(CellEnd.Broken(Check.reason e))
 
     /// Runs one cell in this process. None: `leave`, asked again and again, said so, and the state is kept to go on from.
-    let run (leave: unit -> bool) (tell: Answer -> unit) (errand: Errand) : CellEnd option =
+    let run (leave: unit -> bool) (tell: WorkerEvent -> unit) (job: WorkerJob) : CellEnd option =
         use scope = torch.NewDisposeScope()
-        runWith Catalogue.find leave tell errand
+        runWith Catalogue.find leave tell job
 
     /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
     /// `alone` is called at once, in the midst of a cell too. False: it left in the midst of a cell, whose state is kept, because `leave` said so.
     let serve (input: TextReader) (output: TextWriter) (leave: unit -> bool) (alone: unit -> unit) : bool =
-        use errands = new BlockingCollection<string>()
+        use jobs = new BlockingCollection<string>()
 
         let listen () =
             let lines = Seq.initInfinite (fun _ -> input.ReadLine()) |> Seq.map Option.ofObj |> Seq.takeWhile _.IsSome
 
             for line in lines do
-                Option.iter errands.Add line
+                Option.iter jobs.Add line
 
             alone ()
-            errands.CompleteAdding()
+            jobs.CompleteAdding()
 
         Thread(listen, IsBackground = true).Start()
         use scope = torch.NewDisposeScope()
@@ -272,18 +272,18 @@ module Worker =
                     loaded[source] <- stream
                     stream)
 
-        let tell (answer: Answer) =
-            output.WriteLine(Line.ofAnswer answer)
+        let tell (answer: WorkerEvent) =
+            output.WriteLine(Line.ofEvent answer)
             output.Flush()
 
         /// Whether the cell came to an end, which is told.
         let ended (line: string) : bool =
             let ended =
-                match Line.errand line with
+                match Line.job line with
                 | None -> Some(CellEnd.Broken $"a worker cannot read '{line}'")
-                | Some errand -> runWith streamOf leave tell errand
+                | Some job -> runWith streamOf leave tell job
 
-            Option.iter (Answer.Ended >> tell) ended
+            Option.iter (WorkerEvent.Ended >> tell) ended
             ended.IsSome
 
-        errands.GetConsumingEnumerable() |> Seq.forall ended
+        jobs.GetConsumingEnumerable() |> Seq.forall ended

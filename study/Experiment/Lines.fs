@@ -21,7 +21,7 @@ type internal Lines =
 module Lines =
     /// A run's figures as rows of `results.csv`, without the aggregates (`Results.aggregates` makes those).
     let rows (stream: Cmcl.Stream) (plan: Plan) (seed: int) (outcome: Outcome) : Row list =
-        [ for r in outcome.Readings ->
+        [ for r in outcome.Measurements ->
               { Stream = stream.Name
                 Method = plan.Label
                 Seed = seed
@@ -50,7 +50,7 @@ module Lines =
                     Energy = share
                     Protected = s.Protected |> Option.map (fun k -> i < k) } ]
 
-    let private monitorRow (plan: Plan) (seed: int) (r: MonitorReading) : MonitorRow =
+    let private monitorRow (plan: Plan) (seed: int) (r: MonitorMeasurement) : MonitorRow =
         { Method = plan.Label
           Seed = seed
           Step = r.Step
@@ -72,7 +72,7 @@ module Lines =
         (request: Request)
         (plan: Plan)
         (seed: int)
-        (monitored: MonitorReading seq)
+        (monitored: MonitorMeasurement seq)
         (outcome: Outcome)
         : Lines =
         let figures = rows request.Stream plan seed outcome

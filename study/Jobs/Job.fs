@@ -31,7 +31,7 @@ type JobEvent =
 type JobResult =
     {
         Outcome: Outcome
-        Monitor: MonitorReading list
+        Monitor: MonitorMeasurement list
         /// It had finished in an earlier run and was only read.
         Before: bool
         /// Why its result is not in its checkpoint folder, if it should be there.
@@ -101,7 +101,7 @@ module internal Job =
         let folder = checkpoints s job
         let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
 
-        let train (state: RunState option) (earlier: MonitorReading list) =
+        let train (state: RunState option) (earlier: MonitorMeasurement list) =
             let monitored = ResizeArray earlier
 
             let write reached =
@@ -118,13 +118,13 @@ module internal Job =
                     | None -> Observer.silent.Begin }
 
             let cadence = if folder.IsNone then Cadence.Never else s.Checkpointing.Cadence
-            let keeper = Cadence.keeper cadence stop (Reached.Midst >> write >> Result.defaultWith warn)
+            let checkpointer = Cadence.checkpointer cadence stop (Reached.Midst >> write >> Result.defaultWith warn)
 
-            Train.resume job.Stream s.Device s.Split job.Seed observer keeper state job.Plan
+            Train.resume job.Stream s.Device s.Split job.Seed observer checkpointer state job.Plan
             |> Result.map (fun ending ->
                 match ending with
-                | Ending.Left -> JobEnd.Stopped
-                | Ending.Over outcome ->
+                | Ending.Stopped -> JobEnd.Stopped
+                | Ending.Finished outcome ->
                     JobEnd.Finished
                         { Outcome = outcome
                           Monitor = List.ofSeq monitored

@@ -122,29 +122,29 @@ module Metric =
                   metric (prefix + rate) $"{heading}_{index}" better convention aggregate ]
 
     /// The rows of one name that belong to a step.
-    let private readings (name: string) (rows: Row list) =
+    let private measurements (name: string) (rows: Row list) =
         rows |> List.filter (fun r -> r.Metric = name && (Row.index r.Step).IsSome)
 
     let private some (figure: Row list -> float) (rows: Row list) = if rows.IsEmpty then None else Some(figure rows)
 
     /// After the last step, the mean over the tasks learned before it.
     let private afterLast (name: string) (rows: Row list) : float option =
-        readings name rows
+        measurements name rows
         |> some (fun own ->
             let last = own |> List.choose (fun r -> Row.index r.Step) |> List.max
             own |> List.filter (fun r -> r.Step = string last) |> List.averageBy _.Value)
 
-    let private meanOverSteps (name: string) = readings name >> some (List.averageBy _.Value)
+    let private meanOverSteps (name: string) = measurements name >> some (List.averageBy _.Value)
 
     let private time (rows: Row list) =
         [ "seconds_prepare"; "seconds_train"; "seconds_finish" ]
-        |> List.collect (fun name -> readings name rows)
+        |> List.collect (fun name -> measurements name rows)
         |> some (List.sumBy _.Value)
 
-    let private trained (rows: Row list) = not (readings "loss_after" rows).IsEmpty || (time rows).IsSome
+    let private trained (rows: Row list) = not (measurements "loss_after" rows).IsEmpty || (time rows).IsSome
 
     let private replayed (rows: Row list) =
-        match readings "replayed" rows with
+        match measurements "replayed" rows with
         | [] when trained rows -> Some 0.0
         | own -> some (List.sumBy _.Value) own
 
@@ -175,7 +175,7 @@ module Metric =
           Better.Lower,
           MetricUnit.Bytes,
           "bytes that a method keeps between steps, heads not counted, largest over steps.",
-          (fun rows -> readings "bytes_state" rows |> some (fun own -> own |> List.map _.Value |> List.max))
+          (fun rows -> measurements "bytes_state" rows |> some (fun own -> own |> List.map _.Value |> List.max))
           "replayed",
           "Replayed",
           Better.Neither,
@@ -205,7 +205,7 @@ module Metric =
           Better.Lower,
           MetricUnit.Nats,
           "InfoNCE on a step's own training rows right after it, mean over steps; less that of vanilla with the same seed it is the plasticity gap.",
-          (fun rows -> readings "loss_after" rows |> List.filter (fun r -> r.Step = r.Task) |> some (List.averageBy _.Value)) ]
+          (fun rows -> measurements "loss_after" rows |> List.filter (fun r -> r.Step = r.Task) |> some (List.averageBy _.Value)) ]
         |> List.map (fun (name, title, better, unit, convention, figure) ->
             { Name = name
               Title = title

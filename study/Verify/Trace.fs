@@ -255,7 +255,7 @@ module Trace =
             Error faults
         | Ok outcome ->
             let reading metric (step: Step) =
-                outcome.Readings |> List.find (fun r -> r.Metric = metric && r.Step = step.Index) |> _.Value
+                outcome.Measurements |> List.find (fun r -> r.Metric = metric && r.Step = step.Index) |> _.Value
 
             let steps =
                 [ for step, after in Seq.zip begun ended ->

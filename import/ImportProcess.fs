@@ -43,7 +43,7 @@ module ImportLimits =
 
 /// A worker, the lines that it says, and the last of its complaints.
 [<RequireQualifiedAccess>]
-type internal ImportHand =
+type internal ImportProcess =
     {
         Process: Process
         Lines: BlockingCollection<string>
@@ -63,7 +63,7 @@ type internal Heard =
     | Ended
 
 [<RequireQualifiedAccess>]
-module internal ImportHand =
+module internal ImportProcess =
     /// How often limits are looked at, in milliseconds.
     [<Literal>]
     let Pause = 50
@@ -87,7 +87,7 @@ module internal ImportHand =
         thread
 
     /// Starts a worker in which .NET refuses memory before the worker itself has to be ended.
-    let hire (start: unit -> ProcessStartInfo) (limits: ImportLimits) : ImportHand =
+    let launch (start: unit -> ProcessStartInfo) (limits: ImportLimits) : ImportProcess =
         let info = start ()
         info.Environment["DOTNET_GCHeapHardLimit"] <- (limits.Memory / 4L * 3L).ToString("X", CultureInfo.InvariantCulture)
         let p = Child.start info
@@ -105,43 +105,43 @@ module internal ImportHand =
 
         hearing p.StandardOutput lines.Add lines.CompleteAdding |> ignore
 
-        { ImportHand.Process = p
+        { ImportProcess.Process = p
           Lines = lines
           Tail = tail
           Complaints = hearing p.StandardError keep ignore
           Out = None }
 
     /// Gives a worker an import to run. One that is gone does not hear it, which shows when an answer is waited for.
-    let ask (hand: ImportHand) (request: ImportRequest) : unit =
+    let ask (child: ImportProcess) (request: ImportRequest) : unit =
         // What it complained of in its last import is no matter; what a new one says before it is asked is.
-        if hand.Out.IsSome then
-            hand.Tail.Clear()
+        if child.Out.IsSome then
+            child.Tail.Clear()
 
-        hand.Out <- Some request.Out
+        child.Out <- Some request.Out
 
         try
-            hand.Process.StandardInput.WriteLine(ImportWorker.ofRequest request)
-            hand.Process.StandardInput.Flush()
+            child.Process.StandardInput.WriteLine(ImportWorker.ofRequest request)
+            child.Process.StandardInput.Flush()
         with :? IOException ->
             ()
 
     /// Ends a worker with all that it started, and removes what it leaves of the stream of its last request.
-    let dismiss (hand: ImportHand) : unit =
-        let id = hand.Process.Id
+    let stop (child: ImportProcess) : unit =
+        let id = child.Process.Id
 
         try
-            hand.Process.Kill true
+            child.Process.Kill true
         with
         | :? InvalidOperationException
         | :? Win32Exception
         | :? AggregateException -> ()
 
-        hand.Process.WaitForExit 10_000 |> ignore
-        hand.Lines.CompleteAdding()
-        hand.Process.Dispose()
+        child.Process.WaitForExit 10_000 |> ignore
+        child.Lines.CompleteAdding()
+        child.Process.Dispose()
 
         try
-            hand.Out |> Option.iter (StreamWriter.sweep id)
+            child.Out |> Option.iter (StreamWriter.sweep id)
         with
         | :? IOException
         | :? UnauthorizedAccessException -> ()
@@ -163,13 +163,13 @@ module internal ImportHand =
 
     /// Waits for a worker's next answer, as long as it keeps within its limits; `held` is told what memory it was seen to hold.
     let rec hear
-        (hand: ImportHand)
+        (child: ImportProcess)
         (limits: ImportLimits)
         (cancel: CancellationToken)
         (clock: Stopwatch)
         (held: int64 -> unit)
         : Heard =
-        let memory, over = memory hand.Process, hand.Process.HasExited
+        let memory, over = memory child.Process, child.Process.HasExited
         held memory
 
         if cancel.IsCancellationRequested then
@@ -182,20 +182,20 @@ module internal ImportHand =
             let mutable line = ""
 
             // What it said last may come after its end was seen.
-            if hand.Lines.TryTake(&line, (if over then 10 * Pause else Pause)) then
+            if child.Lines.TryTake(&line, (if over then 10 * Pause else Pause)) then
                 match ImportWorker.answer line with
                 | Some answer -> Heard.Answer answer
-                | None -> hear hand limits cancel clock held
+                | None -> hear child limits cancel clock held
             elif over then
                 Heard.Ended
             else
                 // It may live on without an output.
-                if hand.Lines.IsCompleted then
-                    hand.Process.WaitForExit Pause |> ignore
+                if child.Lines.IsCompleted then
+                    child.Process.WaitForExit Pause |> ignore
 
-                hear hand limits cancel clock held
+                hear child limits cancel clock held
 
     /// The exit code of a worker that ended by itself, and its last complaints.
-    let death (hand: ImportHand) : int * string =
-        hand.Complaints.Join(100 * Pause) |> ignore
-        hand.Process.ExitCode, String.Join(" | ", hand.Tail)
+    let death (child: ImportProcess) : int * string =
+        child.Complaints.Join(100 * Pause) |> ignore
+        child.Process.ExitCode, String.Join(" | ", child.Tail)

@@ -3,7 +3,7 @@ namespace Cmcl
 open System
 
 /// How far a sweep is. A value: what is told of a sweep makes the next one.
-type Headway =
+type SweepProgress =
     {
         Total: int
         Done: int
@@ -18,16 +18,16 @@ type Headway =
     }
 
 [<RequireQualifiedAccess>]
-module Headway =
-    let private took (cell: Cell) (seconds: float) (s: Headway) : Headway =
+module SweepProgress =
+    let private took (cell: Cell) (seconds: float) (s: SweepProgress) : SweepProgress =
         let count, sum = s.Seconds |> Map.tryFind (cell.Stream, cell.Method) |> Option.defaultValue (0, 0.0)
 
         { s with
             Seconds = s.Seconds |> Map.add (cell.Stream, cell.Method) (count + 1, sum + seconds) }
 
     /// Where a sweep stands when it begins: what its folder has already.
-    let start (states: (Cell * CellRecord option) list) : Headway =
-        let add (s: Headway) (cell: Cell, record: CellRecord option) =
+    let start (states: (Cell * CellRecord option) list) : SweepProgress =
+        let add (s: SweepProgress) (cell: Cell, record: CellRecord option) =
             match record with
             | None -> { s with Waiting = s.Waiting.Add cell }
             | Some({ Result = Ok _ } as r) -> took cell r.Seconds { s with Done = s.Done + 1 }
@@ -43,7 +43,7 @@ module Headway =
               Waiting = Set.empty
               Seconds = Map.empty }
 
-    let after (event: SweepEvent) (s: Headway) : Headway =
+    let after (event: SweepEvent) (s: SweepProgress) : SweepProgress =
         match event with
         | SweepEvent.Began cell ->
             { s with
@@ -67,7 +67,7 @@ module Headway =
 
     /// Seconds that are left with so many workers: for each cell that is not finished the mean of its method's finished ones on its
     /// stream, or where there is none the mean of all, less what of it is done. None before the first has ended.
-    let left (jobs: int) (s: Headway) : float option =
+    let left (jobs: int) (s: SweepProgress) : float option =
         let mean (some: (int * float) seq) =
             match Seq.sumBy fst some with
             | 0 -> None

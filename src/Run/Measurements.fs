@@ -5,18 +5,18 @@ open System.Collections.Generic
 open TorchSharp
 
 /// One figure that a run measured: after which step (0 is before training), of which step's data, what.
-type Reading = { Step: int; Task: int; Metric: string; Value: float }
+type Measurement = { Step: int; Task: int; Metric: string; Value: float }
 
 /// What a run measures after every step.
 [<RequireQualifiedAccess>]
-module internal Readings =
+module internal Measurements =
     /// Features as heads take them.
-    let private inputs (bench: Bench) (x: torch.Tensor) : torch.Tensor = if bench.Bias then Heads.withBias x else x
+    let private inputs (run: RunContext) (x: torch.Tensor) : torch.Tensor = if run.Bias then Heads.withBias x else x
 
     /// A step's training rows, in the type and where it is trained.
-    let task (bench: Bench) (step: Step) : Task =
-        let struct (a, b) = Stream.features bench.Settings.Dtype bench.Device Split.Train step
-        let a, b = inputs bench a, inputs bench b
+    let task (run: RunContext) (step: Step) : Task =
+        let struct (a, b) = Stream.features run.Settings.Dtype run.Device Split.Train step
+        let a, b = inputs run a, inputs run b
 
         { Index = step.Index
           Name = step.Name
@@ -30,7 +30,7 @@ module internal Readings =
     let private betweenTrims = 64L <<< 20
 
     /// The same rows, read when they are asked for. Their numbers alone are held.
-    let streamed (bench: Bench) (step: Step) : Task =
+    let streamed (run: RunContext) (step: Step) : Task =
         let struct (ofA, ofB) = Stream.bankRows Split.Train step
         let ofA, ofB = torch.tensor ofA, torch.tensor ofB
         let numbers m = if m = step.Pair.A then ofA else ofB
@@ -40,8 +40,7 @@ module internal Readings =
         let read m (rows: torch.Tensor) =
             let taken =
                 Tensors.scoped (fun () ->
-                    Stream.take bench.Settings.Dtype bench.Device (bank m) ((numbers m).index_select(0L, rows.cpu ()))
-                    |> inputs bench)
+                    Stream.take run.Settings.Dtype run.Device (bank m) ((numbers m).index_select(0L, rows.cpu ())) |> inputs run)
 
             sinceTrim <- sinceTrim + Tensors.bytes taken
 
@@ -56,29 +55,29 @@ module internal Readings =
               step.Name
               step.Pair
               step.Train.LongLength
-              (fun m -> (bank m).Features.shape[1] + (if bench.Bias then 1L else 0L))
-              bench.Settings.Dtype.Torch
-              { Device = bench.Device; Read = read } with
+              (fun m -> (bank m).Features.shape[1] + (if run.Bias then 1L else 0L))
+              run.Settings.Dtype.Torch
+              { Device = run.Device; Read = read } with
             Items = Stream.items step.Train step }
 
     /// The training rows of steps that are trained together, held if they are not too many.
-    let tasks (limits: Limits) (bench: Bench) (steps: Step list) : Task list =
-        if List.sumBy (Round.rowBytes bench) steps <= limits.Rows then
-            List.map (task bench) steps
+    let tasks (limits: Limits) (run: RunContext) (steps: Step list) : Task list =
+        if List.sumBy (Round.rowBytes run) steps <= limits.Rows then
+            List.map (task run) steps
         else
-            List.map (streamed bench) steps
+            List.map (streamed run) steps
 
     let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
 
     /// Rows that are read at once where nothing but what is made of them stays.
     let private atOnce = 8192
 
-    let private outputsOf (bench: Bench) (heads: Heads) (rows: Rows) : torch.Tensor =
+    let private outputsOf (run: RunContext) (heads: Heads) (rows: Rows) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let bank = Round.bank bench rows
+            let bank = Round.bank run rows
 
             let of' numbers =
-                Stream.gather bench.Settings.Dtype bench.Device bank numbers |> inputs bench |> outputs heads rows.Modality
+                Stream.gather run.Settings.Dtype run.Device bank numbers |> inputs run |> outputs heads rows.Modality
 
             if rows.Numbers.Length <= atOnce then
                 of' rows.Numbers
@@ -86,7 +85,7 @@ module internal Readings =
                 let d = (Heads.weight rows.Modality heads).shape[0]
 
                 let all =
-                    torch.empty (rows.Numbers.LongLength, d, dtype = Nullable bench.Settings.Dtype.Torch, device = bench.Device)
+                    torch.empty (rows.Numbers.LongLength, d, dtype = Nullable run.Settings.Dtype.Torch, device = run.Device)
 
                 for place, numbers in Array.chunkBySize atOnce rows.Numbers |> Array.indexed do
                     use scope = torch.NewDisposeScope()
@@ -95,18 +94,18 @@ module internal Readings =
                 all)
 
     /// Outputs of both sides of a step's rows: those that the round holds, or made for the caller.
-    let private pairOutputs (bench: Bench) (round: Round) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
-        let of' rows = Map.tryFind rows round.Outputs |> Option.defaultWith (fun () -> outputsOf bench round.Heads rows)
+    let private pairOutputs (run: RunContext) (round: Round) (split: Split) (step: Step) : struct (torch.Tensor * torch.Tensor) =
+        let of' rows = Map.tryFind rows round.Outputs |> Option.defaultWith (fun () -> outputsOf run round.Heads rows)
 
         let a, b = Round.rows split step
         struct (of' a, of' b)
 
     /// The next round, with outputs of whatever it holds; those of heads that did not move are the same tensors.
-    let private next (bench: Bench) (previous: Round) (heads: Heads) (over: Step list) : Round =
+    let private next (run: RunContext) (previous: Round) (heads: Heads) (over: Step list) : Round =
         let moved = Heads.moved previous.Heads heads
 
         let wanted =
-            [ for split, steps in [ bench.Split, bench.Stream.Steps; Split.Train, over ] do
+            [ for split, steps in [ run.Split, run.Stream.Steps; Split.Train, over ] do
                   for step in steps do
                       if previous.Holds.Contains step.Index then
                           let a, b = Round.rows split step
@@ -116,14 +115,14 @@ module internal Readings =
         let outputs rows =
             match Map.tryFind rows previous.Outputs with
             | Some y when not (moved.Contains rows.Modality) -> y
-            | _ -> outputsOf bench heads rows
+            | _ -> outputsOf run heads rows
 
         { previous with
             Heads = heads
             Moved = moved
             Outputs = Map [ for rows in wanted -> rows, outputs rows ] }
 
-    let private readings (after: int) (step: Step) (found: (string * float) list) : Reading list =
+    let private measurements (after: int) (step: Step) (found: (string * float) list) : Measurement list =
         [ for metric, value in found do
               { Step = after
                 Task = step.Index
@@ -131,28 +130,33 @@ module internal Readings =
                 Value = value } ]
 
     /// Outputs of all classes' prototypes, as scores want them, once for all steps that share them.
-    let private classes (bench: Bench) (heads: Heads) : Accuracy -> torch.Tensor =
+    let private classes (run: RunContext) (heads: Heads) : Accuracy -> torch.Tensor =
         let same (a: Accuracy) (b: Accuracy) = obj.ReferenceEquals(a.Prototypes, b.Prototypes) && a.Modality = b.Modality
-        let scoring = bench.Settings.Scoring
+        let scoring = run.Settings.Scoring
 
         let prepare (a: Accuracy) =
             Tensors.scoped (fun () ->
-                a.Prototypes.``to``(bench.Settings.Dtype.Torch).``to`` bench.Device
-                |> inputs bench
+                a.Prototypes.``to``(run.Settings.Dtype.Torch).``to`` run.Device
+                |> inputs run
                 |> outputs heads a.Modality
                 |> Alignment.prepare scoring)
 
         let add known (a: Accuracy) = if List.exists (fst >> same a) known then known else (a, prepare a) :: known
-        let known = bench.Stream.Steps |> List.choose _.Accuracy |> List.fold add []
+        let known = run.Stream.Steps |> List.choose _.Accuracy |> List.fold add []
         fun a -> known |> List.find (fst >> same a) |> snd
 
     /// Recall, accuracy and loss of a step's measured rows.
-    let private figures (bench: Bench) (round: Round) (classes: Accuracy -> torch.Tensor) (step: Step) : (string * float) list =
+    let private figures
+        (run: RunContext)
+        (round: Round)
+        (classes: Accuracy -> torch.Tensor)
+        (step: Step)
+        : (string * float) list =
         use scope = torch.NewDisposeScope()
-        let scoring = bench.Settings.Scoring
-        let struct (ya, yb) = pairOutputs bench round bench.Split step
+        let scoring = run.Settings.Scoring
+        let struct (ya, yb) = pairOutputs run round run.Split step
         let a, b = Alignment.prepare scoring ya, Alignment.prepare scoring yb
-        let numbers = Stream.rows bench.Split step
+        let numbers = Stream.rows run.Split step
         let struct (ofA, ofB) = Stream.matched step numbers
 
         let accuracy =
@@ -166,19 +170,19 @@ module internal Readings =
                 | None -> [ "acc", Retrieval.accuracy items (classes accuracy) (labels rows) ]
                 | Some _ ->
                     let struct (places, _) = Matches.distinct rows
-                    let once = items.index_select (0L, torch.tensor(places).``to`` bench.Device)
+                    let once = items.index_select (0L, torch.tensor(places).``to`` run.Device)
                     let rows = places |> Array.map (fun place -> rows[int place])
                     [ "acc", Retrieval.accuracy once (classes accuracy) (labels rows) ]
 
         let prepared =
-            { Settings.contrast bench.Settings with
+            { Settings.contrast run.Settings with
                 Scoring = Scoring.Raw }
 
         let retrieval =
             match Stream.items numbers step with
             | None -> Retrieval.figures prepared a b
             | Some items ->
-                let pick (rows: int64[]) (y: torch.Tensor) = y.index_select (0L, torch.tensor(rows).``to`` bench.Device)
+                let pick (rows: int64[]) (y: torch.Tensor) = y.index_select (0L, torch.tensor(rows).``to`` run.Device)
                 let firsts = Array.map Array.head items
                 let struct (placesA, queries), struct (placesB, keys) = Matches.distinct ofA, Matches.distinct ofB
 
@@ -192,47 +196,47 @@ module internal Readings =
         Pair.members step.Pair @ (step.Accuracy |> Option.map _.Modality |> Option.toList)
 
     /// Retrieval, accuracy and loss of every step's data under the round's heads, steps to come included.
-    let private evaluated (bench: Bench) (round: Round) : Round =
+    let private evaluated (run: RunContext) (round: Round) : Round =
         use scope = torch.NewDisposeScope()
-        let classes = classes bench round.Heads
+        let classes = classes run round.Heads
 
         let found (step: Step) =
             match Map.tryFind step.Index round.Figures with
             | Some found when not (Round.moved round (seenBy step)) -> found
-            | _ -> figures bench round classes step
+            | _ -> figures run round classes step
 
         { round with
-            Figures = Map [ for step in bench.Stream.Steps -> step.Index, found step ] }
+            Figures = Map [ for step in run.Stream.Steps -> step.Index, found step ] }
 
-    let private evaluation (bench: Bench) (round: Round) (after: int) : Reading list =
-        bench.Stream.Steps |> List.collect (fun step -> readings after step round.Figures[step.Index])
+    let private evaluation (run: RunContext) (round: Round) (after: int) : Measurement list =
+        run.Stream.Steps |> List.collect (fun step -> measurements after step round.Figures[step.Index])
 
     /// A round without steps that are over.
-    let evaluate (bench: Bench) (previous: Round) (heads: Heads) (after: int) : struct (Reading list * Round) =
+    let evaluate (run: RunContext) (previous: Round) (heads: Heads) (after: int) : struct (Measurement list * Round) =
         Tensors.scopedWith (fun struct (_, round) -> Round.tensors round) (fun () ->
-            let round = next bench previous heads [] |> evaluated bench
-            struct (evaluation bench round after, round))
+            let round = next run previous heads [] |> evaluated run
+            struct (evaluation run round after, round))
 
     /// A step's scores at its end: held, or to be made of the outputs then.
-    let private earlier (bench: Bench) (p: Past) (split: Split) (held: Held -> torch.Tensor) : EarlierScores =
+    let private earlier (run: RunContext) (p: OldTask) (split: Split) (held: OldScores -> torch.Tensor) : EarlierScores =
         match p.Held with
         | Some h -> EarlierScores.Whole(held h)
         | None ->
             let a, b = Round.rows split p.Step
-            EarlierScores.Outputs(outputsOf bench p.AtEnd a, outputsOf bench p.AtEnd b)
+            EarlierScores.Outputs(outputsOf run p.AtEnd a, outputsOf run p.AtEnd b)
 
     /// How far the scores of a step that is over moved since its end: of its training rows, and of the measured rows.
-    let private deviated (bench: Bench) (round: Round) (p: Past) : Past =
+    let private deviated (run: RunContext) (round: Round) (p: OldTask) : OldTask =
         let since split held =
             use scope = torch.NewDisposeScope()
             let p = { p with Step = Round.compared round p.Step }
-            let struct (ya, yb) = pairOutputs bench round split p.Step
-            Stability.since (earlier bench p split held) ya yb
+            let struct (ya, yb) = pairOutputs run round split p.Step
+            Stability.since (earlier run p split held) ya yb
 
         if p.Deviations.IsSome && not (Round.moved round (Pair.members p.Step.Pair)) then
             p
         else
-            let trained, measured = since Split.Train _.TrainedThen, since bench.Split _.MeasuredThen
+            let trained, measured = since Split.Train _.TrainedThen, since run.Split _.MeasuredThen
 
             { p with
                 Deviations =
@@ -244,7 +248,7 @@ module internal Readings =
                           "deviation_test_rel", measured.Relative ] }
 
     /// What a change of heads makes of every kept row, once for all steps that share them.
-    let private shifts (changes: Heads) (past: Past list) : Sketch -> Sketch option =
+    let private shifts (changes: Heads) (past: OldTask list) : Sketch -> Sketch option =
         let made = Dictionary<Sketch, Sketch option>(HashIdentity.Reference)
 
         for p in past do
@@ -258,20 +262,20 @@ module internal Readings =
     /// Of a step that is over, without its rows: how far all its training scores have moved since its end, and the bounds that its
     /// certificate gives on the last step's part in that and on the whole.
     let private certified
-        (bench: Bench)
+        (run: RunContext)
         (before: Heads)
         (heads: Heads)
         (shift: Sketch -> Sketch option)
-        (p: Past)
-        : Past * (string * float) list =
+        (p: OldTask)
+        : OldTask * (string * float) list =
         let p, struct (earlier, now, certificate) =
             match p.Held with
             | Some h ->
-                let struct (standing, certificate) = OldStep.follow (shift p.Kept.A) (shift p.Kept.B) h.Standing
-                { p with Held = Some { h with Standing = standing } }, struct (h.Standing.Drift, standing.Drift, certificate)
+                let struct (standing, certificate) = OldStep.follow (shift p.Kept.A) (shift p.Kept.B) h.State
+                { p with Held = Some { h with State = standing } }, struct (h.State.Drift, standing.Drift, certificate)
             | None -> p, OldStep.across before heads p.Kept
 
-        let step = OldStep.relative p.Kept certificate.Bound + OldStep.rounding bench.Settings.Dtype p.Kept
+        let step = OldStep.relative p.Kept certificate.Bound + OldStep.rounding run.Settings.Dtype p.Kept
 
         { p with Beyond = p.Beyond + certificate.Beyond },
         [ "monitor_rms", now.Rms
@@ -281,44 +285,42 @@ module internal Readings =
           "bound_rel", earlier.Relative + OldStep.relative p.Kept p.Beyond + step ]
 
     /// The rows to keep of some training rows: those of a step that had the same ones, or made of them.
-    let private keptRows (bench: Bench) (round: Round) (step: Step) (wanted: Rows) : Sketch =
+    let private keptRows (run: RunContext) (round: Round) (step: Step) (wanted: Rows) : Sketch =
         let blocks () =
             seq {
                 for numbers in Array.chunkBySize (int Moment.blockRows) wanted.Numbers do
                     Tensors.scoped (fun () ->
-                        Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) numbers |> inputs bench)
+                        Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) numbers |> inputs run)
             }
 
-        let ofPast (p: Past) =
+        let ofPast (p: OldTask) =
             let a, b = Round.rows Split.Train p.Step
 
             if a = wanted then Some p.Kept.A
             elif b = wanted then Some p.Kept.B
             else None
 
-        round.Past
+        round.Old
         |> List.tryPick ofPast
         |> Option.defaultWith (fun () ->
             Tensors.scopedWith (fun s -> [ s.Rows ]) (fun () ->
                 if round.Streams.Contains step.Index then
                     Sketch.ofMoment (Moment.accumulate (blocks ()))
                 else
-                    Stream.gather Dtype.Float64 bench.Device (Round.bank bench wanted) wanted.Numbers
-                    |> inputs bench
-                    |> Sketch.ofRows))
+                    Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) wanted.Numbers |> inputs run |> Sketch.ofRows))
 
     /// All n × n scores of a step's rows, float64.
-    let private scores (bench: Bench) (round: Round) (split: Split) (step: Step) : torch.Tensor =
+    let private scores (run: RunContext) (round: Round) (split: Split) (step: Step) : torch.Tensor =
         Tensors.scoped (fun () ->
-            let struct (ya, yb) = pairOutputs bench round split step
+            let struct (ya, yb) = pairOutputs run round split step
             Tensors.product (ya.``to`` torch.float64) (yb.``to``(torch.float64).t()))
 
     /// What is kept of a step that is over, and what is held of it where the budget has room.
-    let private finish (bench: Bench) (round: Round) (step: Step) : Past =
+    let private finish (run: RunContext) (round: Round) (step: Step) : OldTask =
         let a, b = Round.rows Split.Train step
 
         let standing =
-            let kept = keptRows bench round step
+            let kept = keptRows run round step
             OldStep.atEnd step.Index step.Pair step.Train.LongLength round.Heads (kept a) (kept b)
 
         { Step = step
@@ -327,56 +329,55 @@ module internal Readings =
           Held =
             if round.Holds.Contains step.Index then
                 Some
-                    { TrainedThen = scores bench round Split.Train step
-                      MeasuredThen = scores bench round bench.Split step
-                      Standing = standing }
+                    { TrainedThen = scores run round Split.Train step
+                      MeasuredThen = scores run round run.Split step
+                      State = standing }
             else
                 None
           Beyond = 0.0
           Deviations = None }
 
     /// All that is measured when a step is over, and what the next round goes on from.
-    let after (bench: Bench) (previous: Round) (heads: Heads) (step: Step) : struct (Reading list * Round) =
+    let after (run: RunContext) (previous: Round) (heads: Heads) (step: Step) : struct (Measurement list * Round) =
         Tensors.scopedWith (fun struct (_, round) -> Round.tensors round) (fun () ->
-            let over = [ for p in previous.Past -> p.Step ] @ [ step ]
-            let round = next bench previous heads over |> evaluated bench
-            let past = round.Past |> List.map (deviated bench round)
+            let over = [ for p in previous.Old -> p.Step ] @ [ step ]
+            let round = next run previous heads over |> evaluated run
+            let past = round.Old |> List.map (deviated run round)
             let shift = shifts (OldStep.changes previous.Heads heads) past
-            let certified = past |> List.map (certified bench previous.Heads heads shift)
-            let ofPast (p: Past, found) = readings step.Index p.Step found
+            let certified = past |> List.map (certified run previous.Heads heads shift)
+            let ofPast (p: OldTask, found) = measurements step.Index p.Step found
 
             let round =
                 { round with
-                    Past = List.map fst certified @ [ finish bench round step ] }
+                    Old = List.map fst certified @ [ finish run round step ] }
 
             let kept = Round.kept round |> List.collect OldStep.tensors |> List.sumBy Tensors.bytes
 
-            struct (evaluation bench round step.Index
+            struct (evaluation run round step.Index
                     @ (past |> List.collect (fun p -> ofPast (p, Option.defaultValue [] p.Deviations)))
                     @ List.collect ofPast certified
-                    @ readings step.Index step [ "bytes_monitor", float kept ],
+                    @ measurements step.Index step [ "bytes_monitor", float kept ],
                     round))
 
     /// The round after `after` without its figures, for a run that goes on from its midst: they are made again where they are asked for.
-    let retrace (bench: Bench) (previous: Round) (heads: Heads) (step: Step) : Round =
+    let retrace (run: RunContext) (previous: Round) (heads: Heads) (step: Step) : Round =
         Tensors.scopedWith (fun round -> Round.tensors round) (fun () ->
-            let over = [ for p in previous.Past -> p.Step ] @ [ step ]
-            let round = next bench previous heads over
-            let shift = shifts (OldStep.changes previous.Heads heads) round.Past
+            let over = [ for p in previous.Old -> p.Step ] @ [ step ]
+            let round = next run previous heads over
+            let shift = shifts (OldStep.changes previous.Heads heads) round.Old
 
             { round with
-                Past =
-                    [ for p in round.Past -> fst (certified bench previous.Heads heads shift p) ] @ [ finish bench round step ] })
+                Old = [ for p in round.Old -> fst (certified run previous.Heads heads shift p) ] @ [ finish run round step ] })
 
     /// InfoNCE on a step's training rows (of several pairs of an item the first), in batches of the training size in the stored order, so that before and after
     /// are the same rows against the same candidates.
-    let trainingLoss (bench: Bench) (heads: Heads) (task: Task) : float =
-        let size = Loop.batchRows bench.Settings.Batch task.Visits
+    let trainingLoss (run: RunContext) (heads: Heads) (task: Task) : float =
+        let size = Loop.batchRows run.Settings.Batch task.Visits
 
         let lossOf (rows: Modality -> torch.Tensor) =
             use scope = torch.NewDisposeScope()
             let ya, yb = outputs heads task.Pair.A (rows task.Pair.A), outputs heads task.Pair.B (rows task.Pair.B)
-            Retrieval.lossInBatches size (Settings.contrast bench.Settings) ya yb
+            Retrieval.lossInBatches size (Settings.contrast run.Settings) ya yb
 
         use scope = torch.NewDisposeScope()
         let firsts = Task.firsts task

@@ -36,7 +36,7 @@ type Feed =
 
 /// A stream folder that an importer proposes: its description, what its files are filled with, and what is worth telling.
 /// Only heads of files and ids have been read; `StreamWriter` does the rest.
-type Draft =
+type StreamDraft =
     {
         Stream: StreamFile.Description
         Matrices: Matrix list
@@ -47,7 +47,7 @@ type Draft =
     }
 
 [<RequireQualifiedAccess>]
-module Draft =
+module StreamDraft =
     /// A type as NumPy calls it.
     let typeName (dtype: torch.ScalarType) : string = (string dtype).ToLowerInvariant()
 
