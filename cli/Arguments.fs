@@ -40,27 +40,27 @@ type RunArgument =
             match a with
             | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
             | Preset _ ->
-                $"""settings and methods in the place of those that the stream suggests: {System.String.Join(", ", Cmcl.Presets.names)}"""
+                $"""settings and methods to use instead of the stream's own preset: {System.String.Join(", ", Cmcl.Presets.names)}"""
             | Methods _ ->
-                "methods, separated by commas, each with options of its own in brackets if wanted: vanilla,\"dns[lr=1e-3;exact=on]\" (default: what the stream suggests; cmcl methods lists them)"
+                "methods, separated by commas, each optionally with options of its own in brackets: vanilla,\"dns[lr=1e-3;exact=on]\" (default: those of the stream's preset; cmcl methods lists all)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0,1,2)"
             | Out _ -> "folder for the results (default: results/STREAM)"
-            | Split _ -> "rows that figures are taken of: test (default) or validation"
+            | Split _ -> "the split that results are measured on: test (default) or validation"
             | Device _ -> "cpu (default), cuda or cuda:N"
             | Jobs _ ->
-                "methods and seeds that run side by side (default: as many as the threads of each leave cores for; 1 on a GPU). Results are the same, times are not"
-            | Threads _ -> "threads of libtorch (default: 1 for features of up to 512 columns, else one for each core)"
-            | Save_Weights -> "write every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
-            | Force -> "replace results that are in the folder already"
+                "runs side by side (default: as many as there are cores for their threads; 1 on a GPU). Results do not depend on it, times do"
+            | Threads _ -> "threads of libtorch (default: 1 for features of up to 512 columns, else one per core)"
+            | Save_Weights -> "save every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
+            | Force -> "replace results that are already in the folder"
             | Quiet -> "print nothing but errors"
-            | Set _ -> "an option of training or of a method, as NAME=VALUE: the same as --NAME VALUE; may be given again"
+            | Set _ -> "an option of training or of a method, as NAME=VALUE: the same as --NAME VALUE; can be repeated"
             | Monitor _ ->
-                "every N updates, how far the scores of each old step have moved, without its data: monitor.csv (default: after steps only)"
+                "measure every N updates how far the scores of each old step have moved, without its data, into monitor.csv (default: after steps only)"
             | Checkpoint_Every _ ->
-                "when to keep the whole state, so that cmcl resume can go on from there: auto (default: when half a minute has passed), step, every N updates (200), epochs (1ep) or seconds (30s) and after each step, or off"
-            | Keep _ -> "checkpoints to keep of each method and seed (default: 2)"
-            | Log_Format _ -> "text (default), or json: one line of JSON an event on standard output, and nothing else there"
-            | No_Memory_Check -> "start even if more memory seems to be needed than is free"
+                "when to write a checkpoint that cmcl resume can continue from: auto (default: every half minute), step, every N updates (200), epochs (1ep) or seconds (30s) and after each step, or off"
+            | Keep _ -> "checkpoints to keep of each run (default: 2)"
+            | Log_Format _ -> "text (default), or json: one line of JSON per event on standard output, and nothing else"
+            | No_Memory_Check -> "start even if the run seems to need more memory than is free"
 
 /// `cmcl resume`.
 [<RequireQualifiedAccess>]
@@ -131,21 +131,21 @@ type CompareArgument =
             | Stream _ ->
                 "the data, one or several separated by commas: emoji (default), emoji-dense, synthetic, or stream folders or files"
             | Methods _ ->
-                "methods, separated by commas, each with options of its own in brackets if wanted (default: every method that trains, and zero-shot)"
+                "methods, separated by commas, each optionally with options of its own in brackets (default: every method that trains, and zero-shot)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0-9)"
-            | Orders _ -> "in how many orders of its steps each stream is run: its own and others drawn at random (default: 1)"
+            | Orders _ -> "number of orders of its steps to run each stream in: its own, and others drawn at random (default: 1)"
             | Out _ ->
-                "folder for the results (default: results/compare). A comparison that was broken off goes on where it was: cells that are finished are not run again"
+                "folder for the results (default: results/compare). An interrupted comparison resumes: finished cells are not run again"
             | Jobs _ ->
-                "worker processes side by side (default: as many as the threads of each leave cores for; 1 on a GPU). Results are the same, times are not"
+                "worker processes side by side (default: as many as there are cores for their threads; 1 on a GPU). Results do not depend on it, times do"
             | Threads n -> shared (RunArgument.Threads n)
             | Device v -> shared (RunArgument.Device v)
             | Split v -> shared (RunArgument.Split v)
             | Set v -> shared (RunArgument.Set v)
-            | Metrics _ -> "figures for tables and tests, separated by commas (default: those that the page says most with)"
+            | Metrics _ -> "metrics for tables and tests, separated by commas (default: the main ones)"
             | Against _ ->
-                "the method, by its label, that every other is tested against (default: dns, or else the first that trains step by step)"
-            | Force -> "run every cell again, also those that are finished"
+                "the method, by its label, to test every other against (default: dns, or else the first that trains step by step)"
+            | Force -> "run every cell again, finished ones included"
             | Quiet -> shared RunArgument.Quiet
 
 /// `cmcl tune`. There is no `--split`: settings are chosen on validation rows.
@@ -173,13 +173,13 @@ type TuneArgument =
             | Method _ -> "the method to find settings for, or several separated by commas"
             | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9, over which each trial is averaged (default: 0)"
-            | Trials _ -> "the most trials of a method; of a larger grid so many are drawn, the same every time (default: 12)"
+            | Trials _ -> "largest number of trials per method; from a larger grid that many are drawn, always the same (default: 12)"
             | Grid _ ->
                 "values to try instead of the declared ones: \"lr=1e-4,5e-4;alpha=0.1,1\"; options that move together: \"threshold=partner-threshold=trace:1e-3,trace:1e-2\""
             | Within _ ->
-                "of the trials whose recall@10 on validation rows is within so many points of the best, the one that moves old scores least is chosen (default: 0.5)"
+                "choose, among the trials whose validation recall@10 is within this many points of the best, the one that moves old scores least (default: 0.5)"
             | Out _ ->
-                "folder for trials.csv and preset.json (default: results/tune/STREAM). A search that was broken off goes on where it was"
+                "folder for trials.csv and preset.json (default: results/tune/STREAM). An interrupted search resumes"
             | Jobs n -> shared (CompareArgument.Jobs n)
             | Threads n -> shared (CompareArgument.Threads n)
             | Device v -> shared (CompareArgument.Device v)
@@ -211,20 +211,20 @@ type BenchArgument =
             | Quick ->
                 "under a minute: none, published, block, block-own and soft at d = 1024 and a batch of 64, with the ratios; nothing is written unless --out is given"
             | Parity ->
-                "time nothing: train every form on the device and by pure functions on the CPU, and tell how far the weights are apart; parity.csv is written if --out is given"
+                "time nothing: train every form on the device and by pure functions on the CPU, and report how far the weights differ; parity.csv is written if --out is given"
             | Forms _ -> $"""forms, separated by commas (default: all): {System.String.Join(", ", Cmcl.Form.names)}"""
             | Sizes _ -> "sizes d of the d × d heads (default: 256,768,1024,2048; with --parity 256)"
             | Batches _ -> "pairs in a batch (default: 64,256,1024; with --parity 64)"
             | Ranks _ ->
                 "protected directions as shares of d (default: 1/4,1/16,1/2; with --parity 1/4); forms that have no rank are timed at the first"
             | Threads _ ->
-                "threads of libtorch, one number after another (default: 1, and one for each core; with --parity one for each core)"
+                "threads of libtorch, one number after another (default: 1, and one per core; with --parity one per core)"
             | Dtype _ -> "float32, float64 or both (default: float32,float64; with --quick float32)"
             | Device _ -> "cpu (default), cuda or cuda:N"
-            | Rounds _ -> "rounds in which forms take turns (default: 9, with --quick 15; where they take long fewer, but 5)"
+            | Rounds _ -> "rounds in which forms take turns (default: 9, with --quick 15; fewer where they take long, but at least 5)"
             | Steps _ -> "rows of the whole steps, or off (default: 1000,2000,5000,10000; with --quick off)"
             | Out _ -> "folder for bench.csv, steps.csv and bench.html (default: results/bench)"
-            | Force -> "replace a benchmark that is in the folder already"
+            | Force -> "replace a benchmark that is already in the folder"
             | Quiet -> "print nothing but errors"
 
 /// `cmcl import`. What the formats are, `Cmcl.Importer` knows.
@@ -249,15 +249,15 @@ type ImportArgument =
     interface IArgParserTemplate with
         member a.Usage =
             match a with
-            | From _ -> "a format and a folder; without them the formats are listed"
+            | From _ -> "a format and a folder; without them, lists the formats"
             | Out _ -> "folder for the stream"
             | Backbone _ -> $"""cmcl-h5: {System.String.Join(", ", Cmcl.Published.backbones)}"""
             | Steps _ -> "cmcl-h5: the paper's steps by number, such as 1,2,4 (default: all eleven)"
-            | Validation _ -> "share of the training rows held back for validation where no file says which (default: 0.1)"
-            | Test _ -> "share of all rows for the test where no file says which (default: 0.2)"
-            | Seed _ -> "seed that these rows are drawn with (default: 0)"
+            | Validation _ -> "share of the training rows to hold out for validation if no file says which (default: 0.1)"
+            | Test _ -> "share of all rows to hold out for the test if no file says which (default: 0.2)"
+            | Seed _ -> "seed for drawing these rows (default: 0)"
             | Normalise -> "scale every row to length 1 (default: as stored)"
-            | Allow_Zero_Rows -> "keep rows of zeros, which are refused otherwise"
+            | Allow_Zero_Rows -> "accept rows of zeros, which are an error otherwise"
             | Order _ ->
                 "all but cmcl-h5: modalities, those that are rather anchors first (default: vision,text,audio,thermal,depth,imu,video,tactile,point)"
             | Drop_Unmatched -> "all but cmcl-h5: leave out rows whose id the other modality has not, and list them"
@@ -318,25 +318,25 @@ type Command =
         member a.Usage =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
-            | Resume _ -> "go on with a run that was interrupted, from its checkpoints"
+            | Resume _ -> "resume an interrupted run from its checkpoints"
             | Compare _ ->
-                "run many methods, seeds, orders and streams in worker processes, and compare them: tables, tests, a page"
-            | Tune _ -> "choose a method's settings on validation rows"
-            | Sweep _ -> "run what a sweep file says, here or on a cluster, and collect it"
+                "compare many methods, seeds, orders and streams in worker processes: tables, tests, a page"
+            | Tune _ -> "tune a method's hyperparameters on the validation split"
+            | Sweep _ -> "run a sweep file, here or on a cluster, and collect the results"
             | Cell _ -> "run one cell of a sweep's folder"
             | Verify _ ->
-                "check the theory in numbers on a stream, in float64 unless --dtype says otherwise: a table of conditions, and figures"
-            | Bench _ -> "time training with and without protection, beside what the machine can do"
-            | Import _ -> "make a stream folder of files of features; without arguments, list the formats"
-            | Report _ -> "make the report of a results folder again"
+                "check the theory numerically on a stream, in float64 unless --dtype says otherwise: a table of conditions, and figures"
+            | Bench _ -> "time training with and without protection against what the machine can do"
+            | Import _ -> "make a stream folder from files of features; without arguments, list the formats"
+            | Report _ -> "rebuild the report of a results folder"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"
-            | Export _ -> "trained heads out of a results folder, as one .safetensors file or as .npy files"
+            | Export _ -> "export trained heads from a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
-            | Extract _ -> "run an encoder over images, texts or recordings and write their features"
-            | Moments _ -> "second moments of features in many files, accumulated and merged"
-            | Retrieve _ -> "for each row of one array the best rows of another, with their scores"
-            | Notebook _ -> "run the F# cells of a notebook and store their outputs in it, without Jupyter"
-            | Metrics -> "list the metrics by name, with their formulas and whose they are"
+            | Extract _ -> "run an encoder over images, texts or recordings and save the features"
+            | Moments _ -> "accumulate and merge second moments of features in many files"
+            | Retrieve _ -> "find for each row of one array the best rows of another, with their scores"
+            | Notebook _ -> "run the F# cells of a notebook and store their outputs, without Jupyter"
+            | Metrics -> "list the metrics with their formulas and sources"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

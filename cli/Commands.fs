@@ -291,15 +291,15 @@ let private go
         let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
 
         if checkpointing.Cadence = Cadence.Never then
-            eprintfn "cmcl: left on request; %s unfinished, and there are no checkpoints to go on from" cells
+            eprintfn "cmcl: stopped on request; %s unfinished, and there are no checkpoints to resume from" cells
             Signals.Stopped
         else
-            eprintfn "cmcl: left on request; %s unfinished. Go on with: cmcl resume %s" cells r.Out
+            eprintfn "cmcl: stopped on request; %s unfinished. Resume with: cmcl resume %s" cells r.Out
             Signals.ResumeMe
     | Ok finished ->
         if finished.Broken > 0 then
             let cells = if finished.Broken = 1 then "one run" else $"{finished.Broken} runs"
-            eprintfn "cmcl: %s broke off; what is finished is kept. To try again: cmcl resume %s" cells r.Out
+            eprintfn "cmcl: %s failed; finished runs are kept. To try again: cmcl resume %s" cells r.Out
 
         if finished.Rows.IsEmpty then
             if finished.Unwritten.IsEmpty then 1 else refuse finished.Unwritten

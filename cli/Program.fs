@@ -64,7 +64,7 @@ let private explain (argv: string[]) (message: string) : string =
 
 let private about =
     [ "Continual multimodal contrastive learning."
-      "Exit codes: 0 done; 1 a part failed, the rest is there; 2 a mistake in what was asked, or a place that cannot be read or written; 70 a mistake of cmcl's own; 75 left on request, to be resumed; 130 stopped by Ctrl-C." ]
+      "Exit codes: 0 done; 1 a part failed, the rest is there; 2 a mistake in the request, or a place that cannot be read or written; 70 an internal error of cmcl; 75 stopped on request, can be resumed; 130 stopped by Ctrl-C." ]
     |> List.collect (Layout.wrap 80)
     |> String.concat "\n"
 

@@ -18,7 +18,7 @@ type Update =
         After: Heads
     }
 
-/// Training in its midst: all that it takes to go on from there as if nothing had been between.
+/// Training in mid-step: all that is needed to continue as if it had not been interrupted.
 type Midway =
     {
         /// Updates so far.

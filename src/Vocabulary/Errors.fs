@@ -93,7 +93,7 @@ type Fault =
         | Unreadable(path, reason) -> $"'{path}' cannot be read: {reason.TrimEnd '.'}."
         | Unwritable(path, reason) -> $"'{path}' cannot be written: {reason.TrimEnd '.'}."
         | Occupied path ->
-            $"'{path}' already holds results; choose another folder with --out, replace them with --force, or go on with an interrupted run by cmcl resume."
+            $"'{path}' already holds results; choose another folder with --out, replace them with --force, or resume an interrupted run with cmcl resume."
         | Shape(what, expected, actual) -> $"{what}: expected {expected}, got {actual}."
         | NonFinite(what, row) -> $"{what} has a NaN or infinite value in row {row}; every feature must be finite."
         | Unknown(kind, given, known) -> $"there is no {kind} '{given}'{Fault.Suggestion(given, known)}"

@@ -159,7 +159,7 @@ for hash in $(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$folder/slurm/{number}.tas
     while wait "$process"; code=$?; [ "$code" -gt 128 ] && kill -0 "$process" 2>/dev/null; do :; done
     process=
 
-    # {Pool.Again}: the cell asks to be gone on with. More than 128: a signal killed it, for want of memory perhaps; that is tried three
+    # {Pool.Again}: the cell asks to be resumed. More than 128: a signal killed it, for want of memory perhaps; that is tried three
     # times. After TERM it is Slurm that decides whether the task is queued again.
     if [ -z "$stopped" ] && {{ [ "$code" -eq {Pool.Again} ] || {{ [ "$code" -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ]; }}; }}; then
         echo "exit code $code: queued again"

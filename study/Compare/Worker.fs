@@ -240,7 +240,7 @@ module Worker =
         with e ->
             Some(CellEnd.Broken(Check.reason e))
 
-    /// Runs one cell in this process. None: `leave`, asked again and again, said so, and the state is kept to go on from.
+    /// Runs one cell in this process. None if `leave`, asked after every update, said to stop; its last checkpoint is kept.
     let run (leave: unit -> bool) (tell: WorkerEvent -> unit) (job: WorkerJob) : CellEnd option =
         use scope = torch.NewDisposeScope()
         runWith Catalogue.find leave tell job

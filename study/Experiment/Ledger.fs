@@ -9,7 +9,7 @@ type Finished =
         Rows: Row list
         /// Cells, a method with a seed each, that ended early: label, seed, why.
         Failures: (string * int * string) list
-        /// How many of those broke off by what need not come again: resumed, they are run again.
+        /// How many of those failed for a reason that may not recur: they run again when resumed.
         Broken: int
         /// Cells that were left before their end.
         Left: int
