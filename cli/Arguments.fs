@@ -173,13 +173,13 @@ type TuneArgument =
             | Method _ -> "the method to find settings for, or several separated by commas"
             | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9, over which each trial is averaged (default: 0)"
-            | Trials _ -> "largest number of trials per method; from a larger grid that many are drawn, always the same (default: 12)"
+            | Trials _ ->
+                "largest number of trials per method; from a larger grid that many are drawn, always the same (default: 12)"
             | Grid _ ->
                 "values to try instead of the declared ones: \"lr=1e-4,5e-4;alpha=0.1,1\"; options that move together: \"threshold=partner-threshold=trace:1e-3,trace:1e-2\""
             | Within _ ->
                 "choose, among the trials whose validation recall@10 is within this many points of the best, the one that moves old scores least (default: 0.5)"
-            | Out _ ->
-                "folder for trials.csv and preset.json (default: results/tune/STREAM). An interrupted search resumes"
+            | Out _ -> "folder for trials.csv and preset.json (default: results/tune/STREAM). An interrupted search resumes"
             | Jobs n -> shared (CompareArgument.Jobs n)
             | Threads n -> shared (CompareArgument.Threads n)
             | Device v -> shared (CompareArgument.Device v)
@@ -221,7 +221,8 @@ type BenchArgument =
                 "threads of libtorch, one number after another (default: 1, and one per core; with --parity one per core)"
             | Dtype _ -> "float32, float64 or both (default: float32,float64; with --quick float32)"
             | Device _ -> "cpu (default), cuda or cuda:N"
-            | Rounds _ -> "rounds in which forms take turns (default: 9, with --quick 15; fewer where they take long, but at least 5)"
+            | Rounds _ ->
+                "rounds in which forms take turns (default: 9, with --quick 15; fewer where they take long, but at least 5)"
             | Steps _ -> "rows of the whole steps, or off (default: 1000,2000,5000,10000; with --quick off)"
             | Out _ -> "folder for bench.csv, steps.csv and bench.html (default: results/bench)"
             | Force -> "replace a benchmark that is already in the folder"
@@ -319,8 +320,7 @@ type Command =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
             | Resume _ -> "resume an interrupted run from its checkpoints"
-            | Compare _ ->
-                "compare many methods, seeds, orders and streams in worker processes: tables, tests, a page"
+            | Compare _ -> "compare many methods, seeds, orders and streams in worker processes: tables, tests, a page"
             | Tune _ -> "tune a method's hyperparameters on the validation split"
             | Sweep _ -> "run a sweep file, here or on a cluster, and collect the results"
             | Cell _ -> "run one cell of a sweep's folder"

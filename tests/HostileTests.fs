@@ -309,9 +309,9 @@ let private spoilt =
               let without (part: string) =
                   let json = Nodes.JsonNode.Parse good |> Option.ofObj |> Option.get
 
-                  match json["WorkerJob"] with
+                  match json["Errand"] with
                   | :? Nodes.JsonObject as job -> job.Remove part |> ignore
-                  | _ -> failtest "a line has an job"
+                  | _ -> failtest "a line has a job"
 
                   json.ToJsonString()
 

@@ -4,6 +4,7 @@ open System
 open System.Collections.Generic
 open System.Diagnostics
 open System.IO
+open System.Text.Json.Serialization
 open System.Threading
 open TorchSharp
 
@@ -43,6 +44,8 @@ type SweepCell =
         /// What its method's figures are to be read as (`Role.name`).
         Role: string
         Identity: string
+        /// `cells.jsonl` calls it so.
+        [<JsonPropertyName "Errand">]
         Job: WorkerJob
         /// Updates of training, all steps together.
         Updates: int64
