@@ -320,7 +320,7 @@ type Command =
             match a with
             | Run _ -> "train methods on a stream, measure them, write results and a report"
             | Resume _ -> "resume an interrupted run from its checkpoints"
-            | Compare _ -> "compare many methods, seeds, orders and streams in worker processes: tables, tests, a page"
+            | Compare _ -> "compare methods, seeds, orders and streams in many processes: tables, tests, a page"
             | Tune _ -> "tune a method's hyperparameters on the validation split"
             | Sweep _ -> "run a sweep file, here or on a cluster, and collect the results"
             | Cell _ -> "run one cell of a sweep's folder"
