@@ -299,7 +299,11 @@ let private go
     | Ok finished ->
         if finished.Broken > 0 then
             let cells = if finished.Broken = 1 then "one run" else $"{finished.Broken} runs"
-            eprintfn "cmcl: %s failed; finished runs are kept. To try again: cmcl resume %s" cells r.Out
+
+            if checkpointing.Cadence = Cadence.Never then
+                eprintfn "cmcl: %s failed, and there are no checkpoints to resume from; run the command again with --force" cells
+            else
+                eprintfn "cmcl: %s failed; finished runs are kept. To try again: cmcl resume %s" cells r.Out
 
         if finished.Rows.IsEmpty then
             if finished.Unwritten.IsEmpty then 1 else refuse finished.Unwritten

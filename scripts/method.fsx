@@ -22,9 +22,7 @@ let pull (strength: float) : Method =
 
         { plain with Direction = Direction.Of pulled }
 
-    { Plain.vanilla with
-        Name = $"pull-{strength}"
-        Summary = "fine-tuning pulled back to where the step began"
+    { Training.method $"pull-{strength}" "fine-tuning pulled back to where the step began" with
         Begin = begin' }
 
 Script.run ("values" :: Script.studies) (fun asked ->

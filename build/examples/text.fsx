@@ -6,7 +6,7 @@ open System.IO
 open System.Text.RegularExpressions
 open Markdown
 
-let private languages = set [ "fsharp"; "csharp"; "sh"; "console"; "python"; "json"; "csv"; "text"; "math" ]
+let private languages = set [ "fsharp"; "csharp"; "sh"; "console"; "python"; "json"; "xml"; "csv"; "text"; "math" ]
 
 let private languageless page =
     [ for block in blocks page do

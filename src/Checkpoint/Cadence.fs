@@ -16,7 +16,7 @@ type Cadence =
     | Epochs of int64
     | Seconds of float
 
-/// Keepers that write checkpoints.
+/// When checkpoints are written.
 [<RequireQualifiedAccess>]
 module Cadence =
     let private expected = "auto, off, step, or how many updates (200), epochs (1ep) or seconds (30s) apart"

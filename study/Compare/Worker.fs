@@ -135,6 +135,7 @@ module Worker =
         (identity: string)
         (cell: Cell)
         : Result<CellRecord option, Fault list> =
+        use scope = torch.NewDisposeScope()
         torch.set_num_threads e.Threads
         restartPeak ()
 

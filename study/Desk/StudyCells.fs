@@ -150,8 +150,8 @@ module internal StudyCells =
         outside.Tell(StudyEvent.Began(all.Length, sideBySide))
 
         try
-            let stop () = not unwritten.Value.IsEmpty || outside.Stop()
-            InProcess.run (settings study folder) sideBySide (Some(threads study)) stop outside.Tell ended all
+            let refused () = not unwritten.Value.IsEmpty
+            InProcess.run (settings study folder) sideBySide (Some(threads study)) refused outside.Stop outside.Tell ended all
         finally
             torch.set_num_threads before
 
@@ -216,9 +216,11 @@ module internal StudyCells =
                 torch.set_num_threads (threads study)
 
                 try
-                    match
-                        Train.run (Order.apply order study.Stream) study.Device study.Split seed observer plan, saved.Value
-                    with
+                    let trained =
+                        Check.guarded $"{plan.Label} (seed {seed})" (fun () ->
+                            Train.run (Order.apply order study.Stream) study.Device study.Split seed observer plan)
+
+                    match trained, saved.Value with
                     | Ok _, Some(step, heads) -> Ok { Heads = heads; About = about step }
                     | Ok _, None -> invalidOp "a method that trains left no heads"
                     | Error faults, _ ->

@@ -7,8 +7,8 @@ open System
 module Experiment =
     /// Runs every plan with every seed, `Jobs` of them side by side, and writes `results.csv`, `losses.csv`, `spectra.csv`, `config.json` and with
     /// a monitor `monitor.csv` now and then and at the end, so that what is finished can be read. A run that diverges or breaks off by whatever
-    /// exception is recorded, and the others go on. What a run gives does not depend on those beside it. `tell` and `stop` are called by one
-    /// thread at a time; what either raises is raised when all that is finished is written. With checkpoints, under `checkpoints` in the folder
+    /// exception is recorded, and the others go on. What a run gives does not depend on those beside it. `tell` is called by one
+    /// thread at a time, `stop` by every thread that trains; what either raises is raised when all that is finished is written. With checkpoints, under `checkpoints` in the folder
     /// until all is done, a finished run is not repeated, and one that was stopped resumes. When tables cannot be written, no more runs
     /// begin. Faults: the folder cannot be written to at the beginning.
     let run
@@ -62,8 +62,8 @@ module Experiment =
         begun
         |> Result.bind (fun () -> Lines.writeRecord created jobs.Length request [])
         |> Result.map (fun () ->
-            let stop () = not ledger.Unwritten.IsEmpty || outside.Stop()
-            InProcess.run settings request.Jobs None stop outside.Tell ended jobs
+            let refuse () = not ledger.Unwritten.IsEmpty
+            InProcess.run settings request.Jobs None refuse outside.Stop outside.Tell ended jobs
             ledger.Write()
             let finished = ledger.Finished
 

@@ -2,6 +2,7 @@ namespace Cmcl
 
 open System
 open System.Collections.Concurrent
+open System.Collections.Generic
 open System.Runtime.ExceptionServices
 open System.Threading.Tasks
 open TorchSharp
@@ -22,11 +23,11 @@ type StudyEvent =
     | Ended of Job * before: bool * fault: Fault option
     /// Results cannot be written, so no more jobs begin; what has finished is in the result.
     | Unwritten of Fault
-    /// The study was stopped with this many jobs unfinished. Always the last event.
+    /// The study was stopped with this many jobs unfinished. The last event, if it comes.
     | Stopped of unfinished: int
 
-/// Functions that a caller passed in, called by one thread at a time. What one of them raises is no fault of the job that happens to run: from
-/// then on nothing is told and every job is to stop, and at the end `Rethrow` raises it.
+/// Functions that a caller passed in: `tell` is called by one thread at a time, `stop` by every thread that trains. What one of them raises is no
+/// fault of the job that happens to run: from then on nothing is told and every job is to stop, and at the end `Rethrow` raises it.
 type internal Callbacks(tell: StudyEvent -> unit, stop: unit -> bool) =
     let gate = obj ()
     let mutable raised: ExceptionDispatchInfo option = None
@@ -61,12 +62,14 @@ module internal InProcess =
                 ExceptionDispatchInfo.Capture(e.Flatten().InnerExceptions[0]).Throw()
 
     /// Runs every job, so many side by side. One that diverges or breaks off by whatever exception has ended; the others go on. What a job gives
-    /// does not depend on those beside it. `stop` is asked before each job and after each update. `ended` is called with the place of a
+    /// does not depend on those beside it; of several with one identity the others run after the first, and find its result if that is kept. `stop` is
+    /// asked before each job and after each update, `refuse` before each job: whether no more may begin. `ended` is called with the place of a
     /// job that has ended and what became of it, by one thread at a time and before that is told; it returns why results cannot be written, if so.
     let run
         (settings: JobSettings)
         (sideBySide: int)
         (threads: int option)
+        (refuse: unit -> bool)
         (stop: unit -> bool)
         (tell: StudyEvent -> unit)
         (ended: int -> Result<JobEnd, Fault list> -> Fault list)
@@ -105,7 +108,7 @@ module internal InProcess =
                 use scope = torch.NewDisposeScope()
                 Job.run settings stop (within place) job
 
-            if not (stop ()) then
+            if not (refuse () || stop ()) then
                 lock gate (fun () -> tell (StudyEvent.Started(job, share ())))
                 let result = Check.guarded job.Name go
 
@@ -121,4 +124,11 @@ module internal InProcess =
                     | Ok(JobEnd.Finished r) -> over r.Before None
                     | Error faults -> over false (List.tryHead faults))
 
-        inTurn sideBySide jobs.Length work
+        let identity (job: Job) = Identity.of' "" job.Stream job.Plan job.Seed settings.Split settings.Device.``type``
+        let seen = HashSet<string>()
+
+        // Two jobs of one identity would write to one folder of checkpoints.
+        let firsts, others = Array.init jobs.Length id |> Array.partition (fun place -> seen.Add(identity jobs[place]))
+
+        for places in [ firsts; others ] do
+            inTurn sideBySide places.Length (fun i -> work places[i])
