@@ -63,7 +63,7 @@ module Files =
         beside path (fun file -> write file) (fun () -> string (Path.GetFileName path))
 
     /// `writeWhole` for text: UTF-8, lines ending in a line feed. Makes the folder if there is none.
-    /// Example: `Files.writeText "results/note.txt" (fun file -> file.Write "one seed only")`.
+    /// As in `Files.writeText "results/note.txt" (fun file -> file.Write "one seed only")`.
     let writeText (path: string) (write: TextWriter -> unit) : Result<unit, Fault list> =
         makeFolderOf path
         |> Result.bind (fun () ->

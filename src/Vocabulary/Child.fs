@@ -9,7 +9,7 @@ open System.Text.Json
 [<RequireQualifiedAccess>]
 module Child =
     /// Starts a process whose three streams are this one's to read and write, in UTF-8.
-    /// Example: `use worker = Child.start (System.Diagnostics.ProcessStartInfo("cmcl", [ "worker" ]))`.
+    /// As in `use worker = Child.start (System.Diagnostics.ProcessStartInfo("cmcl", [ "worker" ]))`.
     let start (info: ProcessStartInfo) : Process =
         let utf8 = UTF8Encoding false
         info.RedirectStandardInput <- true

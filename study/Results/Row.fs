@@ -53,7 +53,7 @@ module Roles =
 
 [<RequireQualifiedAccess>]
 module Row =
-    /// The methods of a run in the order of their rows. Example: `Row.methods rows |> List.length`.
+    /// The methods of a run in the order of their rows. As in `rows |> Row.methods |> List.length`.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
 
     /// No stream has as many steps; a table is read that somebody may have mangled, and matrices are as long as their last step.
