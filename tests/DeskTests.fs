@@ -78,6 +78,27 @@ let tests =
               let spread = OrderSpread.all [ Metric.find "r10" |> Check.get ] (StudyResult.measured some) |> List.exactlyOne
               Expect.equal (spread.Orders, spread.Cells) (3, 3) "orders and cells")
 
+          test "two labels of one configuration share what is kept, one after the other"
+          <| inFolder (fun folder ->
+              let both =
+                  study ()
+                  |> Run.method Dns.defaults
+                  |> Run.method (Dns.defaults |> Dns.sides Sides.Dual)
+                  |> Run.seeds [ 0; 1 ]
+                  |> Run.jobs 2
+                  |> Run.into folder
+
+              let result, before, trained = watched both
+              Expect.equal (before, trained) (2, 2) "the second label is read"
+
+              let of' label =
+                  [ for r in result.Rows do
+                        if r.Method = label then
+                            r.Seed, r.Step, r.Task, r.Metric, r.Value ]
+
+              Expect.isNonEmpty (of' "dns") "rows"
+              Expect.equal (of' "dns[sides=dual]") (of' "dns") "the same results")
+
           test "the winner of a study has the best recall on validation rows, and runs on test rows"
           <| inFolder (fun folder ->
               let taus = [ Dns.soft ] |> Config.over Dns.tau [ 1e-6; 1e-4; 1e-2; 1.0 ]
