@@ -46,18 +46,9 @@ let private inProcess (part: string) : Task<Counts> =
     task {
         let program = Environment.ProcessPath |> Option.ofObj |> Option.get
         let own = Environment.GetCommandLineArgs()[0]
-        let viaDotnet = IO.Path.GetFileNameWithoutExtension program = "dotnet"
-
-        let info =
-            ProcessStartInfo(
-                program,
-                [ if viaDotnet then
-                      own
-                      Part
-                      part ],
-                RedirectStandardOutput = true
-            )
-
+        // Either `dotnet Tests.dll` or the program itself.
+        let before = if IO.Path.GetFileNameWithoutExtension program = "dotnet" then [ own ] else []
+        let info = ProcessStartInfo(program, before @ [ Part; part ], RedirectStandardOutput = true)
         use p = Process.Start info |> Option.ofObj |> Option.get
         let mutable counts = None
         let mutable line = p.StandardOutput.ReadLine() |> Option.ofObj
