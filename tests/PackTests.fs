@@ -119,7 +119,7 @@ let private library =
               Expect.equal (one "version") Record.cmclVersion "version"
               Expect.equal (one "license") "MIT" "licence"
               Expect.equal (one "authors") "Cmcl contributors" "authors"
-              Expect.stringContains (text (one "readme") archive) "libtorch 2.10 is yours to choose" "readme"
+              Expect.stringContains (text (one "readme") archive) "You choose the libtorch 2.10" "readme"
               Expect.stringContains (text "CHANGELOG.md" archive) $"{Record.cmclVersion}" "changes"
               Expect.stringContains (text "LICENSE" archive) "MIT License" "licence's text"
               Expect.stringContains (text "lib/net10.0/Cmcl.xml" archive) "M:Cmcl.Catalogue.locate" "documentation of functions")
