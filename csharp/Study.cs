@@ -95,7 +95,7 @@ public sealed class Study
                     cells = began.jobs;
                     break;
                 case StudyEvent.Ended e:
-                    progress?.Report(new(++over, cells, e.Item1.Plan.Label, e.Item1.Order, e.Item1.Seed, e.before, e.fault?.Value.Message));
+                    progress?.Report(new(++over, cells, e.job.Plan.Label, e.job.Order, e.job.Seed, e.before, e.fault?.Value.Message));
                     break;
                 case StudyEvent.Stopped s:
                     left = s.unfinished;

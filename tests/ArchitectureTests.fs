@@ -6,16 +6,8 @@ open System.Reflection.Metadata
 open System.Reflection.PortableExecutable
 open System.Text.RegularExpressions
 open System.Xml.Linq
+open Cmcl.Tests.Checks
 open Expecto
-
-let private root =
-    let rec up (folder: string) =
-        if File.Exists(Path.Combine(folder, "paket.dependencies")) then
-            folder
-        else
-            up (Path.GetDirectoryName folder |> Option.ofObj |> Option.get)
-
-    up AppContext.BaseDirectory
 
 let private page = Path.Combine(root, "docs", "architecture.md")
 
@@ -136,4 +128,9 @@ let tests =
 
               for file in Directory.GetFiles(Path.Combine(root, "tests"), "*Tests.fs") do
                   Expect.stringContains listed (string (Path.GetFileNameWithoutExtension file) + ".tests") "tests/Main.fs"
+          }
+
+          test "a part of the tests is named to its process however they are started" {
+              Expect.equal (Summary.argumentsOf "/bin/dotnet" "Tests.dll" "unit") [ "Tests.dll"; "--part"; "unit" ] "by dotnet"
+              Expect.equal (Summary.argumentsOf "/out/Tests" "Tests.dll" "unit") [ "--part"; "unit" ] "by itself"
           } ]

@@ -12,6 +12,9 @@ open FsCheck
 open FsCheck.FSharp
 open TorchSharp
 
+/// The root of the tree.
+let root: string = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
+
 /// Two computations of one quantity in float64.
 let tight = 1e-12
 /// The same after some hundred operations, or through an eigensolver.

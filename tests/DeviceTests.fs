@@ -101,12 +101,7 @@ let private started (libtorch: string) (file: string) (arguments: string list) =
     p.WaitForExit()
     p.ExitCode, out.Result, error.Result
 
-let private script =
-    let rec upwards (folder: string) =
-        let file = Path.Combine(folder, "bench", "gpu.sh")
-        if File.Exists file then file else upwards (nonNull (Path.GetDirectoryName folder))
-
-    lazy (upwards AppContext.BaseDirectory)
+let private script = Path.Combine(root, "bench", "gpu.sh")
 
 /// What is told where there is no libtorch, or none with CUDA.
 let private without =
@@ -131,12 +126,12 @@ let private without =
               |> told [ "cmcl: libtorch cannot be loaded"; $"CMCL_LIBTORCH names '{folder}'" ]))
       testCase "gpu.sh names the folder without libtorch" (fun () ->
           inEmpty (fun folder ->
-              started folder "bash" [ script.Value ] |> told [ "CMCL_LIBTORCH"; folder; "libtorch_cuda.so" ]
+              started folder "bash" [ script ] |> told [ "CMCL_LIBTORCH"; folder; "libtorch_cuda.so" ]
 
-              started folder "bash" [ script.Value; "--device"; "cpu" ] |> told [ "CMCL_LIBTORCH"; folder; "libtorch_cpu.so" ]))
+              started folder "bash" [ script; "--device"; "cpu" ] |> told [ "CMCL_LIBTORCH"; folder; "libtorch_cpu.so" ]))
       testCase "gpu.sh refuses what it does not take" (fun () ->
-          started "" "bash" [ script.Value; "--device"; "tpu" ] |> told [ "cuda, cuda:N or cpu"; "tpu" ]
-          started "" "bash" [ script.Value; "--frob" ] |> told [ "--frob"; "--help" ])
+          started "" "bash" [ script; "--device"; "tpu" ] |> told [ "cuda, cuda:N or cpu"; "tpu" ]
+          started "" "bash" [ script; "--frob" ] |> told [ "--frob"; "--help" ])
       testCase "gpu.sh: one table of what the command found, and a code that says whether it holds" (fun () ->
           let extent dtype = { Width = 256L; Pairs = 64L; Rank = 64L; Dtype = dtype }
 
@@ -162,7 +157,7 @@ let private without =
               let folder = (Directory.CreateTempSubdirectory "cmcl-gpu").FullName
 
               try
-                  File.Copy(script.Value, Path.Combine(folder, "gpu.sh"))
+                  File.Copy(script, Path.Combine(folder, "gpu.sh"))
 
                   BenchFiles.writeParity
                       folder
@@ -217,7 +212,7 @@ esac
           Expect.equal (table 5e-6 0) (1, lines "5.0e-06 ✗") "whatever the command says"
           Expect.equal (fst (table 5e-7 1)) 1 "and whatever the table says")
       testCase "gpu.sh tells what it takes" (fun () ->
-          let code, out, error = started "" "bash" [ script.Value; "--help" ]
+          let code, out, error = started "" "bash" [ script; "--help" ]
           Expect.equal (code, error) (0, "") "exit code, standard error"
 
           for word in [ "--device"; "--out"; "CMCL_LIBTORCH"; "LD_LIBRARY_PATH" ] do

@@ -11,9 +11,8 @@ open System.Runtime.InteropServices
 open System.Text.RegularExpressions
 open System.Xml.Linq
 open Cmcl
+open Cmcl.Tests.Checks
 open Expecto
-
-let private root = Path.GetFullPath(Path.Combine(__SOURCE_DIRECTORY__, ".."))
 
 /// The folder of the packages, or the test is skipped.
 let private packages () : string =

@@ -3,19 +3,9 @@ module Cmcl.Tests.ScriptTests
 
 open System
 open System.IO
+open Cmcl.Tests.Checks
 open Cmcl.Tests.Processes
 open Expecto
-
-let private root =
-    let rec up (folder: string) =
-        if File.Exists(Path.Combine(folder, "build.fsx")) then
-            folder
-        else
-            match Path.GetDirectoryName folder with
-            | null -> failwith "the scripts are not above the tests"
-            | parent -> up parent
-
-    up AppContext.BaseDirectory
 
 /// Scripts load the command's release build.
 let private script (name: string) (arguments: string list) =

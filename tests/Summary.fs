@@ -41,14 +41,17 @@ let write (c: Counts) : unit =
 [<Literal>]
 let Part = "--part"
 
+/// The arguments with which a program runs one part of its tests: `dotnet` is given the tests' file before them, the program itself is not.
+let argumentsOf (program: string) (tests: string) (part: string) : string list =
+    let before = if IO.Path.GetFileNameWithoutExtension program = "dotnet" then [ tests ] else []
+    before @ [ Part; part ]
+
 /// Runs one part in a process of its own, passing on what it says but for its counts. A process that dies without them is a failure.
 let private inProcess (part: string) : Task<Counts> =
     task {
         let program = Environment.ProcessPath |> Option.ofObj |> Option.get
-        let own = Environment.GetCommandLineArgs()[0]
-        // Either `dotnet Tests.dll` or the program itself.
-        let before = if IO.Path.GetFileNameWithoutExtension program = "dotnet" then [ own ] else []
-        let info = ProcessStartInfo(program, before @ [ Part; part ], RedirectStandardOutput = true)
+        let tests = Environment.GetCommandLineArgs()[0]
+        let info = ProcessStartInfo(program, argumentsOf program tests part, RedirectStandardOutput = true)
         use p = Process.Start info |> Option.ofObj |> Option.get
         let mutable counts = None
         let mutable line = p.StandardOutput.ReadLine() |> Option.ofObj

@@ -11,20 +11,20 @@ open System.Threading
 [<RequireQualifiedAccess>]
 type PoolEvent =
     | Began of place: int
-    | Told of place: int * answer: WorkerEvent
+    | Told of place: int * event: WorkerEvent
 
 /// Worker processes: one that dies takes its own cell with it and nothing else.
 [<RequireQualifiedAccess>]
 module Pool =
-    /// The last lines of standard error that are told when a worker dies.
+    /// Lines of standard error that are shown when a worker dies: the last ones.
     [<Literal>]
     let private TailLines = 3
 
-    /// The exit code of a worker that could not finish its cell now and can go on with it: EX_TEMPFAIL of sysexits.h.
+    /// The exit code of a worker that stopped before its cell was finished and can resume it: EX_TEMPFAIL of sysexits.h.
     [<Literal>]
     let Again = 75
 
-    /// How often a cell that asks for it is run again.
+    /// How often one cell is resumed at most.
     [<Literal>]
     let private MostAgain = 20
 
@@ -71,14 +71,14 @@ module Pool =
         with :? IOException ->
             ()
 
-        let answers =
+        let events =
             Seq.initInfinite (fun _ -> worker.Process.StandardOutput.ReadLine() |> Option.ofObj)
             |> Seq.takeWhile _.IsSome
             |> Seq.choose (Option.bind Line.event)
 
-        answers
-        |> Seq.tryPick (fun answer ->
-            match answer with
+        events
+        |> Seq.tryPick (fun event ->
+            match event with
             | WorkerEvent.Ended ended -> Some ended
             | within ->
                 tell within
@@ -111,21 +111,21 @@ module Pool =
             let mutable worker: Worker option = None
             let mutable next = take ()
 
-            let told (h: Worker) (place, job) =
-                use _ = cancel.Register(fun () -> h.Process.Kill())
-                work h job (fun answer -> tellOne (PoolEvent.Told(place, answer)))
+            let told (w: Worker) (place, job) =
+                use _ = cancel.Register(fun () -> w.Process.Kill())
+                work w job (fun event -> tellOne (PoolEvent.Told(place, event)))
 
             /// How the cell ended; None if it is to be run again.
             let attempt cell =
-                let h = worker |> Option.defaultWith (fun () -> launch start)
-                worker <- Some h
+                let w = worker |> Option.defaultWith (fun () -> launch start)
+                worker <- Some w
 
-                match told h cell with
+                match told w cell with
                 | Some ended -> Some ended
                 | None ->
-                    let ended = death h
-                    let again = h.Process.ExitCode = Again
-                    stop h
+                    let ended = death w
+                    let again = w.Process.ExitCode = Again
+                    stop w
                     worker <- None
                     if again then None else Some ended
 

@@ -70,11 +70,11 @@ module Line =
     let job (line: string) : WorkerJob option = Child.line line
 
     /// A list of texts: what it is, and what it says.
-    let ofEvent (answer: WorkerEvent) : string =
+    let ofEvent (event: WorkerEvent) : string =
         let number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
 
         JsonSerializer.Serialize(
-            match answer with
+            match event with
             | WorkerEvent.Within(step, share) -> [ "within"; number share; step ]
             | WorkerEvent.Remark text -> [ "remark"; text ]
             | WorkerEvent.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
@@ -141,15 +141,10 @@ module Worker =
 
         let clock = Stopwatch.StartNew()
 
-        let settings: JobSettings =
-            { Device = torch.device e.Device
-              Split = split e.Split
-              Checkpointing = Checkpointing.auto
-              Folder = fun _ -> Some(Path.Combine(e.Out, "checkpoints"))
-              Owned = fun () -> true
-              KeepsResult = false
-              Monitor = None
-              Save = fun _ _ _ -> () }
+        let settings =
+            { JobSettings.on (torch.device e.Device) (split e.Split) with
+                Checkpointing = Checkpointing.auto
+                Folder = fun _ -> Some(Path.Combine(e.Out, "checkpoints")) }
 
         let job =
             { Stream = stream
@@ -183,7 +178,7 @@ module Worker =
         match Job.run settings leave tellOf job with
         | Ok JobEnd.Stopped -> Ok None
         | Ok(JobEnd.Finished r) -> over (Ok(Lines.rows stream plan e.Seed r.Outcome))
-        | Error faults when Lines.isForGood faults -> over (Error(sentences faults))
+        | Error faults when Lines.failsAgain faults -> over (Error(sentences faults))
         | Error faults -> Error faults
 
     /// Runs one cell on the stream of its job, unless another process has it or has finished it since.
@@ -273,8 +268,8 @@ module Worker =
                     loaded[source] <- stream
                     stream)
 
-        let tell (answer: WorkerEvent) =
-            output.WriteLine(Line.ofEvent answer)
+        let tell (event: WorkerEvent) =
+            output.WriteLine(Line.ofEvent event)
             output.Flush()
 
         /// Whether the cell came to an end, which is told.

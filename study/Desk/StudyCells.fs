@@ -60,14 +60,11 @@ module internal StudyCells =
 
         let cells = study.Folder |> Option.map (fun folder -> Path.Combine(folder, "cells"))
 
-        { Device = study.Device
-          Split = study.Split
-          Checkpointing = Checkpointing.auto
-          Folder = fun job -> if isRegistered job.Plan.Method then cells else None
-          Owned = fun () -> folder |> Option.forall (fun folder -> not folder.IsAnothers)
-          KeepsResult = true
-          Monitor = None
-          Save = fun _ _ _ -> () }
+        { JobSettings.on study.Device study.Split with
+            Checkpointing = Checkpointing.auto
+            Folder = fun job -> if isRegistered job.Plan.Method then cells else None
+            Owned = fun () -> folder |> Option.forall (fun folder -> not folder.IsAnothers)
+            KeepsResult = true }
 
     let private info
         (study: Study)
@@ -127,7 +124,7 @@ module internal StudyCells =
                              Plan = plan
                              Seed = seed } |]
 
-        let results: Result<JobEnd, Fault list>[] = Array.create all.Length (Ok JobEnd.Stopped)
+        let results: Result<JobResult, Fault list> option[] = Array.create all.Length None
         let unwritten = ref []
         let outside = Callbacks(study.Tell(), study.Stop)
         let sideBySide = jobs study all.Length
@@ -141,11 +138,11 @@ module internal StudyCells =
                 []
 
         let ended place result : Fault list =
-            results[place] <- result
+            results[place] <- Some result
 
             match result with
-            | Ok(JobEnd.Finished r) -> refuse r.Unwritten
-            | _ -> []
+            | Ok r -> refuse r.Unwritten
+            | Error _ -> []
 
         outside.Tell(StudyEvent.Began(all.Length, sideBySide))
 
@@ -161,15 +158,14 @@ module internal StudyCells =
 
         let left =
             [ for job, result in Seq.zip all results do
-                  match result with
-                  | Ok JobEnd.Stopped -> job
-                  | _ -> () ]
+                  if result.IsNone then
+                      job ]
 
         let failures =
             [ for job, result in Seq.zip all results do
                   match result with
-                  | Error faults -> for fault in faults -> job.Plan.Label, job.Seed, fault.Message
-                  | Ok _ -> ()
+                  | Some(Error faults) -> for fault in faults -> job.Plan.Label, job.Seed, fault.Message
+                  | _ -> ()
               match unwritten.Value with
               | fault :: _ -> for job in left -> job.Plan.Label, job.Seed, $"not run to its end, since {fault.Message}"
               | [] -> () ]
@@ -177,7 +173,7 @@ module internal StudyCells =
         let over =
             [ for job, result in Seq.zip all results do
                   match result with
-                  | Ok(JobEnd.Finished r) -> job, r.Outcome
+                  | Some(Ok r) -> job, r.Outcome
                   | _ -> () ]
 
         if not left.IsEmpty && unwritten.Value.IsEmpty then

@@ -31,26 +31,24 @@ module Experiment =
         let outside = Callbacks(tell, stop)
         let warn job faults = List.iter (fun fault -> outside.Tell(StudyEvent.Warning(job, fault))) faults
 
-        let settings: JobSettings =
-            { Device = request.Device
-              Split = request.Split
-              Checkpointing = checkpointing
-              Folder = fun _ -> Some(ResultsFolder.checkpoints request.Out)
-              Owned = fun () -> not folder.IsAnothers
-              KeepsResult = true
-              Monitor = request.Monitor
-              Save =
-                if request.SaveWeights then
-                    fun job -> ResultsFolder.saveWeights request.Out job.Plan.Label job.Seed
-                else
-                    fun _ _ _ -> () }
+        let save (job: Job) (step: Step) (heads: Heads) =
+            if request.SaveWeights then
+                ResultsFolder.saveWeights request.Out job.Plan.Label job.Seed step heads
 
-        let ended place (result: Result<JobEnd, Fault list>) : Fault list =
+        let settings =
+            { JobSettings.on request.Device request.Split with
+                Checkpointing = checkpointing
+                Folder = fun _ -> Some(ResultsFolder.checkpoints request.Out)
+                Owned = fun () -> not folder.IsAnothers
+                KeepsResult = true
+                Monitor = request.Monitor
+                Save = save }
+
+        let ended place (result: Result<JobResult, Fault list>) : Fault list =
             let job = jobs[place]
 
             match result with
-            | Ok JobEnd.Stopped -> ()
-            | Ok(JobEnd.Finished r) ->
+            | Ok r ->
                 warn job r.Unwritten
                 ledger.Finish(place, Lines.ofOutcome request job.Plan job.Seed r.Monitor r.Outcome)
             | Error faults -> ledger.Finish(place, Lines.failed job.Plan job.Seed faults)

@@ -85,12 +85,12 @@ module Lines =
             Monitor = [ for r in monitored -> monitorRow plan seed r ] }
 
     /// Whether a job with these faults would fail again: it diverged.
-    let internal isForGood (faults: Fault list) : bool = faults |> List.forall _.IsDiverged
+    let internal failsAgain (faults: Fault list) : bool = faults |> List.forall _.IsDiverged
 
     let internal failed (plan: Plan) (seed: int) (faults: Fault list) : Lines =
         { none with
             Failures = [ for f in faults -> plan.Label, seed, f.Message ]
-            Again = not (isForGood faults) }
+            Again = not (failsAgain faults) }
 
     let internal writeRecord
         (created: DateTimeOffset)

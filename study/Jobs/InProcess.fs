@@ -12,17 +12,17 @@ open TorchSharp
 type StudyEvent =
     | Began of jobs: int * sideBySide: int
     /// A job begins; the share of all updates that are done.
-    | Started of Job * share: float
+    | Started of job: Job * share: float
     /// It resumes from a checkpoint taken after this many steps.
-    | Resumed of Job * steps: int
+    | Resumed of job: Job * steps: int
     /// An event within its training, and the share of all updates that are done.
-    | Progress of Job * event: Event * share: float
+    | Progress of job: Job * event: Event * share: float
     /// A checkpoint could not be written, read or deleted; the job goes on.
-    | Warning of Job * Fault
-    /// A job ended: whether it had finished in an earlier run and was only read, and why it failed, if it did.
-    | Ended of Job * before: bool * fault: Fault option
+    | Warning of job: Job * fault: Fault
+    /// A job ended: whether its result was there already and was only read, and why it failed, if it did.
+    | Ended of job: Job * before: bool * fault: Fault option
     /// Results cannot be written, so no more jobs begin; what has finished is in the result.
-    | Unwritten of Fault
+    | Unwritten of fault: Fault
     /// The study was stopped with this many jobs unfinished. The last event, if it comes.
     | Stopped of unfinished: int
 
@@ -72,7 +72,7 @@ module internal InProcess =
         (refuse: unit -> bool)
         (stop: unit -> bool)
         (tell: StudyEvent -> unit)
-        (ended: int -> Result<JobEnd, Fault list> -> Fault list)
+        (ended: int -> Result<JobResult, Fault list> -> Fault list)
         (jobs: Job[])
         : unit =
         let gate = obj ()
@@ -113,7 +113,7 @@ module internal InProcess =
                 let result = Check.guarded job.Name go
 
                 lock gate (fun () ->
-                    let over before fault =
+                    let over (result: Result<JobResult, Fault list>) before fault =
                         reach place all[place]
                         let unwritten = ended place result
                         tell (StudyEvent.Ended(job, before, fault))
@@ -121,8 +121,8 @@ module internal InProcess =
 
                     match result with
                     | Ok JobEnd.Stopped -> ()
-                    | Ok(JobEnd.Finished r) -> over r.Before None
-                    | Error faults -> over false (List.tryHead faults))
+                    | Ok(JobEnd.Finished r) -> over (Ok r) r.Before None
+                    | Error faults -> over (Error faults) false (List.tryHead faults))
 
         let identity (job: Job) = Identity.of' "" job.Stream job.Plan job.Seed settings.Split settings.Device.``type``
         let seen = HashSet<string>()

@@ -32,7 +32,7 @@ type JobResult =
     {
         Outcome: Outcome
         Monitor: MonitorMeasurement list
-        /// It had finished in an earlier run and was only read.
+        /// It was there already and was only read: from an earlier run, or of a job with the same identity.
         Before: bool
         /// Why its result is not in its checkpoint folder, if it should be there.
         Unwritten: Fault list
@@ -79,6 +79,19 @@ type internal JobSettings =
         /// Called with a job's heads after each of its steps.
         Save: Job -> Step -> Heads -> unit
     }
+
+[<RequireQualifiedAccess>]
+module internal JobSettings =
+    /// Without checkpoints, on a device, measured on a split.
+    let on (device: torch.Device) (split: Split) : JobSettings =
+        { Device = device
+          Split = split
+          Checkpointing = Checkpointing.none
+          Folder = fun _ -> None
+          Owned = fun () -> true
+          KeepsResult = false
+          Monitor = None
+          Save = fun _ _ _ -> () }
 
 [<RequireQualifiedAccess>]
 module internal Job =
