@@ -292,6 +292,24 @@ type MethodsArgument =
             match a with
             | Method _ -> "one method, with all that it takes"
 
+[<RequireQualifiedAccess>]
+type ScriptKind =
+    | Ablation
+    | Method
+
+[<RequireQualifiedAccess>]
+type NewArgument =
+    | [<MainCommand; ExactlyOnce>] File of FILE: string
+    | [<Unique>] Kind of ScriptKind
+    | [<Unique>] Force
+
+    interface IArgParserTemplate with
+        member a.Usage =
+            match a with
+            | File _ -> "the script to write, such as mine.fsx"
+            | Kind _ -> "what it begins as: one option over some values, or a method of your own (default: ablation)"
+            | Force -> "replace a file that is there"
+
 type Command =
     | [<CliPrefix(CliPrefix.None)>] Run of ParseResults<RunArgument>
     | [<CliPrefix(CliPrefix.None)>] Resume of ParseResults<ResumeArgument>
@@ -311,6 +329,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
     | [<CliPrefix(CliPrefix.None)>] Notebook of ParseResults<NotebookArgument>
+    | [<CliPrefix(CliPrefix.None)>] New of ParseResults<NewArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
     | [<CliPrefix(CliPrefix.None); SubCommand; Hidden>] Worker
     | Version
@@ -337,6 +356,7 @@ type Command =
             | Moments _ -> "accumulate and merge second moments of features in many files"
             | Retrieve _ -> "find for each row of one array the best rows of another, with their scores"
             | Notebook _ -> "run the F# cells of a notebook and store their outputs, without Jupyter"
+            | New _ -> "write a script to begin with: an ablation, or a method of your own"
             | Metrics -> "list the metrics with their formulas and sources"
             | Worker -> "run cells for another cmcl, a line of JSON each on standard input"
             | Version -> "print the version"

@@ -250,14 +250,17 @@ let private show (quiet: bool) (r: Request) (finished: Finished) : Result<unit, 
     let report = if finished.Unwritten.IsEmpty then Report.write r.Out else Error finished.Unwritten
 
     if not quiet then
-        Terminal.show (Display.summary r finished)
+        let table = Display.summary r finished
+        Terminal.show (CompareDisplay.table "The report has them, and results.csv beside it." table)
 
         for line in Display.throughput finished do
             Terminal.say line
 
-        let spread = if r.Seeds.Length = 1 then "one seed" else $"mean ± sd over {r.Seeds.Length} seeds"
-        let place = report |> Result.map (fun path -> $" Report: {Terminal.path path}") |> Result.defaultValue ""
-        Terminal.say $"Acc, recall and BWT in per cent; {spread}.{place}"
+        for note in table.Notes do
+            Terminal.say note
+
+        for path in Result.toList report do
+            Terminal.say $"Report: {Terminal.path path}"
 
     report |> Result.map ignore
 

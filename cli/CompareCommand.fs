@@ -110,7 +110,7 @@ let private tellFailures (broken: (Cell * string) list) (c: Comparison) : int =
 let private show (metrics: string list) (c: Comparison) : unit =
     for table in CompareFiles.tables metrics c |> Check.get do
         Terminal.say table.Stream
-        Terminal.show (CompareDisplay.table table)
+        Terminal.show (CompareDisplay.table "The page has them, and table.csv beside it." table)
 
         for note in table.Notes do
             Terminal.say note

@@ -14,7 +14,7 @@ let private rank (metric: Metric) : int =
     | _ -> 3
 
 /// Means, and their standard deviations below them; bounds after a rule.
-let table (t: CompareTable) : LayoutTable =
+let table (elsewhere: string) (t: CompareTable) : LayoutTable =
     let cell (metric: Metric) (c: TableCell) : LayoutCell =
         match c.Spread with
         | None -> Layout.plain "–"
@@ -41,7 +41,7 @@ let table (t: CompareTable) : LayoutTable =
           if not competing.IsEmpty && not bounds.IsEmpty then
               None
           yield! List.map row bounds ]
-      Elsewhere = "The page has them, and table.csv beside it." }
+      Elsewhere = elsewhere }
 
 /// The frontier of a stream in words, if there is one.
 let frontier (stream: string) (c: Comparison) : string option =

@@ -119,34 +119,17 @@ let settings (width: int) (request: Request) : string =
                   | rest -> line label (words rest) ]
     )
 
-/// The figures after the last step that fit a terminal's width, a line a method; the best of each column in bold.
-let summary (request: Request) (finished: Finished) : LayoutTable =
-    let shown =
-        [ "accuracy", "acc %", 2
-          "BWT of accuracy", "BWT acc", 3
-          "recall@10", "R@10 %", 0
-          "BWT of recall@10", "BWT R@10", 1
-          "relative deviation", "deviation", 1 ]
+/// The figures after the last step, a line a method.
+let summary (request: Request) (finished: Finished) : CompareTable =
+    let roles = [ for p in request.Plans -> p.Label, p.Method.Role ]
+    let rows = Map [ 0, finished.Rows ]
 
-    let columns =
-        [ for column in Summary.columns (Roles.ofPlans request.Plans) finished.Rows do
-              match shown |> List.tryFind (fun (name, _, _) -> name = column.Title) with
-              | Some(_, title, rank) -> Layout.figures rank title, column
-              | None -> () ]
-
-    let row (plan: Plan) =
-        let cell (_, column: SummaryColumn) =
-            match Map.tryFind plan.Label column.Spreads with
-            | None -> Layout.plain "–"
-            | Some spread ->
-                let emphasis = if column.Best.Contains plan.Label then Emphasis.Strong else Emphasis.Plain
-                [ emphasis, (column.Show spread).Replace(" ± ", "±") ]
-
-        Layout.plain plan.Label :: List.map cell columns
-
-    { Columns = Layout.words 0 "method" :: List.map fst columns
-      Rows = [ for plan in request.Plans -> Some(row plan) ]
-      Elsewhere = "The report has them, and results.csv beside it." }
+    Comparison.ofRows request.Stream.Name roles request.Seeds request.Command rows
+    |> Measured.ofComparison
+    |> CompareTable.make
+        ([ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] |> List.map (Metric.find >> Check.get))
+        request.Stream.Name
+    |> CompareTable.withoutEmpty
 
 /// How fast methods trained that took long enough to tell: a line each, the mean over steps and seeds.
 let throughput (finished: Finished) : string list =

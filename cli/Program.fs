@@ -35,11 +35,12 @@ let private options () =
       names (ArgumentParser.Create<RunNotebookArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<StripNotebookArgument>().GetArgumentCases())
       |> List.distinct
-      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases()) ]
+      "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases())
+      "new", names (ArgumentParser.Create<NewArgument>().GetArgumentCases()) ]
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook"; "new" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -83,6 +84,15 @@ let private dispatch (argv: string[]) : int =
         | Some i -> argv[.. i - 1], List.ofArray argv[i + 1 ..]
         | None -> argv, []
 
+    let stray =
+        match beyond with
+        | _ :: _ when not (Array.contains "sweep" argv) ->
+            [ Fault.Contradiction(
+                  "what stands after '--' goes to Slurm, with cmcl sweep submit",
+                  "leave out '--' and what follows it"
+              ) ]
+        | _ -> []
+
     let takesOptions = argv.Length > 0 && List.contains argv[0] OptionArguments.commands
 
     let taken: OptionArguments.Taken = OptionArguments.take (if takesOptions then Registry.options else []) (List.ofArray argv)
@@ -101,9 +111,11 @@ let private dispatch (argv: string[]) : int =
             | _ -> Native.libtorch ()
 
         match chosen, libtorch with
+        | Some _, _ when not stray.IsEmpty -> Commands.refuse stray
         | Some(Report arguments), _ -> Commands.report arguments
         | Some(Methods arguments), _ -> Commands.methods arguments
         | Some(Notebook arguments), _ -> NotebookCommand.notebook arguments
+        | Some(New arguments), _ -> NewCommand.create arguments
         | Some _, Error reason -> Commands.refuse [ Fault.NoLibtorch reason ]
         | Some _, _ when not taken.Faults.IsEmpty -> Commands.refuse taken.Faults
         | Some(Run arguments), _ -> Commands.run command (List.tail (List.ofArray argv)) taken.Options arguments

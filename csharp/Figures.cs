@@ -4,11 +4,11 @@ namespace Cmcl.CSharp;
 /// <param name="Method">The method's label, such as <c>dns</c> or <c>vanilla[lr=1e-3]</c>.</param>
 /// <param name="Seed">The seed.</param>
 /// <param name="Order">The order of the steps; 0 is the stream's own.</param>
-/// <param name="Step">After which step: <c>0</c> (before training) … <c>T</c>, or <c>final</c>.</param>
-/// <param name="Task">Whose data: the number of the step that trains it, or <c>all</c>.</param>
+/// <param name="Step">After which step, 0 being before training; none for a figure after the last step over all tasks.</param>
+/// <param name="Task">Whose data: the number of the step that trains it; none for a figure over all tasks.</param>
 /// <param name="Metric">Such as <c>r10</c>, <c>acc</c>, <c>deviation_rel</c>.</param>
 /// <param name="Value">Its value; rates are fractions.</param>
-public sealed record Figure(string Method, int Seed, int Order, string Step, string Task, string Metric, double Value);
+public sealed record Figure(string Method, int Seed, int Order, int? Step, int? Task, string Metric, double Value);
 
 /// <summary>The mean training loss of an epoch.</summary>
 /// <param name="Method">The method's label.</param>

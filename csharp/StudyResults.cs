@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
+using Microsoft.FSharp.Core;
 
 namespace Cmcl.CSharp;
 
@@ -18,7 +19,7 @@ public sealed class StudyResults
         [
             .. from order in value.Orders.Select(other => (Number: other.Key, Rows: other.Value)).Prepend((Number: 0, value.Rows))
                from r in order.Rows
-               select new Figure(r.Method, r.Seed, order.Number, r.Step, r.Task, r.Metric, r.Value),
+               select new Figure(r.Method, r.Seed, order.Number, Number(r.Step), Number(r.Task), r.Metric, r.Value),
         ];
         Losses = [.. value.Losses.Select(r => new EpochLoss(r.Method, r.Seed, r.Step, r.Epoch, r.Loss))];
         Failures =
@@ -115,4 +116,6 @@ public sealed class StudyResults
         Methods.Contains(method)
             ? method
             : throw new CmclException(Fault.NewUnknown("method in these results", method, Methods.ToFSharpList()));
+
+    private static int? Number(FSharpOption<int>? value) => value?.Value;
 }

@@ -17,7 +17,7 @@ let methods =
 let places (metric: string) (label: string) (result: StudyResult) =
     Map
         [ for r in result.Rows do
-              if r.Method = label && r.Metric = metric && r.Task <> "all" && (Row.index r.Step).IsSome then
+              if r.Method = label && r.Metric = metric && r.When <> When.Final then
                   (r.Seed, r.Step, r.Task), r.Value ]
 
 let table (result: StudyResult) : TextTable =

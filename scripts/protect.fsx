@@ -31,7 +31,7 @@ let certified (result: StudyResult) label : (float * float) list =
     let own metric =
         Map
             [ for r in result.Rows do
-                  if r.Method = label && r.Metric = metric && r.Task <> "all" && (Row.index r.Step).IsSome then
+                  if r.Method = label && r.Metric = metric && r.When <> When.Final then
                       (r.Seed, r.Step, r.Task), r.Value ]
 
     let bounds = own "bound_rel"

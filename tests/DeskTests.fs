@@ -160,7 +160,7 @@ let tests =
               let result, _, _ = own () |> watched
 
               let value label =
-                  result.Rows |> List.find (fun r -> r.Method = label && r.Step = "final" && r.Metric = "r10") |> _.Value
+                  result.Rows |> List.find (fun r -> r.Method = label && r.When = When.Final && r.Metric = "r10") |> _.Value
 
               Expect.equal (value "mine") (value "vanilla") "it is vanilla"
               let _, read, trained = own () |> watched
@@ -306,7 +306,7 @@ let tests =
 
               let direct =
                   found.Value.Rows
-                  |> List.find (fun r -> r.Method = "vanilla" && r.Seed = 1 && r.Step = "final" && r.Metric = "r10")
+                  |> List.find (fun r -> r.Method = "vanilla" && r.Seed = 1 && r.When = When.Final && r.Metric = "r10")
 
               let place =
                   Seq.zip3
@@ -358,7 +358,9 @@ let tests =
 
               let ofSeed seed =
                   [ for row in r.Rows do
-                        if row.Method = "vanilla" && row.Seed = seed && row.Metric = "deviation_rel" && row.Step <> "final" then
+                        if
+                            row.Method = "vanilla" && row.Seed = seed && row.Metric = "deviation_rel" && row.When <> When.Final
+                        then
                             row.Value ]
                   |> List.max
 

@@ -115,7 +115,7 @@ let tests =
                   close (value (prefix + "r10") more) (value (prefix + "r10") rows).Value prefix)
 
           testCase "a hole hides what needs it" (fun () ->
-              let holed = rowsOf "r10" example |> List.filter (fun r -> not (r.Step = "1" && r.Task = "1"))
+              let holed = rowsOf "r10" example |> List.filter (fun r -> not (r.When = When.After(1, 1)))
 
               for prefix in [ "learned_"; "bwt_"; "forgetting_"; "step_average_" ] do
                   Expect.isNone (value (prefix + "r10") holed) prefix

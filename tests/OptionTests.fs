@@ -182,7 +182,7 @@ let private declared =
 
               let final label =
                   result.Rows
-                  |> List.filter (fun r -> r.Method = label && r.Metric = "deviation_rel" && r.Step = "final")
+                  |> List.filter (fun r -> r.Method = label && r.Metric = "deviation_rel" && r.When = When.Final)
                   |> List.map _.Value
 
               let deviation label = final label |> List.exactlyOne

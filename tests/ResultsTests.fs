@@ -18,8 +18,7 @@ let row method seed step task metric value : Row =
     { Stream = "toy"
       Method = method
       Seed = seed
-      Step = step
-      Task = task
+      When = When.parse step task |> Option.get
       Metric = metric
       Value = value }
 
@@ -193,9 +192,12 @@ let tests =
                     Expect.floatClose Accuracy.high (figure "learned_r10" rows).Value 0.7 "learned_r10"
                     Expect.floatClose Accuracy.high (figure "deviation_rel" rows).Value 0.25 "deviation_rel"
                     Expect.isNone (figure "acc" rows) "acc")
-                testCase "a step that no stream has is left out" (fun () ->
-                    let rows = row "dns" 0 "2000000000" "1" "r10" 0.5 :: twoSteps "dns" 0
-                    Expect.equal (figure "r10" rows) (figure "r10" (twoSteps "dns" 0)) "r10")
+                testCase "places are two numbers of steps, or final and all" (fun () ->
+                    for step, task in [ "2000000000", "1"; "1", "all"; "final", "1"; "-1", "1"; "1", "x"; " 1", "1"; "", "" ] do
+                        Expect.equal (When.parse step task) None $"{step} and {task}"
+
+                    for place in [ When.After(0, 1); When.After(1_000_000, 3); When.Final ] do
+                        Expect.equal (When.texts place ||> When.parse) (Some place) "as written")
                 testCase "the deviation is that of the last step, over the tasks before it" (fun () ->
                     let rows =
                         [ row "dns" 0 "2" "1" "deviation_rel" 9.0
@@ -211,12 +213,15 @@ let tests =
                     Expect.floatClose Accuracy.high (figure "bwt_acc" rows).Value -0.2 "bwt_acc"
                     Expect.equal (figure "learned_acc" rows) (Some 0.9) "learned_acc")
                 testCase "zero-shot and joint have final values only" (fun () ->
-                    let at steps = twoSteps "joint" 0 |> List.filter (fun r -> List.contains r.Step steps && r.Metric = "r10")
+                    let at steps =
+                        twoSteps "joint" 0
+                        |> List.filter (fun r ->
+                            r.Step |> Option.exists (fun step -> List.contains step steps) && r.Metric = "r10")
 
-                    for steps, expected in [ [ "0" ], 0.15; [ "0"; "2" ], 0.65 ] do
+                    for steps, expected in [ [ 0 ], 0.15; [ 0; 2 ], 0.65 ] do
                         match Results.aggregates (at steps) with
                         | [ only ] ->
-                            Expect.equal (only.Step, only.Task, only.Metric) ("final", "all", "r10") "row"
+                            Expect.equal (only.When, only.Metric) (When.Final, "r10") "row"
                             Expect.floatClose Accuracy.high only.Value expected "value"
                         | other -> failtest $"{other}")
                 testCase "every method and seed has its own" (fun () ->

@@ -74,6 +74,49 @@ let tests =
               Expect.stringContains said "--values" "has"
               Expect.isFalse (said.Contains "--seeds") "has not"
 
+          testCase "cmcl new writes scripts that run, and replaces none"
+          <| inFolder (fun folder ->
+              let written kind =
+                  let file = Path.Combine(folder, $"my-{kind}.fsx")
+                  let code, said = finish (cmcl [ "new"; file; "--kind"; kind ])
+                  Expect.equal code 0 said
+                  let text = File.ReadAllText file
+                  Expect.isFalse (text.Contains "../../scripts") "it loads what is there"
+                  Expect.stringContains text $"dotnet fsi my-{kind}.fsx" "its own name"
+
+                  // On less data and with fewer seeds.
+                  File.WriteAllText(
+                      file,
+                      text
+                          .Replace("\"emoji\" //", "\"synthetic\" //")
+                          .Replace("\"emoji\")", "\"synthetic\")")
+                          .Replace("[ 0..2 ]", "[ 0 ]")
+                          .Replace("\"results/", $"@\"{folder}/")
+                  )
+
+                  start "dotnet" [ "fsi"; file ]
+
+              for kind, running in [ for kind in [ "ablation"; "method" ] -> kind, written kind ] do
+                  let code, said = finish running
+                  Expect.equal code 0 said
+                  Expect.stringContains said "vanilla" kind
+
+              Expect.isTrue (File.Exists(Path.Combine(folder, "my-ablation", "page.html"))) "its page"
+
+              for arguments, words in
+                  [ [ Path.Combine(folder, "my-method.fsx") ], "exists already"
+                    [ Path.Combine(folder, "mine.txt") ], "mine.fsx"
+                    [ Path.Combine(folder, "other.fsx"); "--kind"; "plot" ], "ablation" ] do
+                  let code, said = finish (cmcl ("new" :: arguments))
+                  Expect.equal code 2 said
+                  Expect.stringContains said words "says why")
+
+          testCase "arguments after -- are refused where nobody takes them"
+          <| fun () ->
+              let code, said = finish (cmcl [ "info"; "synthetic"; "--"; "--force" ])
+              Expect.equal code 2 said
+              Expect.stringContains said "leave out '--'" "what to do"
+
           testCase "a second run reads what the first one trained"
           <| inFolder (fun folder ->
               let figures () =

@@ -92,8 +92,7 @@ let private row (c: SweepCell) step task metric value : Row =
     { Stream = c.Cell.Stream
       Method = c.Cell.Method
       Seed = c.Cell.Seed
-      Step = step
-      Task = task
+      When = When.parse step task |> Option.get
       Metric = metric
       Value = value }
 

@@ -32,8 +32,7 @@ let private rows: Row list =
           { Stream = cell.Stream
             Method = cell.Method
             Seed = cell.Seed
-            Step = string i
-            Task = (if i = 0 then "all" else "1")
+            When = (if i = 0 then When.Final else When.After(i, 1))
             Metric = $"metric{i}"
             Value = value } ]
 

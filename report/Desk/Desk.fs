@@ -132,7 +132,7 @@ module Desk =
         /// over seeds; None where the method has no such figure.
         let largest (metric: string) (label: string) (result: StudyResult) : Spread option =
             result.Rows
-            |> List.filter (fun r -> r.Method = label && r.Metric = metric && (Row.index r.Step).IsSome)
+            |> List.filter (fun r -> r.Method = label && r.Metric = metric && r.When <> When.Final)
             |> List.groupBy _.Seed
             |> List.map (fun (_, own) -> own |> List.map _.Value |> List.max)
             |> Transfer.meanSd
@@ -187,8 +187,8 @@ module Desk =
             |> column "method" [ for _, r in rows -> r.Method ]
             |> column "order" (List.map fst rows)
             |> column "seed" [ for _, r in rows -> r.Seed ]
-            |> column "step" [ for _, r in rows -> r.Step ]
-            |> column "task" [ for _, r in rows -> r.Task ]
+            |> column "step" [ for _, r in rows -> fst (When.texts r.When) ]
+            |> column "task" [ for _, r in rows -> snd (When.texts r.When) ]
             |> column "metric" [ for _, r in rows -> r.Metric ]
             |> column "value" [ for _, r in rows -> r.Value ]
 

@@ -36,7 +36,7 @@ module Plot =
     /// A rate of every task (columns) after every step (rows) of one method.
     let matrix (metric: string) (label: string) (r: StudyResult) : GenericChart =
         let measured =
-            r.Rows |> List.filter (fun row -> row.Metric = metric && (Row.index row.Task).IsSome && Double.IsFinite row.Value)
+            r.Rows |> List.filter (fun row -> row.Metric = metric && row.When <> When.Final && Double.IsFinite row.Value)
 
         Charts.matrix (measured |> List.map _.Value |> List.fold max 0.01) metric (known label r) measured
 
@@ -61,7 +61,7 @@ module Plot =
     /// Deviation of old scores against a final rate such as `r10` or `learned_r10`, a point a method.
     let tradeOff (metric: string) (r: StudyResult) : GenericChart =
         let rows = kept r
-        let last = rows |> List.filter (fun row -> row.Step = "final")
+        let last = rows |> List.filter (fun row -> row.When = When.Final)
         Charts.tradeOff (styles r) (Charts.wide (valuesOf "deviation_rel" last)) metric rows |> named 460
 
     /// Mean training loss of every epoch.

@@ -45,7 +45,7 @@ module Sheet =
           Page.table
               1
               [ for head in t.Head -> [ str head ] ]
-              [ for row in t.Rows -> "", row |> List.mapi (fun i cell -> if i = 0 then ReportText.label cell else [ str cell ]) ]
+              [ for row in t.Rows -> "", row |> List.mapi (fun i cell -> if i = 0 then TableHtml.label cell else [ str cell ]) ]
           for sentence in t.Notes do
               p [ _class "note" ] [ str sentence ] ]
 

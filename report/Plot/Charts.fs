@@ -110,7 +110,7 @@ module Charts =
     /// below it what became of them. `top` (a fraction) ends the colour scale; with it, and with the rows of all methods (rows and
     /// columns are those of the whole run), the charts of several methods can be compared.
     let matrix (top: float) (metric: string) (method: string) (rows: Row list) : GenericChart =
-        let place (r: Row) = Option.map2 (fun step task -> step, task) (Results.index r.Step) (Results.index r.Task)
+        let place (r: Row) = Option.map2 (fun step task -> step, task) r.Step r.Task
 
         let rows = rows |> List.filter (fun r -> r.Metric = metric)
         let measured = List.choose place rows
@@ -178,8 +178,8 @@ module Charts =
     let forgetting (styles: Map<string, MethodStyle>) (metric: string) (task: int) (rows: Row list) : GenericChart =
         let series =
             rows
-            |> List.filter (fun r -> r.Metric = metric && r.Task = string task)
-            |> overSeeds (List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, 100.0 * r.Value)))
+            |> List.filter (fun r -> r.Metric = metric && r.Task = Some task)
+            |> overSeeds (List.choose (fun r -> r.Step |> Option.map (fun step -> step, 100.0 * r.Value)))
 
         lines " %" styles series
         |> Theme.dress (Theme.axis "after step" linear None) (Theme.axis $"{rate metric}, %%" linear None)
@@ -206,7 +206,7 @@ module Charts =
     let deviation (styles: Map<string, MethodStyle>) (log: bool) (rows: Row list) : GenericChart =
         let course (own: Row list) =
             own
-            |> List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, r.Value))
+            |> List.choose (fun r -> r.Step |> Option.map (fun step -> step, r.Value))
             |> List.groupBy fst
             |> List.map (fun (step, values) -> step, values |> List.averageBy snd)
 
@@ -226,7 +226,7 @@ module Charts =
     let certificate (styles: Map<string, MethodStyle>) (log: bool) (method: string) (rows: Row list) : GenericChart =
         let course (own: Row list) =
             own
-            |> List.choose (fun r -> Results.index r.Step |> Option.map (fun step -> step, r.Value))
+            |> List.choose (fun r -> r.Step |> Option.map (fun step -> step, r.Value))
             |> List.groupBy fst
             |> List.map (fun (step, values) -> step, values |> List.map snd |> List.max)
 
@@ -254,7 +254,7 @@ module Charts =
     let tradeOff (styles: Map<string, MethodStyle>) (log: bool) (metric: string) (rows: Row list) : GenericChart =
         let final name =
             rows
-            |> List.filter (fun r -> r.Metric = name && r.Step = "final")
+            |> List.filter (fun r -> r.Metric = name && r.When = When.Final)
             |> overSeeds (List.map (fun r -> (), r.Value))
             |> List.map (fun (method, found) -> method, snd found.Head)
             |> Map.ofList

@@ -17,7 +17,7 @@ module CompareFiles =
                     match state with
                     | CellState.Done rows ->
                         for r in rows do
-                            cellFields cell @ [ r.Step; r.Task; r.Metric; Csv.number r.Value ]
+                            cellFields cell @ [ fst (When.texts r.When); snd (When.texts r.When); r.Metric; Csv.number r.Value ]
                     | _ -> ()
             }
 

@@ -9,44 +9,6 @@ module ComparePage =
     /// The page's text has no section of its own for it.
     let private note (text: string) = p [ _class "note" ] [ str text ]
 
-    let private title (metric: Metric) =
-        [ match CompareText.heading metric with
-          | word, Some index ->
-              str word
-              sub [] [ str index ]
-          | word, None -> str word ]
-
-    /// A table with its notes.
-    let table (styles: Map<string, MethodStyle>) (t: CompareTable) : XmlNode list =
-        let cell (metric: Metric) (c: TableCell) =
-            match c.Spread with
-            | None -> [ str "–" ]
-            | Some s ->
-                let mean, sd = Metric.spread metric s
-
-                [ if c.Best then strong [] [ str mean ] else str mean
-                  match sd with
-                  | Some sd -> span [ _class "sd" ] [ str $" ± {sd}" ]
-                  | None -> ()
-                  str (CompareTable.mark t c) ]
-
-        let unit (metric: Metric) = $"{Metric.unit metric} {Metric.arrow metric}".Trim()
-        let firstBound = t.Rows |> List.tryFind _.Bound |> Option.map _.Method
-
-        [ Page.table
-              1
-              ([ str "method" ]
-               :: [ for metric in t.Metrics ->
-                        [ span [ attr "title" metric.Convention ] (title metric); span [ _class "unit" ] [ str (unit metric) ] ] ])
-              [ for r in t.Rows ->
-                    (match r.Bound, firstBound = Some r.Method with
-                     | true, true -> "reference first"
-                     | true, false -> "reference"
-                     | _ -> ""),
-                    (ReportText.chip styles r.Method :: ReportText.label (CompareTable.name t r))
-                    :: List.map2 cell t.Metrics r.Cells ]
-          ul [ _class "meta" ] [ for sentence in t.Notes -> li [] [ str sentence ] ] ]
-
     /// Room for a line a name.
     let private tall (names: string list) (content: XmlNode) : XmlNode =
         div [ _class "tall"; _style $"--tall:{Theme.namesHeight names}px" ] [ content ]
@@ -218,10 +180,10 @@ module ComparePage =
                       $"The mean over orders; below it the standard deviation over seeds within an order, then that over orders. {OrderSpread.covers}"
               Page.table
                   1
-                  ([ str "method" ] :: [ for metric in shown -> title metric ])
+                  ([ str "method" ] :: [ for metric in shown -> TableHtml.title metric ])
                   [ for name in Measured.methods m ->
                         (if Measured.isBound name m then "reference" else ""),
-                        ReportText.label name
+                        TableHtml.label name
                         :: [ for metric in shown ->
                                  all
                                  |> List.tryFind (fun o -> o.Method = name && o.Metric.Name = metric.Name)
@@ -289,7 +251,7 @@ module ComparePage =
 
             let part title (make: unit -> Section) = Drawing.section (if several then $"{title}: {stream}" else title) make
 
-            [ Drawing.section heading (fun () -> h2 [] [ str heading ] :: table styles made.Value, [])
+            [ Drawing.section heading (fun () -> h2 [] [ str heading ] :: TableHtml.table styles made.Value, [])
               part "Stability and what it is worth" (fun () -> frontier styles m stream $"frontier-{i}")
               part "What was forgotten" (fun () -> transfer styles m stream $"transfer-{i}")
               part "Recall@10 over the steps" (fun () -> courses styles (Option.defaultValue "" against) m stream $"course-{i}")

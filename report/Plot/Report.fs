@@ -36,6 +36,8 @@ module Report =
               Losses = result.Losses
               Spectra = result.Spectra
               Monitor = result.Monitor
+              Stream = result.Stream
+              Measured = StudyResult.measured result
               Methods = methods
               Styles = Theme.stylesOf result.Info.Roles methods }
 

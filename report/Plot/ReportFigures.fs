@@ -19,8 +19,7 @@ module internal ReportFigures =
         let groups =
             [ for metric, name in rates do
                   let measured =
-                      run.Rows
-                      |> List.filter (fun r -> r.Metric = metric && (Results.index r.Task).IsSome && Double.IsFinite r.Value)
+                      run.Rows |> List.filter (fun r -> r.Metric = metric && r.When <> When.Final && Double.IsFinite r.Value)
 
                   if not measured.IsEmpty then
                       let top = measured |> List.map _.Value |> List.max
@@ -63,7 +62,7 @@ module internal ReportFigures =
     let forgetting (run: ReportedRun) : Section =
         let recall = kept run |> List.filter (fun r -> r.Metric = "r10")
 
-        match recall |> List.choose (fun r -> Results.index r.Task) |> List.distinct |> List.sort with
+        match recall |> List.choose _.Task |> List.distinct |> List.sort with
         | [] -> ReportText.nothing
         | tasks ->
             let figures =
@@ -97,7 +96,7 @@ module internal ReportFigures =
                   Drawing.figure "deviation" (fun () -> Charts.deviation run.Styles log rows)
 
               for metric, name in [ "learned_r10", "learned recall@10"; "r10", "final recall@10" ] do
-                  if several && (rows |> List.exists (fun r -> r.Metric = metric && r.Step = "final")) then
+                  if several && (rows |> List.exists (fun r -> r.Metric = metric && r.When = When.Final)) then
                       $"Stability against {name}",
                       Drawing.figure $"tradeoff-{metric}" (fun () -> Charts.tradeOff run.Styles log metric rows) ]
 
@@ -114,7 +113,7 @@ module internal ReportFigures =
             List.map snd figures
 
     let certificates (run: ReportedRun) : Section =
-        let rows = kept run |> List.filter (fun r -> (Results.index r.Step).IsSome)
+        let rows = kept run |> List.filter (fun r -> r.When <> When.Final)
         let bounds = rows |> List.filter (fun r -> r.Metric = "bound_rel")
 
         if bounds.IsEmpty then
@@ -147,7 +146,7 @@ module internal ReportFigures =
                   [ for i, method in figures |> List.map fst |> contrast run |> List.indexed do
                         let first = figures |> List.find (fun (m, _) -> m = method) |> snd
                         Page.chooser true $"certificate-panel-{i}" "Method" first groups ]
-              match Summary.certified rows with
+              match Sentences.certified rows with
               | Some sentence -> p [ _class "finding" ] [ str sentence ]
               | None -> ()
               for chart in watched do

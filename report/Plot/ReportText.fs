@@ -12,6 +12,8 @@ type internal ReportedRun =
         Losses: LossRow list
         Spectra: SpectrumRow list
         Monitor: MonitorRow list
+        Stream: string
+        Measured: Measured
         /// In the order of the configuration, then of the rows; the rows are sorted by it.
         Methods: string list
         Styles: Map<string, MethodStyle>
@@ -26,21 +28,6 @@ module internal ReportText =
     /// A title, and what to look for.
     let heading (text: string) (explanation: string) = [ h2 [] [ str text ]; p [ _class "note" ] [ str explanation ] ]
 
-    /// A method's colour; hollow where a second method has the same and its lines are dashed.
-    let chip (styles: Map<string, MethodStyle>) (method: string) =
-        let style = styles[method]
-
-        span
-            [ _class (if style.Dash = Plotly.NET.StyleParam.DrawingStyle.Solid then "chip" else "chip hollow")
-              _style $"color:{style.Colour}" ]
-            []
-
-    /// A name that is broken between its settings, if at all.
-    let label (name: string) : XmlNode list =
-        [ for part in Text.RegularExpressions.Regex.Split(name, @"(?<=[\[;])") do
-              if part.Length > 20 then str part else span [ _class "part" ] [ str part ]
-              wbr [] ]
-
     /// The row of methods that shows and hides their lines in all figures of a page.
     let legend (styles: Map<string, MethodStyle>) (methods: string list) : XmlNode =
         nav
@@ -51,7 +38,7 @@ module internal ReportText =
                     for method in methods do
                         button
                             [ _type "button"; attr "data-method" method; attr "aria-pressed" "true" ]
-                            [ chip styles method; str method ] ] ]
+                            [ TableHtml.chip styles method; str method ] ] ]
 
     /// `2026-11-22 16:00 UTC` from an ISO time; anything else stays as it is.
     let private day (created: string) : string =
@@ -86,42 +73,18 @@ module internal ReportText =
                              steps at once, individual starts again at every step, so that of it only the learned figures count." ] ]
 
     let summary (run: ReportedRun) : Section =
-        let columns = Summary.columns run.Info.Roles run.Rows
-        let seeds = Summary.seeds run.Rows
+        let columns =
+            [ "acc"; "bwt_acc"; "r1"; "r5"; "r10"; "bwt_r10"; "deviation_rel"; "learned_r10"; "seconds"; "bytes_state" ]
+            |> List.map (Metric.find >> Check.get)
 
-        let cell (column: SummaryColumn) method =
-            match Map.tryFind method column.Spreads with
-            | None -> [ str "–" ]
-            | Some spread when column.Best.Contains method -> [ strong [] [ str (column.Show spread) ] ]
-            | Some spread -> [ str (column.Show spread) ]
-
-        let arrow (column: SummaryColumn) =
-            match column.Better with
-            | Better.Higher -> "↑"
-            | Better.Lower -> "↓"
-            | Better.Neither -> ""
-
-        let row method =
-            (if Roles.isBound run.Info.Roles method then "reference" else ""),
-            [ chip run.Styles method :: label method
-              for column in columns do
-                  cell column method
-              [ str (string seeds[method]) ] ]
-
-        let references, competing = run.Methods |> List.filter seeds.ContainsKey |> List.partition (Roles.isBound run.Info.Roles)
+        let table = CompareTable.make columns run.Stream run.Measured |> CompareTable.withoutEmpty
 
         [ yield!
               heading
                   "Summary"
-                  "After the last step, means over the tasks. Arrows say which way is better; the best continual method of each column is bold. Learned recall@10 is the recall of each task right after its own step (plasticity); time is preparing, training and finishing, all steps together."
-          Page.table
-              1
-              [ [ str "method" ]
-                for column in columns do
-                    [ str column.Title; span [ _class "unit" ] [ str $"{column.Unit} {arrow column}" ] ]
-                [ str "seeds" ] ]
-              (List.map row (competing @ references))
-          match Summary.forgotten run.Info.Roles run.Rows with
+                  "After the last step, means over the tasks. Arrows say which way is better. Learned recall@10 is the recall of each task right after its own step (plasticity); seconds are preparing, training and finishing, all steps together. Hold the pointer over a heading for its formula."
+          yield! TableHtml.table run.Styles table
+          match Sentences.forgotten run.Stream run.Measured with
           | Some sentence -> p [ _class "finding" ] [ str sentence ]
           | None -> ()
           for method, seed, why in run.Info.Failures do
@@ -171,7 +134,7 @@ module internal ReportText =
                       (own.Length + 1)
                       (List.map (fun (x: string) -> [ str x ]) ("method" :: own))
                       [ for m in trained ->
-                            "", label m.Label :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
+                            "", TableHtml.label m.Label :: [ for key in own -> [ str (value key m |> Option.defaultValue "–") ] ] ] ],
             []
 
     let repeat (run: ReportedRun) : Section =

@@ -59,9 +59,9 @@ try
     }
 
     // Every figure after every step is there as well: which task stands worst at the end?
-    var end = $"{stream.Steps.Length}";
+    var end = stream.Steps.Length;
     var worst = results.Figures.Where(f => f is { Method: "dns", Metric: "r10" } && f.Step == end).MinBy(f => f.Value)!;
-    Console.WriteLine($"dns is worst at step {worst.Task}, {stream.Steps[int.Parse(worst.Task) - 1].Name}: {worst.Value:P1}");
+    Console.WriteLine($"dns is worst at step {worst.Task}, {stream.Steps[worst.Task!.Value - 1].Name}: {worst.Value:P1}");
 
     Console.WriteLine(results.Charts.Deviation().SaveHtml(Path.Combine(folder, "deviation.html"), "How far old scores moved"));
     return 0;

@@ -83,7 +83,8 @@ module CellFile =
             | n -> n.ToJsonString compact
 
         let rowLine (r: Row) =
-            line (node [ "step", text r.Step; "task", text r.Task; "metric", text r.Metric; "value", real r.Value ])
+            let step, task = When.texts r.When
+            line (node [ "step", text step; "task", text task; "metric", text r.Metric; "value", real r.Value ])
 
         let rows (rows: Row list) = "[\n" + String.Join(",\n", [ for r in rows -> "    " + rowLine r ]) + "\n  ]"
 
@@ -116,8 +117,7 @@ module CellFile =
             { Stream = cell.Stream
               Method = cell.Method
               Seed = cell.Seed
-              Step = string' "step" n
-              Task = string' "task" n
+              When = When.parse (string' "step" n) (string' "task" n) |> Option.get
               Metric = string' "metric" n
               Value = readReal (child "value" n) }
 

@@ -33,3 +33,29 @@ type Comparison =
         /// The command line, to repeat it.
         Command: string
     }
+
+[<RequireQualifiedAccess>]
+module Comparison =
+    /// The finished cells of one stream, from their rows by the number of the order. Methods without rows have no cells.
+    let ofRows
+        (stream: string)
+        (methods: (string * Role) list)
+        (seeds: int list)
+        (command: string)
+        (orders: Map<int, Row list>)
+        : Comparison =
+        let cells =
+            [ for KeyValue(order, rows) in orders do
+                  for (label, seed), own in rows |> List.groupBy (fun r -> r.Method, r.Seed) do
+                      { Stream = stream
+                        Method = label
+                        Order = order
+                        Seed = seed },
+                      CellState.Done own ]
+
+        { Methods = methods
+          Streams = [ stream ]
+          Seeds = seeds
+          Orders = orders.Count
+          Cells = cells
+          Command = command }

@@ -59,7 +59,7 @@ module StudyResult =
 
     /// The final rows of the file, and those that follow from its rows per step where the file has none.
     let private completed (rows: Row list) : Row list =
-        rows @ Results.aggregates rows |> List.distinctBy (fun r -> r.Stream, r.Method, r.Seed, r.Step, r.Task, r.Metric)
+        rows @ Results.aggregates rows |> List.distinctBy (fun r -> r.Stream, r.Method, r.Seed, r.When, r.Metric)
 
     /// What a results folder holds: `results.csv`, and as far as they are there `config.json`, `losses.csv`, `spectra.csv` and `monitor.csv`.
     /// Faults: `Missing`, `Unreadable`.
@@ -97,23 +97,12 @@ module StudyResult =
 
     /// The cells of a result, a method with a seed in an order each, as comparisons take them.
     let comparison (result: StudyResult) : Comparison =
-        let orders = Map.add 0 result.Rows result.Orders
-
-        let cells =
-            [ for KeyValue(order, rows) in orders do
-                  for (label, seed), own in rows |> List.groupBy (fun r -> r.Method, r.Seed) do
-                      { Stream = result.Stream
-                        Method = label
-                        Order = order
-                        Seed = seed },
-                      CellState.Done own ]
-
-        { Methods = [ for label in result.Methods -> label, Roles.find result.Info.Roles label ]
-          Streams = [ result.Stream ]
-          Seeds = result.Seeds
-          Orders = orders.Count
-          Cells = cells
-          Command = result.Info.Command }
+        Comparison.ofRows
+            result.Stream
+            [ for label in result.Methods -> label, Roles.find result.Info.Roles label ]
+            result.Seeds
+            result.Info.Command
+            (Map.add 0 result.Rows result.Orders)
 
     /// Every metric of the registry of every cell.
     let measured (result: StudyResult) : Measured = Measured.ofComparison (comparison result)

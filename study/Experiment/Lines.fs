@@ -25,8 +25,7 @@ module Lines =
               { Stream = stream.Name
                 Method = plan.Label
                 Seed = seed
-                Step = string r.Step
-                Task = string r.Task
+                When = When.After(r.Step, r.Task)
                 Metric = r.Metric
                 Value = r.Value } ]
 

@@ -123,7 +123,7 @@ module Metric =
 
     /// The rows of one name that belong to a step.
     let private measurements (name: string) (rows: Row list) =
-        rows |> List.filter (fun r -> r.Metric = name && (Row.index r.Step).IsSome)
+        rows |> List.filter (fun r -> r.Metric = name && r.When <> When.Final)
 
     let private some (figure: Row list -> float) (rows: Row list) = if rows.IsEmpty then None else Some(figure rows)
 
@@ -131,8 +131,8 @@ module Metric =
     let private afterLast (name: string) (rows: Row list) : float option =
         measurements name rows
         |> some (fun own ->
-            let last = own |> List.choose (fun r -> Row.index r.Step) |> List.max
-            own |> List.filter (fun r -> r.Step = string last) |> List.averageBy _.Value)
+            let last = own |> List.choose _.Step |> List.max
+            own |> List.filter (fun r -> r.Step = Some last) |> List.averageBy _.Value)
 
     let private meanOverSteps (name: string) = measurements name >> some (List.averageBy _.Value)
 
@@ -228,7 +228,11 @@ module Metric =
         [ "acc"; "bwt_acc"; "r1"; "r5"; "r10"; "bwt_r10"; "deviation_rel"; "seconds"; "bytes_state"; "replayed" ]
         |> List.map (find >> Check.get)
 
-    let private text (format: string) (x: float) = x.ToString(format, CultureInfo.InvariantCulture).Replace("-", "−")
+    /// With a typographic minus; what rounds to zero has none.
+    let private text (format: string) (x: float) =
+        let digits = x.ToString(format, CultureInfo.InvariantCulture)
+        let isZero = digits |> Seq.forall (fun c -> c = '-' || c = '0' || c = '.')
+        (if isZero then digits.TrimStart '-' else digits).Replace("-", "−")
 
     /// What stands behind a heading: `%`, `s` or nothing.
     let unit (m: Metric) : string =

@@ -57,18 +57,27 @@ module Results =
 
     /// Writes `results.csv` into a folder.
     let write (folder: string) (rows: Row seq) : Result<unit, Fault list> =
-        let fields (r: Row) = [ r.Stream; r.Method; string r.Seed; r.Step; r.Task; r.Metric; Csv.number r.Value ]
+        let fields (r: Row) =
+            let step, task = When.texts r.When
+            [ r.Stream; r.Method; string r.Seed; step; task; r.Metric; Csv.number r.Value ]
 
         Files.writeText (Path.Combine(folder, "results.csv")) (Csv.write resultsHeader fields rows)
 
     /// Reads `results.csv` of a folder. Faults: `Missing`, or `Unreadable` with the line (the first ten of them).
     let read (folder: string) : Result<Row list, Fault list> =
+        let place (step: string) (task: string) =
+            match When.parse step task with
+            | Some place -> place
+            | None ->
+                raise (
+                    FormatException $"step and task take two numbers of steps, or 'final' and 'all', not '{step}' and '{task}'"
+                )
+
         Csv.read (Path.Combine(folder, "results.csv")) resultsHeader (fun f ->
             { Stream = f[0]
               Method = f[1]
               Seed = Csv.whole "seed" f[2]
-              Step = f[3]
-              Task = f[4]
+              When = place f[3] f[4]
               Metric = f[5]
               Value = Csv.real "value" f[6] })
 
@@ -156,9 +165,6 @@ module Results =
               Rms = Csv.real "rms" f[5]
               Relative = Csv.real "relative" f[6] })
 
-    /// The number of a step or task as a row writes it; None for `final` and `all`.
-    let index (text: string) : int option = Row.index text
-
     /// The result matrix of one method, seed and metric; None if there are no such rows.
     /// Example: `Results.matrix "dns" 0 "r10" [] |> Option.bind Transfer.bwt`.
     let matrix (method: string) (seed: int) (metric: string) (rows: Row list) : ResultMatrix option =
@@ -193,8 +199,7 @@ module Results =
                       { Stream = stream
                         Method = method
                         Seed = seed
-                        Step = "final"
-                        Task = "all"
+                        When = When.Final
                         Metric = metric.Name
                         Value = value }
                   | None -> () ])

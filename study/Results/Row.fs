@@ -3,6 +3,37 @@ namespace Cmcl
 open System
 open System.Globalization
 
+/// When a figure was taken, and of whose data.
+[<RequireQualifiedAccess>]
+type When =
+    /// One task's data after one step. Step 0 is before training; a task has the number of the step that trains it.
+    | After of step: int * task: int
+    /// All tasks after the last step.
+    | Final
+
+[<RequireQualifiedAccess>]
+module When =
+    /// No stream has as many steps; a table is read that somebody may have mangled, and matrices are as long as their last step.
+    [<Literal>]
+    let private MostSteps = 1_000_000
+
+    /// The columns `step` and `task` of a table: two numbers, or `final` and `all`. Example: `When.texts When.Final = ("final", "all")`.
+    let texts (w: When) : string * string =
+        match w with
+        | When.After(step, task) -> string step, string task
+        | When.Final -> "final", "all"
+
+    /// What two columns say; None for anything else. Example: `When.parse "2" "1" = Some(When.After(2, 1))`.
+    let parse (step: string) (task: string) : When option =
+        let index (text: string) =
+            match Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture) with
+            | true, i when i <= MostSteps -> Some i
+            | _ -> None
+
+        match step, task with
+        | "final", "all" -> Some When.Final
+        | _ -> Option.map2 (fun step task -> When.After(step, task)) (index step) (index task)
+
 /// One figure of a run, a line of `results.csv`.
 type Row =
     {
@@ -10,14 +41,23 @@ type Row =
         /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
         Method: string
         Seed: int
-        /// After which step: `0` (before training) … `T`, or `final`.
-        Step: string
-        /// Whose data: the number of the step that trains it, or `all`.
-        Task: string
+        When: When
         /// Such as `r10`, `acc`, `deviation_rel`; rates are fractions.
         Metric: string
         Value: float
     }
+
+    /// After which step it was taken; None for a final figure.
+    member r.Step: int option =
+        match r.When with
+        | When.After(step, _) -> Some step
+        | When.Final -> None
+
+    /// Whose data it is of; None for a final figure.
+    member r.Task: int option =
+        match r.When with
+        | When.After(_, task) -> Some task
+        | When.Final -> None
 
 /// What a method's label says.
 [<RequireQualifiedAccess>]
@@ -56,16 +96,6 @@ module Row =
     /// The methods of a run in the order of their rows. As in `rows |> Row.methods |> List.length`.
     let methods (rows: Row list) : string list = rows |> List.map _.Method |> List.distinct
 
-    /// No stream has as many steps; a table is read that somebody may have mangled, and matrices are as long as their last step.
-    [<Literal>]
-    let private MostSteps = 1_000_000
-
-    /// The number of a step or task as a row writes it; None for `final` and `all`, and for what is no number of a step.
-    let index (text: string) : int option =
-        match Int32.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture) with
-        | true, i when i <= MostSteps -> Some i
-        | _ -> None
-
     /// The result matrix of a metric from the rows of one method and one seed: a column for every task that has the metric,
     /// trained by the step of its own number; its last row is the last step that was measured. None without such rows.
     let matrix (metric: string) (rows: Row list) : ResultMatrix option =
@@ -73,9 +103,9 @@ module Row =
             rows
             |> List.filter (fun r -> r.Metric = metric)
             |> List.choose (fun r ->
-                match index r.Step, index r.Task with
-                | Some step, Some task -> Some((step, task), r.Value)
-                | _ -> None)
+                match r.When with
+                | When.After(step, task) -> Some((step, task), r.Value)
+                | When.Final -> None)
 
         if entries.IsEmpty then
             None
