@@ -55,9 +55,7 @@ module Form =
                     { raw with Gradients = Map.map project raw.Gradients }) }
 
     let private published (o: NullSpaceOptions) : Method =
-        { NullSpace.dns.Make o with
-            Name = "published"
-            Begin = publishedSession o }
+        { NullSpace.dns.Make o with Name = "published" } |> Method.beginning (publishedSession o)
 
     let private cut (e: Extent) : NullSpaceOptions =
         let rank = Threshold.rank (int e.Rank) |> Check.get

@@ -33,7 +33,7 @@ module Parity =
     let private train purely (form: Form) (extent: Extent) (w: Workload) : Heads =
         use scope = torch.NewDisposeScope()
         let context = Workload.contextOf extent epochs w
-        let session = (form.Method extent).Begin context (Workload.memoryOf form w) w.Heads [ w.New ]
+        let session = (form.Method extent |> Method.trainer).Begin context (Workload.memoryOf form w) w.Heads [ w.New ]
         let trained = Workload.train (if purely then Loop.trainPurely else Loop.train) form context session
         let heads = session.Finish trained |> Heads.map _.cpu()
 

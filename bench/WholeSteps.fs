@@ -43,12 +43,12 @@ module WholeSteps =
         let memory = Workload.memoryOf form w
         let mutable session = Unchecked.defaultof<Session>
         let mutable heads = w.Heads
-        let beginning = Clock.seconds device (fun () -> session <- (form.Method extent).Begin context memory w.Heads [ w.New ])
+        let trainer = form.Method extent |> Method.trainer
+        let beginning = Clock.seconds device (fun () -> session <- trainer.Begin context memory w.Heads [ w.New ])
 
         let training = Clock.seconds device (fun () -> heads <- Workload.train Loop.train form context session)
 
-        let ending =
-            Clock.seconds device (fun () -> (form.Method extent).End context memory (session.Finish heads) [ w.New ] |> ignore)
+        let ending = Clock.seconds device (fun () -> trainer.End context memory (session.Finish heads) [ w.New ] |> ignore)
 
         struct (beginning, training, ending)
 

@@ -61,7 +61,7 @@ module Workload =
           Old = oldTask
           New = task device dtype fresh width 2
           Kept =
-            (NullSpace.dns.Make NullSpaceOptions.defaults).End
+            (NullSpace.dns.Make NullSpaceOptions.defaults |> Method.trainer).End
                 (context device heads (settings dtype 2L 1) old)
                 Map.empty
                 heads
@@ -76,7 +76,7 @@ module Workload =
 
     /// A form's session on the new step. Its tensors are the caller's.
     let session (form: Form) (extent: Extent) (w: Workload) : Session =
-        (form.Method extent).Begin (contextOf extent 1 w) (memoryOf form w) w.Heads [ w.New ]
+        (form.Method extent |> Method.trainer).Begin (contextOf extent 1 w) (memoryOf form w) w.Heads [ w.New ]
 
     /// A session trained by one of the loops; raises `Fault.Diverged` where that leaves the finite numbers.
     let train

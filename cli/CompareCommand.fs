@@ -8,10 +8,10 @@ open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
 
-/// Every method that trains, and the encoders as they came.
+/// Every method that learns, and the encoders as they came.
 let private all () =
     [ for e in Registry.entries do
-          if e.Method.Curriculum <> Curriculum.Never || e.Method.Role = Role.Floor then
+          if Method.learns e.Method || e.Method.Role = Role.Floor then
               e.Method.Name ]
 
 let private sweep

@@ -24,6 +24,8 @@ let private lines (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
     work (function
         | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) when epoch = job.Plan.Settings.Epochs ->
             printfn "%s seed %d, %s: loss %.4f, %s" job.Plan.Label job.Seed (place request step) loss (left watch share)
+        | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
+            printfn "%s seed %d, %s: solved, %s" job.Plan.Label job.Seed (place request step) (left watch share)
         | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
             printfn "%s seed %d, %s: %s" job.Plan.Label job.Seed (place request step) text
         | StudyEvent.Resumed(job, steps) -> printfn "%s seed %d resumes after %d steps" job.Plan.Label job.Seed steps
@@ -58,6 +60,12 @@ let private live (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
                         bar.Description <-
                             Markup.Escape
                                 $"{job.Plan.Label} seed {job.Seed} · {place request step} · epoch {epoch}/{job.Plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
+                    | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
+                        bar.Value <- share
+
+                        bar.Description <-
+                            Markup.Escape
+                                $"{job.Plan.Label} seed {job.Seed} · {place request step} · solved · {left watch share}"
                     | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
                         AnsiConsole.MarkupLineInterpolated
                             $"[yellow]{job.Plan.Label} seed {job.Seed}, {place request step}: {text}[/]"

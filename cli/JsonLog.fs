@@ -67,6 +67,12 @@ let tell (event: StudyEvent) : unit =
             json.WriteNumber("epoch", epoch)
             real json "loss" loss
             real json "share" share)
+    | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
+        line "solved" (fun json ->
+            named job json
+            json.WriteNumber("step", step.Index)
+            json.WriteString("name", step.Name)
+            real json "share" share)
     | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
         line "remark" (fun json ->
             named job json

@@ -23,10 +23,14 @@ let private gridOf (given: Grid option) (method: string) : Result<string * Grid,
 
     Registry.find name
     |> Result.bind (fun e ->
-        if e.Method.Curriculum = Curriculum.Never then
-            Error [ Fault.Contradiction($"{name} does not train", "there is nothing to choose; leave it out") ]
+        let nothing what = Error [ Fault.Contradiction($"{name} {what}", "there is nothing to choose; leave it out") ]
+
+        if not (Method.learns e.Method) then
+            nothing "does not train"
         else
-            Ok(method, given |> Option.defaultWith (fun () -> Grid.declared e)))
+            match given |> Option.defaultWith (fun () -> Grid.declared e) with
+            | [] -> nothing "has no option that is tuned"
+            | grid -> Ok(method, grid))
 
 let private once (methods: string list) : Fault list =
     [ for name, times in methods |> List.countBy Tuning.name do

@@ -106,6 +106,7 @@ let tests =
                   let tell event =
                       match event with
                       | Event.Remark(step, text) -> told.Add(step.Index, text)
+                      | Event.Solved _
                       | Event.Epoch _ -> ()
 
                   let plan = plan stream.Value $"cila[epochs=1;ratio={ratio}]"

@@ -271,7 +271,7 @@ let tests =
                       @ Heads.tensors s.Start
                       @ [ task.A; task.B ]
 
-                  let co2l = Co2l.co2l.Make Co2l.defaults
+                  let co2l = Co2l.co2l.Make Co2l.defaults |> Method.trainer
                   untouched "Begin" given (fun () -> co2l.Begin scene.Context scene.Memory scene.Heads scene.Tasks)
                   let settings = scene.Context.Settings
 

@@ -66,7 +66,7 @@ let private pairs =
     [ pair; Pair.named vision audio; Pair.named audio vision; Pair.named text vision; Pair.named audio depth ]
 
 let private begun (make: Der.Options -> Method) (c: Case) (s: Settings) (o: Der.Options) (memory: Memory) : Session =
-    (make o).Begin (context s) memory (everyHead c) [ task c ]
+    (Method.trainer (make o)).Begin (context s) memory (everyHead c) [ task c ]
 
 let private stepped
     (make: Der.Options -> Method)

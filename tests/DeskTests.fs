@@ -175,13 +175,11 @@ let tests =
           test "a method that breaks off is told by name, and the others go on"
           <| inFolder (fun folder ->
               let raising name act =
-                  Config.ofMethod
-                      { Plain.vanilla with
-                          Name = name
-                          Begin =
-                              fun c m h t ->
-                                  act ()
-                                  Plain.vanilla.Begin c m h t }
+                  { Plain.vanilla with Name = name }
+                  |> Method.beginning (fun c m h t ->
+                      act ()
+                      (Method.trainer Plain.vanilla).Begin c m h t)
+                  |> Config.ofMethod
 
               for place in [ id; Run.into folder ] do
                   let result =

@@ -284,6 +284,7 @@ let tests =
               let tell event =
                   match event with
                   | Event.Remark(step, words) -> remarks.Add(step.Index, words)
+                  | Event.Solved _
                   | Event.Epoch _ -> ()
 
               let p = plan square $"dns[{common};{cuts}]"
@@ -335,7 +336,7 @@ let tests =
                         Old = []
                         Remaining = 1 }
 
-                  let memory = p.Method.End context Map.empty heads [ tasks.[0]; tasks.[1] ]
+                  let memory = (Method.trainer p.Method).End context Map.empty heads [ tasks.[0]; tasks.[1] ]
 
                   let given =
                       [ yield! heads.Values
@@ -345,7 +346,7 @@ let tests =
                             t.B ]
 
                   untouched text given (fun () ->
-                      let session = p.Method.Begin context memory heads [ tasks.[3] ]
+                      let session = (Method.trainer p.Method).Begin context memory heads [ tasks.[3] ]
                       let task = session.Data[0]
                       let rows = Tensors.range torch.CPU 0L 10L
 
@@ -366,4 +367,4 @@ let tests =
                           transform.Update (transform.Init session.Start) pass.Gradients session.Start)
 
                       session.Finish session.Start |> ignore
-                      p.Method.End context memory heads [ tasks.[3] ])) ]
+                      (Method.trainer p.Method).End context memory heads [ tasks.[3] ])) ]

@@ -37,7 +37,10 @@ let private context (settings: Settings) : Context =
 /// Three steps of one pair and the heads at their ends; the memory after them.
 let private after (o: Ewc.Options) (c: Case) : (Task * Heads) list * Memory =
     let steps = [ for i in 1..3 -> task c i (c.N + int64 i), heads c $"w {i}" ]
-    steps, steps |> List.fold (fun memory (t, h) -> (Ewc.ewc.Make o).End (context (settings c)) memory h [ t ]) Map.empty
+
+    steps,
+    steps
+    |> List.fold (fun memory (t, h) -> (Ewc.ewc.Make o |> Method.trainer).End (context (settings c)) memory h [ t ]) Map.empty
 
 /// What EWC.End takes for the Fisher information of a step.
 let private fisherOf (settings: Settings) (t: Task, h: Heads) =
@@ -211,7 +214,7 @@ let tests =
               let s, o = settings c, options c
               let steps, memory = after o c
               let now, t = heads c "now", task c 4 c.N
-              let session = (Ewc.ewc.Make o).Begin (context s) memory now [ t ]
+              let session = (Ewc.ewc.Make o |> Method.trainer).Begin (context s) memory now [ t ]
 
               let batch =
                   { Task = 0
@@ -247,7 +250,7 @@ let tests =
           property "beginning and ending a step change nothing that they are given" (fun c ->
               for accumulate in [ Accumulate.Separate; Accumulate.Online ] do
                   let o = { options c with Accumulate = accumulate }
-                  let method, s = Ewc.ewc.Make o, settings c
+                  let method, s = Method.trainer (Ewc.ewc.Make o), settings c
                   let _, memory = after o c
                   let now, t = heads c "now", task c 4 c.N
 

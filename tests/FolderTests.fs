@@ -18,12 +18,10 @@ let private stream =
 
 /// Vanilla under another name that does something when a step begins.
 let private own (name: string) (act: int -> unit) : Method =
-    { Plain.vanilla with
-        Name = name
-        Begin =
-            fun context memory heads tasks ->
-                act (List.head tasks).Index
-                Plain.vanilla.Begin context memory heads tasks }
+    { Plain.vanilla with Name = name }
+    |> Method.beginning (fun context memory heads tasks ->
+        act (List.head tasks).Index
+        (Method.trainer Plain.vanilla).Begin context memory heads tasks)
 
 let private request (folder: string) (methods: Method list) : Request =
     let find name =
@@ -360,10 +358,11 @@ let private roles =
 
               for p in plans do
                   let role = p.Method.Role
-                  Expect.equal (Role.isBound role) (p.Method.Curriculum <> Curriculum.StepByStep || role = Role.Restart) p.Label
+                  let otherwise = not (Method.learns p.Method) || p.Method.Curriculum = Curriculum.AllAtOnce
+                  Expect.equal (Role.isBound role) (otherwise || role = Role.Restart) p.Label
                   Expect.equal (Roles.find Map.empty p.Label) role $"{p.Label}: as its name had it"
 
-                  if p.Method.Curriculum <> Curriculum.Never then
+                  if Method.trains p.Method then
                       let wrapped = (around p.Method.Name).Method.Role
 
                       Expect.equal

@@ -162,7 +162,7 @@ let private batch (c: Case) (t: Task) : Batch =
 
 /// The memory after steps of these pairs, then a step of vision and text.
 let private steps (c: Case) (s: Settings) (o: Gem.Options) (pairs: Pair list) : Memory * Session =
-    let gem = Gem.gem.Make o
+    let gem = Method.trainer (Gem.gem.Make o)
 
     let memory =
         (Map.empty, List.indexed pairs)
@@ -212,7 +212,7 @@ let private rises (written: string) : float list =
     let p = plan synthetic.Value written
     let own = Entry.own<Gem.Options> p.Entry |> Option.defaultValue Gem.defaults
     // What vanilla's memory lacks GEM's has, so that both are measured against the same kept pairs.
-    let keeping = { p.Method with End = (Gem.gem.Make own).End }
+    let keeping = p.Method |> Method.ending (Gem.gem.Make own |> Method.trainer).End
 
     let first =
         { synthetic.Value with

@@ -99,8 +99,8 @@ let tests =
 
               for dropped in [ vision; text ] do
                   let begin' context memory heads tasks =
-                      let projected = exact.Method.Begin context memory heads tasks
-                      let plain = Plain.vanilla.Begin context memory heads tasks
+                      let projected = (Method.trainer exact.Method).Begin context memory heads tasks
+                      let plain = (Method.trainer Plain.vanilla).Begin context memory heads tasks
 
                       { projected with
                           Rule =
@@ -110,7 +110,7 @@ let tests =
                                   (Rule.transform plain.Start plain.Rule)
                               |> Rule.Chain }
 
-                  let broken = { exact with Method = { exact.Method with Begin = begin' } }
+                  let broken = { exact with Method = Method.beginning begin' exact.Method }
                   runs[$"without {dropped}"] <- runPlan synthetic.Value 0 broken
                   unstable 1e-12 $"without {dropped}"
                   Expect.isGreaterThan (largest $"without {dropped}") 1e-3 "and by far")

@@ -40,7 +40,7 @@ let private make (o: Pull) : Method =
 
         { plain with Direction = Direction.Of pulled }
 
-    { Plain.vanilla with Name = "pull"; Begin = begin' }
+    { Plain.vanilla with Name = "pull" } |> Method.beginning begin'
 
 let private pull: Spec<Pull> =
     Spec.make { Strength = 0.1; Gently = false; Softness = 2.0 } [ Opt.any strength; Opt.any gently; Opt.any softness ] make

@@ -52,7 +52,7 @@ let private equality =
               let stream = firstSteps 4 synthetic.Value
 
               for m in Registry.entries |> List.map _.Method do
-                  if m.Curriculum <> Curriculum.Never then
+                  if Method.trains m then
                       sameRun 1e-7 stream $"{m.Name}[epochs=1;lr=1e-3]")
 
           test "every protection and place of dns, to rounding" (fun () ->

@@ -243,6 +243,7 @@ let tests =
                       match event with
                       | Event.Epoch(step, _, _, _, _) ->
                           counts.Add(step.Index, DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount)
+                      | Event.Solved _
                       | Event.Remark _ -> ()
 
                   Train.run
@@ -272,6 +273,7 @@ let tests =
                   let tell event =
                       match event with
                       | Event.Epoch(_, _, _, updates, total) -> counts.Add(updates, total)
+                      | Event.Solved _
                       | Event.Remark _ -> ()
 
                   Train.run s torch.CPU Split.Test 0 { Observer.silent with Tell = tell } (plan s $"{name}[{common}]")

@@ -44,7 +44,7 @@ let private spoiled (written: string) (spoil: Method -> Method) : Plan =
     let plan = Plan.resolve synthetic.Value.Preset ([ "dtype", "float64" ] @ short) [ written ] |> Check.get |> List.exactlyOne
     { plan with Method = spoil plan.Method }
 
-let private withoutMask (m: Method) = { m with Begin = Plain.vanilla.Begin }
+let private withoutMask (m: Method) = Method.beginning (Method.trainer Plain.vanilla).Begin m
 
 let private evil = "<script>alert(1)</script>"
 

@@ -72,13 +72,15 @@ module CFlat =
         { host with
             Name = "c-flat"
             Role = Role.around host.Role
-            Summary = "leads another method's training (host) to where its loss is flat, by four gradients an update"
-            Begin =
-                fun context memory heads tasks ->
-                    let session = host.Begin context memory heads tasks
+            Summary = "leads another method's training (host) to where its loss is flat, by four gradients an update" }
+        |> Method.mapTrainer (fun trainer ->
+            { trainer with
+                Begin =
+                    fun context memory heads tasks ->
+                        let session = trainer.Begin context memory heads tasks
 
-                    { session with
-                        Direction = direction o.Rho o.Flatness session.Direction } }
+                        { session with
+                            Direction = direction o.Rho o.Flatness session.Direction } })
 
     /// C-Flat around fine-tuning, or around the host that is named.
     let cFlat: Wrapper<Options> =

@@ -118,9 +118,9 @@ module Cila =
     let cila: Spec<Options> =
         let make o =
             { Training.method "cila" "co2l with distillation weighted by how earlier steps' losses compare" with
-                Begin = begin' o
-                End = end' o
                 Diagnostics = diagnostics }
+            |> Method.beginning (begin' o)
+            |> Method.ending (end' o)
 
         { Spec.make
               defaults

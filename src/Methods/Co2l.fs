@@ -229,9 +229,9 @@ module Co2l =
     let co2l: Spec<Options> =
         let make o =
             { Training.method "co2l" "contrastive continual learning: replayed candidates, and relations held to what they were" with
-                Begin = train o (fun _ _ kept -> kept)
-                End = remember o
                 Diagnostics = diagnostics }
+            |> Method.beginning (train o (fun _ _ kept -> kept))
+            |> Method.ending (remember o)
 
         { Spec.make defaults [ Opt.any lambda; Opt.any buffer; Opt.any kappa; Opt.any kappaPast; Opt.any candidates ] make with
             Rates = Spec.weighing }

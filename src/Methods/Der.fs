@@ -189,13 +189,12 @@ module Der =
 
     let private make (name: string) (summary: string) (o: Options) : Method =
         { Training.method name summary with
-            Begin =
-                fun context memory heads tasks ->
-                    { Training.plainSession context memory heads tasks with
-                        Direction = direction o context.Settings heads tasks }
-            // Between steps nothing is kept but the items.
-            End = fun _ memory _ _ -> Buffer.toMemory (Buffer.ofMemory memory) memory
             Diagnostics = diagnostics }
+        |> Method.beginning (fun context memory heads tasks ->
+            { Training.plainSession context memory heads tasks with
+                Direction = direction o context.Settings heads tasks })
+        // Between steps nothing is kept but the items.
+        |> Method.ending (fun _ memory _ _ -> Buffer.toMemory (Buffer.ofMemory memory) memory)
 
     /// DER. Published: α 0.1 to 1 and buffers of 200, 500 and 5120, for classifiers; nothing for InfoNCE. It tells how many replayed pairs went
     /// through the heads, and the share of α D in the step's loss, of all updates together.

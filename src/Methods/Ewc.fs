@@ -230,9 +230,9 @@ module Ewc =
             { Training.method
                   "ewc"
                   "elastic weight consolidation: a pull to earlier heads, by what the Fisher information says of each entry" with
-                Begin = begin' o
-                End = end' o
                 Diagnostics = diagnostics }
+            |> Method.beginning (begin' o)
+            |> Method.ending (end' o)
 
         { Spec.make defaults [ Opt.any lambda; Opt.any fisher; Opt.any accumulate; Opt.any gamma ] make with
             Rates = Spec.weighing }

@@ -175,9 +175,9 @@ module Gem =
             { Training.method
                   "gem"
                   "gradient episodic memory: no update that raises the loss of kept pairs of old steps, to first order" with
-                Begin = begin' o
-                End = end' o
                 Diagnostics = diagnostics }
+            |> Method.beginning (begin' o)
+            |> Method.ending (end' o)
 
         { Spec.make defaults [ Opt.any perStep; Opt.any margin; Opt.any place ] make with
             Rates = Spec.weighing

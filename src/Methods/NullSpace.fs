@@ -54,10 +54,9 @@ module NullSpace =
               ) ]
 
     let private make role name summary (o: NullSpaceOptions) : Method =
-        { Training.method name summary with
-            Role = role
-            Begin = NullSpaceStep.begin' o
-            End = fun _ memory heads tasks -> History.add o.Partner o.Centring heads tasks memory }
+        { Training.method name summary with Role = role }
+        |> Method.beginning (NullSpaceStep.begin' o)
+        |> Method.ending (fun _ memory heads tasks -> History.add o.Partner o.Centring heads tasks memory)
 
     /// A method that takes these options, and holds the others as they are.
     let private taking role name summary (options: AnyOpt<NullSpaceOptions> list) (o: NullSpaceOptions) : Spec<NullSpaceOptions> =

@@ -6,13 +6,15 @@ module Plain =
     let private plain name summary curriculum role start : Method =
         { Training.method name summary with
             Curriculum = curriculum
-            Role = role
-            Begin = fun context memory heads tasks -> Training.plainSession context memory (start context heads) tasks }
+            Role = role }
+        |> Method.beginning (fun context memory heads tasks -> Training.plainSession context memory (start context heads) tasks)
 
     let private asTheyAre _ heads = heads
 
     /// The encoders as they came: no training.
-    let zeroShot: Method = plain "zero-shot" "no training: the encoders as they came" Curriculum.Never Role.Floor asTheyAre
+    let zeroShot: Method =
+        { Method.nothing "zero-shot" "no training: the encoders as they came" with
+            Role = Role.Floor }
 
     /// Fine-tuning step after step.
     let vanilla: Method =

@@ -97,9 +97,9 @@ module Reference =
                 Initial =
                     Heads.map (fun w ->
                         Tensors.scoped (fun () ->
-                            torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L)))
-                Begin = begin' o
-                End = fun _ memory _ tasks -> accumulate memory tasks }
+                            torch.cat ([| w; torch.zeros (w.shape[0], 1L, dtype = w.dtype, device = w.device) |], 1L))) }
+            |> Method.beginning (begin' o)
+            |> Method.ending (fun _ memory _ tasks -> accumulate memory tasks)
 
         { Spec.make defaults [ Opt.any threshold ] make with
             Rates = Spec.weighing }

@@ -24,7 +24,7 @@ module Registry =
           Spec.entry NullSpace.trust ]
 
     /// Those that a method which changes how another trains can be put around.
-    let hosts: Entry list = first @ last |> List.filter (fun e -> e.Method.Curriculum <> Curriculum.Never)
+    let hosts: Entry list = first @ last |> List.filter (fun e -> Method.trains e.Method)
 
     let entries: Entry list = first @ [ Wrapper.entry hosts CFlat.cFlat ] @ last
 

@@ -69,7 +69,7 @@ module Entry =
 
     /// Everything that it takes, options of training first.
     let takes (e: Entry) : OptionInfo list =
-        let training = if e.Method.Curriculum = Curriculum.Never then [] else Settings.options |> List.map _.Info
+        let training = if Method.trains e.Method then Settings.options |> List.map _.Info else []
         training @ e.Options
 
     /// The record of its options, where it is of this type. Example: `Entry.own<NullSpaceOptions> (Spec.entry NullSpace.dns)`.

@@ -27,10 +27,10 @@ module Estimate =
             s.Train.LongLength * (a + b) * size
 
         let held =
-            match plan.Method.Curriculum with
-            | Curriculum.Never -> 0L
-            | Curriculum.StepByStep -> stream.Steps |> List.map rows |> List.max
-            | Curriculum.AllAtOnce -> List.sumBy rows stream.Steps
+            match plan.Method.Learner, plan.Method.Curriculum with
+            | Learner.Nothing, _ -> 0L
+            | _, Curriculum.StepByStep -> stream.Steps |> List.map rows |> List.max
+            | _, Curriculum.AllAtOnce -> List.sumBy rows stream.Steps
 
         let kept (s: Step) =
             let a, b = columns s

@@ -127,8 +127,7 @@ module Plan =
     let effective (plan: Plan) : (string * string) list =
         let training = [ for o in Settings.options -> o.Info.Name, o.Show plan.Settings ]
 
-        (if plan.Method.Curriculum = Curriculum.Never then [] else training)
-        @ (plan.Entry.Values |> List.filter (fst >> matters plan))
+        (if Method.trains plan.Method then training else []) @ (plan.Entry.Values |> List.filter (fst >> matters plan))
 
     /// A method without options of its own, under a plan's settings.
     /// As in `Plan.resolve stream.Preset [] [ "vanilla" ] |> Check.get |> List.map (Plan.withMethod mine)`.
@@ -312,13 +311,12 @@ module Plan =
     let resolve (preset: Preset) (given: (string * string) list) (methods: string list) : Result<Plan list, Fault list> =
         resolveWith Registry.find preset given methods
 
-    /// Faults of a plan on a stream: a batch that its smallest step cannot fill.
+    /// Faults of a plan on a stream: a batch that its smallest step cannot fill, where the method trains.
     let check (stream: Stream) (plan: Plan) : Fault list =
-        match plan.Method.Curriculum, plan.Settings.Batch with
-        | Curriculum.Never, _
-        | _, BatchSize.All -> []
-        | _, BatchSize.Rows n ->
+        match plan.Method.Learner, plan.Settings.Batch with
+        | Learner.Train _, BatchSize.Rows n ->
             let smallest = stream.Steps |> List.minBy Stream.visits
             let rows = int (Stream.visits smallest)
 
             if n > rows then [ Fault.BatchTooLarge(smallest.Name, n, rows) ] else []
+        | _ -> []

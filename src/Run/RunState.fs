@@ -10,6 +10,14 @@ type Outcome =
         Spectra: (int * SpectrumNote) list
     }
 
+[<RequireQualifiedAccess>]
+module internal Outcome =
+    /// What was measured first, then what came after it.
+    let join (a: Outcome) (b: Outcome) : Outcome =
+        { Measurements = a.Measurements @ b.Measurements
+          Losses = a.Losses @ b.Losses
+          Spectra = a.Spectra @ b.Spectra }
+
 /// A step that is not over.
 type Within =
     {

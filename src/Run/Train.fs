@@ -1,54 +1,10 @@
 namespace Cmcl
 
-open System
-open System.Diagnostics
 open TorchSharp
 
-/// What a run tells while it goes on.
-[<RequireQualifiedAccess>]
-type Event =
-    /// An epoch is over: how many updates of all that this method and seed will take.
-    | Epoch of step: Step * epoch: int * loss: float * updates: int64 * total: int64
-    /// A sentence about a step.
-    | Remark of step: Step * text: string
-
-/// A step about to be trained, as a method prepared it. Its tensors belong to the run.
-type Scene =
-    {
-        Step: Step
-        Context: Context
-        /// What the method kept so far, and the heads so far.
-        Memory: Memory
-        Heads: Heads
-        Tasks: Task list
-        Session: Session
-    }
-
-/// Who looks on while a run goes on. Nothing that it does changes the run.
-type Observer =
-    {
-        Tell: Event -> unit
-        /// The heads after each step that trained.
-        Save: Step -> Heads -> unit
-        /// Called when a step begins; what it gives back, if anything, hears of every update.
-        Begin: Scene -> (Update -> unit) option
-    }
-
-[<RequireQualifiedAccess>]
-module Observer =
-    let silent: Observer =
-        { Tell = ignore
-          Save = fun _ _ -> ()
-          Begin = fun _ -> None }
-
-/// One method with one seed over one stream: train, measure, step after step.
+/// One method with one seed over one stream: learn, measure, step after step.
 [<RequireQualifiedAccess>]
 module Train =
-    /// Hands heads and memory over to the caller's scope.
-    let private keep (heads: Heads) (memory: Memory) (scope: DisposeScope) =
-        for t in Seq.append heads.Values memory.Values do
-            scope.MoveToOuter t |> ignore
-
     /// Frees what the next memory no longer holds.
     let private forget (memory: Memory) (next: Memory) : unit =
         for KeyValue(name, t) in memory do
@@ -56,21 +12,11 @@ module Train =
             | Some kept when obj.ReferenceEquals(kept, t) -> ()
             | _ -> t.Dispose()
 
-    let private join (a: Outcome) (b: Outcome) : Outcome =
-        { Measurements = a.Measurements @ b.Measurements
-          Losses = a.Losses @ b.Losses
-          Spectra = a.Spectra @ b.Spectra }
-
     let private only measurements : Outcome = { Measurements = measurements; Losses = []; Spectra = [] }
 
-    /// Why a run did not come to its end.
-    [<RequireQualifiedAccess>]
-    type private Stop =
-        | Fault of Fault list
-        | Left
-
-    /// Training that takes less is not told in pairs a second.
-    let private tellingSeconds = 10.0
+    /// What a run has to do, in the units that its progress counts: updates of a method that trains, solutions of one that is solved, nothing of
+    /// one that learns nothing. Example: `Train.work stream plan`.
+    let work (stream: Stream) (plan: Plan) : int64 = Learning.units plan (List.map Stream.visits stream.Steps)
 
     /// A run from its beginning or from its midst on, within limits of memory.
     let private go
@@ -103,136 +49,26 @@ module Train =
             | None -> m.Initial(Heads.identity settings.Dtype device d modalities)
 
         let last = List.last stream.Steps
-        let lengths = stream.Steps |> List.map Stream.visits
-        let total = Loop.updates settings lengths
 
-        let diverged (at: Step) epoch = Error(Stop.Fault [ Fault.Diverged(plan.Label, seed, at.Name, epoch) ])
-
-        /// Trains on the given steps as one session, named by the last of them, from a state between steps or within this one.
-        let train (steps: Step list) (old: OldStep list) (state: RunState) (sofar: int64) =
-            use scope = torch.NewDisposeScope()
-            let at = List.last steps
-            let memory, heads = state.Memory, List.last state.Heads
-            let tasks = Measurements.tasks limits run steps
-            let lossOf (heads: Heads) = tasks |> List.map (Measurements.trainingLoss run heads) |> List.average
-            let before = lossOf heads
-            let updates = Loop.updates settings (tasks |> List.map _.Visits)
-
-            let context =
-                { Settings = settings
-                  Device = device
-                  Seed = Seed.ofInt seed |> Seed.split $"method, step {at.Index}"
-                  Initial = initial
-                  Updates = updates
-                  Old = old
-                  Remaining = stream.Steps |> List.filter (fun s -> s.Index >= at.Index) |> List.length }
-
-            let struct (preparing, session) = Clock.timed device (fun () -> m.Begin context memory heads tasks)
-
-            for text in session.Remarks do
-                observer.Tell(Event.Remark(at, text))
-
-            let midway = state.Within |> Option.map _.Training
-            let spent = state.Within |> Option.map _.Seconds |> Option.defaultValue 0.0
-            let clock = Stopwatch.StartNew()
-
-            let losses =
-                ResizeArray(
-                    midway |> Option.map _.Epochs |> Option.defaultValue [] |> List.mapi (fun i loss -> at.Index, i + 1, loss)
-                )
-
-            let onEpoch epoch loss count =
-                losses.Add(at.Index, epoch, loss)
-                observer.Tell(Event.Epoch(at, epoch, loss, sofar + count, total))
-
-            let watch =
-                { Epoch = onEpoch
-                  Update =
-                    observer.Begin
-                        { Step = at
-                          Context = context
-                          Memory = memory
-                          Heads = heads
-                          Tasks = tasks
-                          Session = session }
-                  Pause =
-                    fun count midway ->
-                        checkpointer (SavePoint.Update(count % (updates / int64 settings.Epochs) = 0L)) (fun () ->
-                            { state with
-                                Within =
-                                    Some
-                                        { Training = midway ()
-                                          Seconds = spent + clock.Elapsed.TotalSeconds } }) }
-
-            let order = Seed.ofInt seed |> Seed.split "shuffle" |> Seed.split $"step {at.Index}"
-            let struct (training, trained) = Clock.timed device (fun () -> Loop.resume settings order watch midway session)
-
-            match trained with
-            | Error(Unfinished.Diverged epoch) -> diverged at epoch
-            | Error Unfinished.Paused -> Error Stop.Left
-            | Ok trained ->
-                let struct (finishing, (heads, memory)) =
-                    Clock.timed device (fun () ->
-                        let heads = session.Finish trained.Weights
-                        heads, m.End context trained.Kept heads tasks)
-
-                let after = lossOf heads
-
-                let reading metric value =
-                    { Step = at.Index
-                      Task = at.Index
-                      Metric = metric
-                      Value = value }
-
-                let measurements =
-                    [ reading "loss_before" before
-                      reading "loss_after" after
-                      reading "seconds_prepare" preparing
-                      reading "seconds_train" (spent + training)
-                      reading "seconds_finish" finishing
-                      if spent + training >= tellingSeconds then
-                          reading
-                              "pairs_per_second"
-                              (float settings.Epochs * float (tasks |> List.sumBy (fun (t: Task) -> t.Visits))
-                               / (spent + training))
-                      reading "bytes_state" (float (Memory.bytes memory))
-                      for metric, value in m.Diagnostics memory do
-                          reading metric value ]
-
-                if not (Double.IsFinite after) then
-                    diverged at settings.Epochs
-                else
-                    keep heads memory scope
-
-                    Ok(
-                        { Heads = state.Heads @ [ heads ]
-                          Memory = memory
-                          Outcome =
-                            join
-                                state.Outcome
-                                { Measurements = measurements
-                                  Losses = List.ofSeq losses
-                                  Spectra = session.Spectra |> List.map (fun s -> at.Index, s) }
-                          Within = None },
-                        sofar + updates
-                    )
-
-        /// The same; weights so large that their moments overflow end a run before its first epoch.
-        let session steps old state sofar =
-            try
-                train steps old state sofar
-            with CmclException(Fault.NonFinite _) ->
-                diverged (List.last steps) 0
+        let learning =
+            { Run = run
+              Limits = limits
+              Plan = plan
+              Seed = seed
+              Initial = initial
+              Total = work stream plan
+              Observer = observer
+              Checkpointer = checkpointer }
 
         let measured measurements (state: RunState) =
             { state with
-                Outcome = join state.Outcome (only measurements) }
+                Outcome = Outcome.join state.Outcome (only measurements) }
 
         let rec stepByStep steps round (state: RunState) sofar =
             match steps with
             | [] -> Ok state.Outcome
             | step :: rest ->
-                match session [ step ] (Round.kept round) state sofar with
+                match Learning.learn learning [ step ] (Round.kept round) state sofar with
                 | Error stop -> Error stop
                 | Ok(next, sofar) ->
                     forget state.Memory next.Memory
@@ -270,14 +106,18 @@ module Train =
                     next)
 
         let ended =
-            match m.Curriculum with
-            | Curriculum.Never ->
-                Ok(join state.Outcome (only (state.Outcome.Measurements |> List.map (fun r -> { r with Step = last.Index }))))
-            | Curriculum.StepByStep ->
+            match m.Learner, m.Curriculum with
+            | Learner.Nothing, _ ->
+                Ok(
+                    Outcome.join
+                        state.Outcome
+                        (only (state.Outcome.Measurements |> List.map (fun r -> { r with Step = last.Index })))
+                )
+            | _, Curriculum.StepByStep ->
                 let over, left = List.splitAt (state.Heads.Length - 1) stream.Steps
-                stepByStep left round state (Loop.updates settings (List.map Stream.visits over))
-            | Curriculum.AllAtOnce ->
-                session stream.Steps [] state 0L
+                stepByStep left round state (Learning.units plan (List.map Stream.visits over))
+            | _, Curriculum.AllAtOnce ->
+                Learning.learn learning stream.Steps [] state 0L
                 |> Result.map (fun (next, _) ->
                     let heads = List.last next.Heads
                     observer.Save last heads
@@ -309,7 +149,8 @@ module Train =
         : Result<Outcome, Fault list> =
         go limits stream device split seed observer Checkpointer.none None plan |> Result.map toItsEnd
 
-    /// Runs a plan on a stream with one seed. A loss or a weight that is not finite ends it with `Fault.Diverged`. Nothing is
+    /// Runs a plan on a stream with one seed. In training a loss or a weight that is not finite ends it with `Fault.Diverged`; what a method that
+    /// is solved returns as a fault ends it, too. Nothing is
     /// drawn but the order of rows. As in `Train.run stream torch.CPU Split.Test 0 Observer.silent plan`.
     let run
         (stream: Stream)

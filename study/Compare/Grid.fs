@@ -13,7 +13,7 @@ type Grid = Axis list
 module Grid =
     let private axis options values : Axis = { Options = options; Values = values }
 
-    /// The grid that a method declares: its rates, and the values that its options say are tried of them, an option that goes with another
+    /// The grid that a method declares: its rates where it trains, and the values that its options say are tried of them, an option that goes with another
     /// beside that one. Example: `Registry.find "gem" |> Check.get |> Grid.declared`.
     let declared (entry: Entry) : Grid =
         let beside name =
@@ -21,7 +21,8 @@ module Grid =
                   if o.Range = TuneRange.With name then
                       o.Name ]
 
-        [ axis [ Settings.rate.Name ] entry.Rates
+        [ if Method.trains entry.Method then
+              axis [ Settings.rate.Name ] entry.Rates
           for o in entry.Options do
               match o.Range with
               | TuneRange.Among values -> axis (o.Name :: beside o.Name) values

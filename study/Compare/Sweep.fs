@@ -109,7 +109,7 @@ module Sweep =
               Jobs = sweep.Jobs
               Out = Path.GetFullPath sweep.Out
               Hash = CellFile.hash identity }
-          Updates = Job.updates s.Stream plan
+          Updates = Train.work s.Stream plan
           Memory = memory s.Stream }
 
     let private plans (sweep: Sweep) (s: SweepStream) : Result<Plan list, Fault list> =

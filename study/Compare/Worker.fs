@@ -156,8 +156,9 @@ module Worker =
 
         let tellOf =
             function
-            | JobEvent.Training(Event.Epoch(step, _, _, updates, total)) ->
-                tell (WorkerEvent.Within(step.Name, float updates / float (max 1L total)))
+            | JobEvent.Training(Event.Epoch(step, _, _, sofar, total))
+            | JobEvent.Training(Event.Solved(step, sofar, total)) ->
+                tell (WorkerEvent.Within(step.Name, float sofar / float (max 1L total)))
             | JobEvent.Warning fault -> remark fault
             | JobEvent.Training(Event.Remark _)
             | JobEvent.Resumed _ -> ()

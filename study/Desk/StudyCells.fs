@@ -198,7 +198,7 @@ module internal StudyCells =
         plans study
         |> Result.bind (fun plans ->
             match plans, study.Orders, study.Seeds with
-            | [ plan ], [ order ], [ seed ] when plan.Method.Curriculum <> Curriculum.Never ->
+            | [ plan ], [ order ], [ seed ] when Method.learns plan.Method ->
                 let saved: (int * Heads) option ref = ref None
                 let forget () = saved.Value |> Option.iter (snd >> Heads.tensors >> List.iter _.Dispose())
 
@@ -218,7 +218,7 @@ module internal StudyCells =
 
                     match trained, saved.Value with
                     | Ok _, Some(step, heads) -> Ok { Heads = heads; About = about step }
-                    | Ok _, None -> invalidOp "a method that trains left no heads"
+                    | Ok _, None -> invalidOp "a method that learns left no heads"
                     | Error faults, _ ->
                         forget ()
                         Error faults

@@ -11,11 +11,11 @@ open TorchSharp
 [<RequireQualifiedAccess>]
 type StudyEvent =
     | Began of jobs: int * sideBySide: int
-    /// A job begins; the share of all updates that are done.
+    /// A job begins; the share of all work (`Train.work`) that is done.
     | Started of job: Job * share: float
     /// It resumes from a checkpoint taken after this many steps.
     | Resumed of job: Job * steps: int
-    /// An event within its training, and the share of all updates that are done.
+    /// An event while it learns, and the share of all work that is done.
     | Progress of job: Job * event: Event * share: float
     /// A checkpoint could not be written, read or deleted; the job goes on.
     | Warning of job: Job * fault: Fault
@@ -76,15 +76,15 @@ module internal InProcess =
         (jobs: Job[])
         : unit =
         let gate = obj ()
-        let all = jobs |> Array.map (fun job -> Job.updates job.Stream job.Plan)
+        let all = jobs |> Array.map (fun job -> Train.work job.Stream job.Plan)
         let total = float (max 1L (Array.sum all))
-        let updates = Array.zeroCreate<int64> jobs.Length
+        let done' = Array.zeroCreate<int64> jobs.Length
         let sum = ref 0L
         let share () = float sum.Value / total
 
         let reach place count =
-            sum.Value <- sum.Value + count - updates[place]
-            updates[place] <- count
+            sum.Value <- sum.Value + count - done'[place]
+            done'[place] <- count
 
         let within place event =
             lock gate (fun () ->
@@ -95,7 +95,8 @@ module internal InProcess =
                 | JobEvent.Warning fault -> tell (StudyEvent.Warning(job, fault))
                 | JobEvent.Training training ->
                     match training with
-                    | Event.Epoch(_, _, _, sofar, _) -> reach place sofar
+                    | Event.Epoch(_, _, _, sofar, _)
+                    | Event.Solved(_, sofar, _) -> reach place sofar
                     | Event.Remark _ -> ()
 
                     tell (StudyEvent.Progress(job, training, share ())))

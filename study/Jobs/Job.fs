@@ -95,12 +95,6 @@ module internal JobSettings =
 
 [<RequireQualifiedAccess>]
 module internal Job =
-    /// Updates of all its training together.
-    let updates (stream: Cmcl.Stream) (plan: Plan) : int64 =
-        match plan.Method.Curriculum with
-        | Curriculum.Never -> 0L
-        | _ -> Loop.updates plan.Settings (List.map Stream.visits stream.Steps)
-
     /// Where its checkpoints are, if it has any.
     let checkpoints (s: JobSettings) (job: Job) : CheckpointFolder option =
         s.Folder job

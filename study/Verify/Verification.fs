@@ -149,7 +149,8 @@ module Verification =
             // Checking takes about as long as training.
             let within event =
                 match event with
-                | Event.Epoch(_, _, _, updates, total) -> 0.5 * float updates / float total
+                | Event.Epoch(_, _, _, sofar, total)
+                | Event.Solved(_, sofar, total) -> 0.5 * float sofar / float total
                 | Event.Remark _ -> 0.0
                 |> fun done' -> tell (StudyEvent.Progress(job, event, share done'))
 
