@@ -22,8 +22,8 @@ let pull (strength: float) : Method =
 
         { plain with Direction = Direction.Of pulled }
 
-    { Training.method "pull" "fine-tuning pulled back to where the step began" with
-        Begin = begin' }
+    Training.method "pull" "fine-tuning pulled back to where the step began"
+    |> Method.beginning begin'
 
 type PullOptions = { Strength: float }
 
