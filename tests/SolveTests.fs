@@ -393,8 +393,7 @@ let private studies =
                                   row.Method = "closed[ridge=0.1]"
                                   && row.Seed = 1
                                   && row.Metric = "r10"
-                                  && row.Step = string r.Step
-                                  && row.Task = string r.Task
+                                  && row.When = When.After(r.Step, r.Task)
                                   && row.Value = r.Value)
                               $"order {order}: step {r.Step}, task {r.Task}")
 
