@@ -306,7 +306,7 @@ let tests =
                     "dns-trust" ] do
                   let p = plan s text
                   let heads = p.Method.Initial initial
-                  let inputs = if Method.hasBias p.Method then Heads.withBias else id
+                  let inputs = if p.Method.Bias then Heads.withBias else id
 
                   let tasks =
                       s.Steps

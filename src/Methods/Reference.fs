@@ -94,6 +94,7 @@ module Reference =
             { Training.method
                   "reference"
                   "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected" with
+                Bias = true
                 Initial =
                     Heads.map (fun w ->
                         Tensors.scoped (fun () ->
