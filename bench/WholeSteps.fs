@@ -38,7 +38,7 @@ module WholeSteps =
     /// Seconds of a step's beginning, training and end.
     let private once (form: Form) (extent: Extent) (w: Workload) : struct (float * float * float) =
         use scope = torch.NewDisposeScope()
-        let device = w.New.A.device
+        let device = w.New.Device
         let context = Workload.contextOf extent epochs w
         let memory = Workload.memoryOf form w
         let mutable session = Unchecked.defaultof<Session>

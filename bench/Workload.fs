@@ -35,13 +35,7 @@ module Workload =
     let private task device dtype count width index : Task =
         let side name = rows device dtype count width $"{name} {index}"
 
-        { Index = index
-          Name = $"step {index}"
-          Pair = pair
-          A = side "a"
-          B = side "b"
-          Source = None
-          Items = None }
+        Task.ofPair index $"step {index}" pair (side "a") (side "b")
 
     let private context device (heads: Heads) (settings: Settings) (count: int64) : Context =
         { Settings = settings
@@ -69,7 +63,7 @@ module Workload =
 
     /// The context of a step over so many epochs.
     let contextOf (extent: Extent) (epochs: int) (w: Workload) : Context =
-        context w.New.A.device w.Heads (settings extent.Dtype extent.Pairs epochs) w.New.Count
+        context w.New.Device w.Heads (settings extent.Dtype extent.Pairs epochs) w.New.Count
 
     /// What a form's method kept of the old step.
     let memoryOf (form: Form) (w: Workload) : Memory = if form.Keeps then w.Kept else Map.empty

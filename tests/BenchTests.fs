@@ -23,16 +23,9 @@ let private leading (rows: torch.Tensor) =
     let struct (_, vectors) = torch.linalg.eigh (rows.t().mm rows)
     vectors.narrow (1L, here.Width - here.Rank, here.Rank)
 
-let private bases (w: Workload) (m: Modality) = leading (w.Old.Rows m), leading (w.Old.Rows(Pair.partner m w.Old.Pair))
+let private bases (w: Workload) (m: Modality) = leading (w.Old.All m), leading (w.Old.All(Pair.partner m w.Old.Pair))
 
-let private batch (w: Workload) : Batch =
-    { Task = 0
-      Pair = w.New.Pair
-      Rows = Tensors.range torch.CPU 0L 6L
-      Epoch = 1
-      Seed = Seed.ofInt 0
-      A = w.New.A.narrow (0L, 0L, 6L)
-      B = w.New.B.narrow (0L, 0L, 6L) }
+let private batch (w: Workload) : Batch = w.New |> Task.batch 0 (Tensors.range torch.CPU 0L 6L) 1 (Seed.ofInt 0)
 
 /// The session of a form, trained for two epochs by one of the loops.
 let private trained loop (name: string) (w: Workload) : Session * Heads =

@@ -6,13 +6,8 @@ open Cmcl.Tests.Checks
 open TorchSharp
 
 let private batch (c: Case) : Batch =
-    { Task = 0
-      Pair = pair
-      Rows = Tensors.range torch.CPU 0L c.N
-      Epoch = 1
-      Seed = Seed.ofInt 0
-      A = normal c "xa" c.N c.Da
-      B = normal c "xb" c.N c.Db }
+    Task.ofPair 1 "step" pair (normal c "xa" c.N c.Da) (normal c "xb" c.N c.Db)
+    |> Task.batch 0 (Tensors.range torch.CPU 0L c.N) 1 (Seed.ofInt 0)
 
 /// Both heads as one column.
 let private flat (h: Heads) : torch.Tensor = torch.cat [| for w in h.Values -> w.reshape (-1L, 1L) |]

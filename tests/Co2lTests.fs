@@ -219,7 +219,7 @@ let tests =
                   for g in buffer.Groups do
                       let task =
                           stream.Steps[g.Step - 1]
-                          |> Measurements.task
+                          |> TrainingRows.task
                               { Stream = stream
                                 Device = torch.CPU
                                 Split = Split.Test

@@ -35,25 +35,9 @@ let private context (s: Settings) : Context =
 let private everyHead (c: Case) : Heads =
     Map [ for m in [ vision; text; audio; depth ] -> modality m, normal c $"w {m}" c.D c.Da ]
 
-let private task (c: Case) : Task =
-    { Index = 2
-      Name = "step-2"
-      Pair = pair
-      A = normal c "xa" c.N c.Da
-      B = normal c "xb" c.N c.Da
-      Source = None
-      Items = None }
+let private task (c: Case) : Task = Task.ofPair 2 "step-2" pair (normal c "xa" c.N c.Da) (normal c "xb" c.N c.Da)
 
-let private batch (c: Case) : Batch =
-    let t = task c
-
-    { Task = 0
-      Pair = pair
-      Rows = Tensors.range torch.CPU 0L c.N
-      Epoch = 1
-      Seed = draw c "batch"
-      A = t.A
-      B = t.B }
+let private batch (c: Case) : Batch = task c |> Task.batch 0 (Tensors.range torch.CPU 0L c.N) 1 (draw c "batch")
 
 /// At most as many pairs of an earlier step as a batch has, so that a draw is all of them.
 let private group (c: Case) (p: Pair) : Group =

@@ -196,15 +196,7 @@ let tests =
           test "what is kept of several steps and partners is the covariance of all their rows" (fun () ->
               let s = stream ()
 
-              let tasks =
-                  [ for t in s.Steps ->
-                        { Index = t.Index
-                          Name = t.Name
-                          Pair = t.Pair
-                          A = t.A.Features
-                          B = t.B.Features
-                          Source = None
-                          Items = None } ]
+              let tasks = [ for t in s.Steps -> Task.ofPair t.Index t.Name t.Pair t.A.Features t.B.Features ]
 
               let heads: Heads =
                   Map
@@ -222,10 +214,10 @@ let tests =
 
                   for m in heads.Keys do
                       let own = tasks |> List.filter (fun t -> List.contains m (Pair.members t.Pair))
-                      let outputs (t: Task) = let p = Pair.partner m t.Pair in Heads.outputs heads[p] (t.Rows p)
+                      let outputs (t: Task) = let p = Pair.partner m t.Pair in Heads.outputs heads[p] (t.All p)
                       let inputs = History.inputs m memory |> Option.get
                       let partners = History.partnerOutputs which m heads memory |> Option.get
-                      same $"{which}: inputs of {m}" tight inputs.Matrix (covariance [ for t in own -> t.Rows m ])
+                      same $"{which}: inputs of {m}" tight inputs.Matrix (covariance [ for t in own -> t.All m ])
                       same $"{which}: outputs beside {m}" tight partners.Matrix (covariance (List.map outputs own)))
 
           test "the first step of a modality is free" (fun () ->
@@ -314,18 +306,11 @@ let tests =
                     "dns-trust" ] do
                   let p = plan s text
                   let heads = p.Method.Initial initial
-                  let inputs = if Method.hasBias p.Method then Heads.withBias else id
+                  let inputs = if p.Method.Bias then Heads.withBias else id
 
                   let tasks =
                       s.Steps
-                      |> List.map (fun t ->
-                          { Index = t.Index
-                            Name = t.Name
-                            Pair = t.Pair
-                            A = inputs t.A.Features
-                            B = inputs t.B.Features
-                            Source = None
-                            Items = None })
+                      |> List.map (fun t -> Task.ofPair t.Index t.Name t.Pair (inputs t.A.Features) (inputs t.B.Features))
 
                   let context =
                       { Settings = p.Settings
@@ -350,14 +335,7 @@ let tests =
                       let task = session.Data[0]
                       let rows = Tensors.range torch.CPU 0L 10L
 
-                      let batch =
-                          { Task = 0
-                            Pair = task.Pair
-                            Rows = rows
-                            Epoch = 1
-                            Seed = Seed.ofInt 0
-                            A = task.A.index_select (0L, rows)
-                            B = task.B.index_select (0L, rows) }
+                      let batch = task |> Task.batch 0 rows 1 (Seed.ofInt 0)
 
                       let inside = [ yield! session.Start.Values; task.A; task.B; rows; batch.A; batch.B ]
 

@@ -6,13 +6,7 @@ open Cmcl.Tests.Checks
 open TorchSharp
 
 let private task (c: Case) (i: int) (rows: int64) : Task =
-    { Index = i
-      Name = $"step-{i}"
-      Pair = pair
-      A = normal c $"xa {i}" rows c.Da
-      B = normal c $"xb {i}" rows c.Db
-      Source = None
-      Items = None }
+    Task.ofPair i $"step-{i}" pair (normal c $"xa {i}" rows c.Da) (normal c $"xb {i}" rows c.Db)
 
 let private settings (c: Case) : Settings =
     { Settings.initial with
@@ -184,10 +178,7 @@ let tests =
                   let one, two = part f 0L 4L, part f 4L 4L
                   Map.map (fun m (x: torch.Tensor) -> (x .+ two[m]) * number 0.5) one
 
-              let uneven =
-                  { t with
-                      A = t.A.narrow (0L, 0L, 6L)
-                      B = t.B.narrow (0L, 0L, 6L) }
+              let uneven = t |> Task.map (fun _ x -> x.narrow (0L, 0L, 6L))
 
               let full, rest = part FisherInformation.perAnchor 0L 4L, part FisherInformation.perAnchor 4L 2L
 
@@ -216,14 +207,7 @@ let tests =
               let now, t = heads c "now", task c 4 c.N
               let session = (Ewc.ewc.Make o |> Method.trainer).Begin (context s) memory now [ t ]
 
-              let batch =
-                  { Task = 0
-                    Pair = pair
-                    Rows = Tensors.range torch.CPU 0L c.N
-                    Epoch = 1
-                    Seed = Seed.ofInt 0
-                    A = t.A
-                    B = t.B }
+              let batch = t |> Task.batch 0 (Tensors.range torch.CPU 0L c.N) 1 (Seed.ofInt 0)
 
               let leaves = now |> Heads.map (fun w -> w.clone().requires_grad_ true)
               let contrast = Settings.contrast s

@@ -143,22 +143,9 @@ let private all = [ vision; text; audio; depth ] |> List.map modality
 let private everyHead (c: Case) : Heads = Map [ for m in all -> m, normal c $"w {m}" c.D c.Da ]
 
 let private task (c: Case) (i: int) (p: Pair) : Task =
-    { Index = i
-      Name = $"step-{i}"
-      Pair = p
-      A = normal c $"xa {i}" c.N c.Da
-      B = normal c $"xb {i}" c.N c.Da
-      Source = None
-      Items = None }
+    Task.ofPair i $"step-{i}" p (normal c $"xa {i}" c.N c.Da) (normal c $"xb {i}" c.N c.Da)
 
-let private batch (c: Case) (t: Task) : Batch =
-    { Task = 0
-      Pair = t.Pair
-      Rows = Tensors.range torch.CPU 0L t.Count
-      Epoch = 1
-      Seed = draw c "batch"
-      A = t.A
-      B = t.B }
+let private batch (c: Case) (t: Task) : Batch = Task.batch 0 (Tensors.range torch.CPU 0L t.Count) 1 (draw c "batch") t
 
 /// The memory after steps of these pairs, then a step of vision and text.
 let private steps (c: Case) (s: Settings) (o: Gem.Options) (pairs: Pair list) : Memory * Session =

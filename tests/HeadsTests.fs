@@ -47,6 +47,24 @@ let tests =
               let message = (faultOf (fun () -> Heads.outputs biased x)).Message
               Expect.stringContains message "withBias" "what to do")
 
+          test "a method whose heads have a bias says so, and one that says so has it" (fun () ->
+              let s = synthetic.Value
+              let published = plan s "reference"
+              let with' bias (p: Plan) = { p with Method = { p.Method with Bias = bias } }
+              let refused p = Train.run s torch.CPU Split.Test 0 Observer.silent p |> faultsOf |> List.map _.Message
+              Expect.isTrue published.Method.Bias "reference has one"
+              let unsaid = refused (with' false published)
+              Expect.hasLength unsaid (Stream.modalities s).Length "every head"
+
+              Expect.stringContains
+                  unsaid.Head
+                  "64 columns for 64 features and no bias (Method.Bias says which), got 65"
+                  "unsaid"
+
+              let unmade = refused (with' true (plan s "vanilla"))
+              Expect.stringContains unmade.Head "65 columns for 64 features and a bias (Method.Bias says which), got 64" "unmade"
+              Expect.equal (refused (with' true (plan s "zero-shot"))).Length unmade.Length "what does not train, too")
+
           property "the global parameter gives the scores" (fun c ->
               let h, xa, xb = heads c, normal c "xa" c.N c.Da, normal c "xb" c.N c.Db
               same "scores" tight (xa.mm(Heads.globalParameter pair h).mm(xb.t ())) (Alignment.between pair h xa xb))

@@ -112,14 +112,7 @@ let private session (d: int64) (rows: int64) : Settings * Session =
 
     let random purpose = Seed.normal [ rows; d ] (Seed.ofInt 1 |> Seed.split purpose)
 
-    let task =
-        { Index = 1
-          Name = "step"
-          Pair = pair
-          A = random "a"
-          B = random "b"
-          Source = None
-          Items = None }
+    let task = Task.ofPair 1 "step" pair (random "a") (random "b")
 
     let heads = Heads.identity Dtype.Float64 torch.CPU d [ pair.A, d; pair.B, d ]
 

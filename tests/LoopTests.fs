@@ -18,13 +18,8 @@ let private settings batch epochs shuffle : Settings =
         Clip = None }
 
 let private task index (rows: int64) : Task =
-    { Index = index
-      Name = $"task {index}"
-      Pair = pair
-      A = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
-      B = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
-      Source = None
-      Items = None }
+    let numbers () = ((Tensors.range torch.CPU 0L rows).``to`` torch.float64).unsqueeze 1L
+    Task.ofPair index $"task {index}" pair (numbers ()) (numbers ())
 
 let private start () : Heads = Map [ for m in Pair.members pair -> m, torch.eye (1L, dtype = torch.float64) ]
 
@@ -36,10 +31,10 @@ let private recording (seen: ResizeArray<int * int64[]>) (loss: int -> float) (t
         Direction.Of(fun weights batch ->
             Expect.equal
                 (batch.A.data<float>().ToArray())
-                (batch.Rows.data<int64>().ToArray() |> Array.map float)
+                (batch.Numbers.data<int64>().ToArray() |> Array.map float)
                 "the rows it says"
 
-            seen.Add(batch.Task, batch.Rows.data<int64>().ToArray())
+            seen.Add(batch.Task, batch.Numbers.data<int64>().ToArray())
 
             { Loss = torch.tensor (loss (seen.Count - 1))
               Gradients = Heads.map torch.zeros_like weights })

@@ -101,13 +101,8 @@ let private planOf (stream: Stream) (settings: (string * string) list) method =
 let private short = [ "epochs", "3"; "batch", "4"; "lr", "1e-3"; "temperature", "0.1" ]
 
 let private task items count : Task =
-    { Index = 1
-      Name = "task"
-      Pair = pair
-      A = torch.zeros (count, 1L)
-      B = torch.zeros (count, 1L)
-      Source = None
-      Items = items }
+    { Task.ofPair 1 "task" pair (torch.zeros (count, 1L)) (torch.zeros (count, 1L)) with
+        Items = items }
 
 let private visits shuffle seed t = (Task.visit shuffle (Seed.ofInt seed) t).data<int64>().ToArray()
 
@@ -243,7 +238,7 @@ let tests =
               use scope = torch.NewDisposeScope()
               let stream = captioned 20L 5L 0.01
               let seen = ResizeArray<int64[]>()
-              let watch (_: Scene) = Some(fun (u: Update) -> seen.Add(u.Batch.Rows.cpu().data<int64>().ToArray()))
+              let watch (_: Scene) = Some(fun (u: Update) -> seen.Add(u.Batch.Numbers.cpu().data<int64>().ToArray()))
               let plan = planOf stream short "vanilla"
               let observer = { Observer.silent with Begin = watch }
               let outcome = Train.run stream torch.CPU Split.Test 0 observer plan |> Check.get

@@ -116,10 +116,9 @@ let private tasks =
         [ test "rows by number, in any order, and after a function of each" (fun () ->
               let stream = synthetic.Value
               let b, step = context stream, stream.Steps[1]
-              let held, streamed = Measurements.task b step, Measurements.streamed b step
+              let held, streamed = TrainingRows.task b step, TrainingRows.streamed b step
               let rows = torch.tensor [| 5L; 0L; 419L; 5L |]
               Expect.equal streamed.Count held.Count "count"
-              Expect.sequenceEqual streamed.A.shape held.A.shape "shape"
               let turned = Task.map (fun _ x -> x * number 2.0)
 
               for m in Pair.members step.Pair do
@@ -131,9 +130,9 @@ let private tasks =
 
           test "to ask a step that streams for all rows is a fault that says what to do" (fun () ->
               let stream = synthetic.Value
-              let task = Measurements.streamed (context stream) stream.Steps.Head
+              let task = TrainingRows.streamed (context stream) stream.Steps.Head
 
-              match faultOf (fun () -> task.Rows task.Pair.A) with
+              match faultOf (fun () -> task.All task.Pair.A) with
               | Fault.Contradiction _ as f -> Expect.stringContains f.Message "Task.Take" "what to do"
               | other -> failtest $"{other}")
 
@@ -141,7 +140,7 @@ let private tasks =
               let b = context synthetic.Value
               let steps = List.take 2 b.Stream.Steps
               let one = Round.rowBytes b steps.Head
-              let held rows steps = Measurements.tasks { Limits.usual with Rows = rows } b steps |> List.map _.Source.IsNone
+              let held rows steps = TrainingRows.tasks { Limits.usual with Rows = rows } b steps |> List.map _.IsHeld
               Expect.equal one (8L * 420L * 128L) "bytes of a step"
               Expect.equal (held one [ steps.Head ]) [ true ] "fits"
               Expect.equal (held (one - 1L) [ steps.Head ]) [ false ] "does not"
@@ -227,7 +226,7 @@ let private memory =
             let held limits =
                 taken (fun () ->
                     let stream = StreamFolder.load (at many) |> Check.get
-                    let tasks = Measurements.tasks limits (context stream) [ stream.Steps.Head ]
+                    let tasks = TrainingRows.tasks limits (context stream) [ stream.Steps.Head ]
                     Expect.equal tasks.Head.Count (many - 300L) "rows")
 
             // What is held at once, and what the collector leaves lying, does not depend on the rows; other tests run beside this one.

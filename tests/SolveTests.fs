@@ -28,7 +28,7 @@ let private remember (memory: Memory) (task: Task) : Memory =
     let crossed =
         Tensors.scoped (fun () ->
             let wide (x: torch.Tensor) = x.``to`` torch.float64
-            (wide (task.Rows a)).t().mm(wide (task.Rows b)) / (float task.Count).AsScalar())
+            (wide (task.All a)).t().mm(wide (task.All b)) / (float task.Count).AsScalar())
 
     let add m = Memory.addMoment (second m) (Task.moment m task)
     memory |> add a |> add b |> Memory.addMoment (cross a b) { Count = task.Count; Matrix = crossed }
@@ -190,13 +190,12 @@ let private running =
               Expect.equal (leaked (fun () -> told s plan |> ignore)) 0L "left"
 
               let task =
-                  { Index = 1
-                    Name = "one"
-                    Pair = Pair.named vision text
-                    A = Seed.normal [ 9L; 6L ] (Seed.ofInt 1)
-                    B = Seed.normal [ 9L; 6L ] (Seed.ofInt 2)
-                    Source = None
-                    Items = None }
+                  Task.ofPair
+                      1
+                      "one"
+                      (Pair.named vision text)
+                      (Seed.normal [ 9L; 6L ] (Seed.ofInt 1))
+                      (Seed.normal [ 9L; 6L ] (Seed.ofInt 2))
 
               let heads = Heads.identity Dtype.Float64 torch.CPU 6L [ for m in Pair.members task.Pair -> m, 6L ]
               let memory = remember Map.empty task
@@ -310,6 +309,12 @@ let private options =
 
               let solves = Method.trains (make closed.Defaults), Method.learns (make closed.Defaults)
               Expect.equal solves (false, true) "it learns"
+              let traced = Trace.run small.Value torch.CPU 0 ignore (planOf small.Value "closed")
+
+              match traced with
+              | Error [ fault ] -> Expect.stringContains fault.Message "does not train" "verified"
+              | _ -> failtest "it was verified"
+
               Expect.equal (Method.trains Plain.zeroShot, Method.learns Plain.zeroShot) (false, false) "it does not") ]
 
 let private faults =

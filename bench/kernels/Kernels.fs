@@ -72,14 +72,7 @@ type Updates() =
               Old = []
               Remaining = 1 }
 
-        let task =
-            { Index = 1
-              Name = "made"
-              Pair = pair
-              A = rows
-              B = rows
-              Source = None
-              Items = None }
+        let task = Task.ofPair 1 "made" pair rows rows
 
         let session =
             { Training.plainSession context Map.empty heads [ task ] with

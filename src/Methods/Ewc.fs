@@ -180,7 +180,7 @@ module Ewc =
 
             let penalty =
                 Tensors.scoped (fun () ->
-                    Pair.members batch.Pair
+                    batch.Modalities
                     |> List.choose (fun m -> pull m kept |> Option.map (Pull.value (Heads.weight m weights)))
                     |> List.fold
                         (fun (sum: torch.Tensor) value -> sum .+ value * lambda.AsScalar())

@@ -47,8 +47,7 @@ module History =
 
     /// The memory with a step's data added, means only where moments are to be centred; `heads` are those at its end.
     let add (which: PartnerOutputs) (centring: Centring) (heads: Heads) (tasks: Task list) (memory: Memory) : Memory =
-        let addSide (task: Task) (memory: Memory) (m: Modality) =
-            let p = Pair.partner m task.Pair
+        let addSide (task: Task) (memory: Memory) (m: Modality, p: Modality) =
 
             let keep name moment (mean: unit -> Mean) memory =
                 match centring with
@@ -64,5 +63,9 @@ module History =
                 let outputs = Task.moment p task |> Moment.through w
                 keep (outputName m) outputs (fun () -> Task.mean p task |> Mean.through w) memory
 
-        let addTask memory (task: Task) = List.fold (addSide task) memory (Pair.members task.Pair)
+        let addTask memory (task: Task) =
+            [ for pair, _ in task.Terms do
+                  for m in Pair.members pair -> m, Pair.partner m pair ]
+            |> List.fold (addSide task) memory
+
         List.fold addTask memory tasks

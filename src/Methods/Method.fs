@@ -56,7 +56,7 @@ type Trainer =
         End: Context -> Memory -> Heads -> Task list -> Memory
     }
 
-/// What solving a step leaves. A tensor that stays as it is has to be the same one.
+/// What solving a step leaves. A tensor that stays as it is has to be the same one; heads and memory share none.
 type Solution =
     {
         /// All heads after the step.
@@ -92,7 +92,9 @@ type Method =
         Curriculum: Curriculum
         /// What its figures are to be read as.
         Role: Role
-        /// Its heads before any step, from identity heads.
+        /// Whether its heads have a bias in a last column of their own: the rows that they are applied to then have a constant 1 there.
+        Bias: bool
+        /// Its heads before any step, from identity heads; with a bias, one column wider.
         Initial: Heads -> Heads
         Learner: Learner
         /// Figures about a step from the memory at its end, by name.
@@ -106,6 +108,7 @@ module Method =
           Summary = summary
           Curriculum = Curriculum.StepByStep
           Role = Role.Competitor
+          Bias = false
           Initial = id
           Learner = learner
           Diagnostics = fun _ -> [] }
@@ -160,10 +163,3 @@ module Method =
     /// Example: `Plain.vanilla |> Method.ending (fun _ memory _ _ -> memory)`.
     let ending (end': Context -> Memory -> Heads -> Task list -> Memory) (m: Method) : Method =
         mapTrainer (fun trainer -> { trainer with End = end' }) m
-
-    /// Whether a method's heads have a bias in a last column of their own, by what it makes of a head of one number.
-    let hasBias (m: Method) : bool =
-        use scope = torch.NewDisposeScope()
-        let probe = Modality.named "probe"
-        let head = Heads.identity Dtype.Float32 torch.CPU 1L [ probe, 1L ] |> m.Initial |> Heads.weight probe
-        head.shape[1] = 2L

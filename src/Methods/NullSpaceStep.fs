@@ -88,44 +88,40 @@ module NullSpaceStep =
         (frames: Map<Modality, Frame>)
         : Session =
         let settings = context.Settings
-        let contrast = Settings.contrast settings
+
+        let plain =
+            { Contrast = Settings.contrast settings
+              Bridges = Map.empty }
 
         let projected =
             [ for position, task in List.indexed tasks do
-                  for m in Pair.members task.Pair do
+                  for m in task.Modalities do
                       match bases o frames[m] (Heads.weight m heads) with
                       | Some struct (v, u) ->
                           let within x = Tensors.scoped (fun () -> Tensors.product (Tensors.product x u) (u.t ()))
-                          let all = if task.Source.IsNone then Some(within (task.Rows m)) else None
+                          let all = task.Held m |> Option.map within
 
                           (position, m),
                           struct (v,
                                   fun (batch: Batch) (x: torch.Tensor) ->
                                       match all with
-                                      | Some rows -> rows.index_select (0L, batch.Rows)
+                                      | Some rows -> rows.index_select (0L, batch.Numbers)
                                       | None -> within x)
                       | None -> () ]
             |> Map
 
         let pass (weights: Heads) (batch: Batch) : Pass =
-            let g =
-                Contrastive.gradients
-                    contrast
-                    (Heads.outputs (Heads.weight batch.Pair.A weights) batch.A)
-                    (Heads.outputs (Heads.weight batch.Pair.B weights) batch.B)
+            let outputs = Map [ for m in batch.Modalities -> m, Heads.outputs (Heads.weight m weights) batch.Rows[m] ]
+            let struct (loss, ofOutputs) = Direction.outputGradients plain batch.Terms outputs
+            let raw = ofOutputs |> Map.map (fun m g -> Contrastive.weightGradient g batch.Rows[m])
 
-            let full m (g: torch.Tensor) x = m, Contrastive.weightGradient g x
-            let raw = Map [ full batch.Pair.A g.A batch.A; full batch.Pair.B g.B batch.B ]
-
-            let project m (g: torch.Tensor) (x: torch.Tensor) =
+            let project m (g: torch.Tensor) =
                 match Map.tryFind (batch.Task, m) projected with
-                | Some struct (v, inputs) -> Projection.lowRank v g x (inputs batch x)
+                | Some struct (v, inputs) -> Projection.lowRank v g batch.Rows[m] (inputs batch batch.Rows[m])
                 | None -> raw[m]
 
-            { Loss = g.Loss
-              Gradients =
-                Map [ batch.Pair.A, project batch.Pair.A g.A batch.A; batch.Pair.B, project batch.Pair.B g.B batch.B ]
-                |> Training.clippedAs raw settings }
+            { Loss = loss
+              Gradients = ofOutputs |> Map.map project |> Training.clippedAs raw settings }
 
         { Training.plainSession context memory heads tasks with
             Direction = Direction.Of pass
@@ -227,7 +223,7 @@ module NullSpaceStep =
           Direction =
             Direction.Closed
                 { Contrast = Settings.contrast settings
-                  Bridges = tasks |> List.choose (fun t -> bridge t.Pair) |> Map }
+                  Bridges = tasks |> List.collect _.Terms |> List.choose (fst >> bridge) |> Map }
           Kept = memory
           Rule = Rule.Recipe(Training.recipe context shapes)
           Finish =

@@ -39,7 +39,7 @@ module Reference =
                 | Some old -> Map.add (inputName m) (old * (float before / float now).AsScalar() .+ added) memory
                 | None -> Map.add (inputName m) added memory
 
-            Pair.members task.Pair |> List.fold addSide memory |> Map.add samples (torch.tensor now)
+            task.Modalities |> List.fold addSide memory |> Map.add samples (torch.tensor now)
 
         List.fold addTask memory tasks
 
@@ -94,6 +94,7 @@ module Reference =
             { Training.method
                   "reference"
                   "what the published code does: one-sided, gradient projected, then AdamW; biases unprotected" with
+                Bias = true
                 Initial =
                     Heads.map (fun w ->
                         Tensors.scoped (fun () ->

@@ -4,7 +4,7 @@ namespace Cmcl
 [<RequireQualifiedAccess>]
 module Training =
     /// Every modality of the tasks, each once.
-    let moving (tasks: Task list) : Modality list = tasks |> List.collect (fun t -> Pair.members t.Pair) |> List.distinct
+    let moving (tasks: Task list) : Modality list = tasks |> List.collect _.Modalities |> List.distinct
 
     /// The weights of some modalities.
     let select (modalities: Modality list) (heads: Heads) : Heads = Map [ for m in modalities -> m, Heads.weight m heads ]

@@ -194,8 +194,8 @@ module internal Learning =
     let private next (l: Learning) (steps: Step list) (old: OldStep list) (state: RunState) (sofar: int64) =
         use scope = torch.NewDisposeScope()
         let at = List.last steps
-        let tasks = Measurements.tasks l.Limits l.Run steps
-        let lossOf (heads: Heads) = tasks |> List.map (Measurements.trainingLoss l.Run heads) |> List.average
+        let tasks = TrainingRows.tasks l.Limits l.Run steps
+        let lossOf (heads: Heads) = tasks |> List.map (TrainingRows.loss l.Run heads) |> List.average
         let before = lossOf (List.last state.Heads)
 
         let context =

@@ -102,15 +102,7 @@ module Loop =
 
     /// A batch of a session, gathered.
     let private gather (session: Session) (task: int) (rows: torch.Tensor) (epoch: int) (seed: Seed) : Batch =
-        let data = session.Data[task]
-
-        { Task = task
-          Pair = data.Pair
-          Rows = rows
-          Epoch = epoch
-          Seed = seed
-          A = data.Take(data.Pair.A, rows)
-          B = data.Take(data.Pair.B, rows) }
+        Task.batch task rows epoch seed session.Data[task]
 
     /// Epochs of updates. A loss that is not finite is noticed at once on the CPU and at the end of its epoch elsewhere, where to look at
     /// every loss would be to wait for every update.

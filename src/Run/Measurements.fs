@@ -10,63 +10,6 @@ type Measurement = { Step: int; Task: int; Metric: string; Value: float }
 /// What a run measures after every step.
 [<RequireQualifiedAccess>]
 module internal Measurements =
-    /// Features as heads take them.
-    let private inputs (run: RunContext) (x: torch.Tensor) : torch.Tensor = if run.Bias then Heads.withBias x else x
-
-    /// A step's training rows, in the type and where it is trained.
-    let task (run: RunContext) (step: Step) : Task =
-        let struct (a, b) = Stream.features run.Settings.Dtype run.Device Split.Train step
-        let a, b = inputs run a, inputs run b
-
-        { Index = step.Index
-          Name = step.Name
-          Pair = step.Pair
-          A = a
-          B = b
-          Source = None
-          Items = Stream.items step.Train step }
-
-    /// Bytes of batches after which freed memory is given back: 64 MiB.
-    let private betweenTrims = 64L <<< 20
-
-    /// The same rows, read when they are asked for. Their numbers alone are held.
-    let streamed (run: RunContext) (step: Step) : Task =
-        let struct (ofA, ofB) = Stream.bankRows Split.Train step
-        let ofA, ofB = torch.tensor ofA, torch.tensor ofB
-        let numbers m = if m = step.Pair.A then ofA else ofB
-        let bank m = if m = step.Pair.A then step.A else step.B
-        let mutable sinceTrim = 0L
-
-        let read m (rows: torch.Tensor) =
-            let taken =
-                Tensors.scoped (fun () ->
-                    Stream.take run.Settings.Dtype run.Device (bank m) ((numbers m).index_select(0L, rows.cpu ())) |> inputs run)
-
-            sinceTrim <- sinceTrim + Tensors.bytes taken
-
-            if sinceTrim > betweenTrims then
-                sinceTrim <- 0L
-                Native.trim ()
-
-            taken
-
-        { Task.reading
-              step.Index
-              step.Name
-              step.Pair
-              step.Train.LongLength
-              (fun m -> (bank m).Features.shape[1] + (if run.Bias then 1L else 0L))
-              run.Settings.Dtype.Torch
-              { Device = run.Device; Read = read } with
-            Items = Stream.items step.Train step }
-
-    /// The training rows of steps that are trained together, held if they are not too many.
-    let tasks (limits: Limits) (run: RunContext) (steps: Step list) : Task list =
-        if List.sumBy (Round.rowBytes run) steps <= limits.Rows then
-            List.map (task run) steps
-        else
-            List.map (streamed run) steps
-
     let private outputs (heads: Heads) (m: Modality) (x: torch.Tensor) = Heads.outputs (Heads.weight m heads) x
 
     /// Rows that are read at once where nothing but what is made of them stays.
@@ -77,7 +20,7 @@ module internal Measurements =
             let bank = Round.bank run rows
 
             let of' numbers =
-                Stream.gather run.Settings.Dtype run.Device bank numbers |> inputs run |> outputs heads rows.Modality
+                Stream.gather run.Settings.Dtype run.Device bank numbers |> run.Inputs |> outputs heads rows.Modality
 
             if rows.Numbers.Length <= atOnce then
                 of' rows.Numbers
@@ -137,7 +80,7 @@ module internal Measurements =
         let prepare (a: Accuracy) =
             Tensors.scoped (fun () ->
                 a.Prototypes.``to``(run.Settings.Dtype.Torch).``to`` run.Device
-                |> inputs run
+                |> run.Inputs
                 |> outputs heads a.Modality
                 |> Alignment.prepare scoring)
 
@@ -290,7 +233,7 @@ module internal Measurements =
             seq {
                 for numbers in Array.chunkBySize (int Moment.blockRows) wanted.Numbers do
                     Tensors.scoped (fun () ->
-                        Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) numbers |> inputs run)
+                        Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) numbers |> run.Inputs)
             }
 
         let ofPast (p: OldTask) =
@@ -307,7 +250,7 @@ module internal Measurements =
                 if round.Streams.Contains step.Index then
                     Sketch.ofMoment (Moment.accumulate (blocks ()))
                 else
-                    Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) wanted.Numbers |> inputs run |> Sketch.ofRows))
+                    Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) wanted.Numbers |> run.Inputs |> Sketch.ofRows))
 
     /// All n × n scores of a step's rows, float64.
     let private scores (run: RunContext) (round: Round) (split: Split) (step: Step) : torch.Tensor =
@@ -368,37 +311,3 @@ module internal Measurements =
 
             { round with
                 Old = [ for p in round.Old -> fst (certified run previous.Heads heads shift p) ] @ [ finish run round step ] })
-
-    /// InfoNCE on a step's training rows (of several pairs of an item the first), in batches of the training size in the stored order, so that before and after
-    /// are the same rows against the same candidates.
-    let trainingLoss (run: RunContext) (heads: Heads) (task: Task) : float =
-        let size = Loop.batchRows run.Settings.Batch task.Visits
-
-        let lossOf (rows: Modality -> torch.Tensor) =
-            use scope = torch.NewDisposeScope()
-            let ya, yb = outputs heads task.Pair.A (rows task.Pair.A), outputs heads task.Pair.B (rows task.Pair.B)
-            Retrieval.lossInBatches size (Settings.contrast run.Settings) ya yb
-
-        use scope = torch.NewDisposeScope()
-        let firsts = Task.firsts task
-
-        match task.Source, firsts with
-        | None, None -> lossOf task.Rows
-        | _ ->
-            let full = task.Visits / size * size
-            let some = max 1L (int64 atOnce / size) * size
-
-            let sum =
-                [ for first in 0L .. some .. full - 1L do
-                      use scope = torch.NewDisposeScope()
-                      let count = min some (full - first)
-
-                      let numbers =
-                          match firsts with
-                          | Some firsts -> firsts.narrow (0L, first, count)
-                          | None -> Tensors.range task.Device first (first + count)
-
-                      float count * lossOf (fun m -> task.Take(m, numbers)) ]
-                |> List.sum
-
-            sum / float full

@@ -19,50 +19,12 @@ type Plan =
 /// options given, and what stands in brackets after the method's name, each over those before.
 [<RequireQualifiedAccess>]
 module Plan =
-    /// A method as written: `dns` or `dns[protect=product;tau=3e-5]`.
-    type private Written = { Name: string; Options: (string * string) list }
-
-    let private form = "NAME or NAME[OPTION=VALUE;OPTION=VALUE]"
-
-    let private parseOne (text: string) : Result<Written, Fault list> =
-        let bad = Error [ Fault.BadValue(Mention.option "methods", form, text) ]
-
-        match text.IndexOf '[' with
-        | -1 -> Ok { Name = text; Options = [] }
-        | i when text.EndsWith ']' ->
-            let inside = text.Substring(i + 1, text.Length - i - 2)
-            let parts = inside.Split([| ';'; ',' |], StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
-            let pairs = parts |> Array.map (fun p -> p.Split('=', 2)) |> List.ofArray
-
-            if pairs |> List.forall (fun p -> p.Length = 2) then
-                Ok
-                    { Name = text.Substring(0, i)
-                      Options = pairs |> List.map (fun p -> p[0].Trim(), p[1].Trim()) }
-            else
-                bad
-        | _ -> bad
-
     /// The name and the options of a method as written: `dns[place=update]`. Fault: `BadValue`.
     let parse (text: string) : Result<string * (string * string) list, Fault list> =
-        parseOne text |> Result.map (fun w -> w.Name, w.Options)
+        Written.parse text |> Result.map (fun w -> w.Name, w.Options)
 
-    /// Splits at commas outside brackets. Example: `"vanilla,dns[lr=1e-3,tau=1]"` has two.
-    let split (text: string) : string list =
-        let folder (depth, current, parts) (c: char) =
-            match c with
-            | ',' when depth = 0 -> depth, "", current :: parts
-            | '[' -> depth + 1, current + string c, parts
-            | ']' -> depth - 1, current + string c, parts
-            | _ -> depth, current + string c, parts
-
-        let _, last, parts = Seq.fold folder (0, "", []) text
-        List.rev (last :: parts) |> List.map _.Trim() |> List.filter ((<>) "")
-
-    let private label (w: Written) =
-        if w.Options.IsEmpty then
-            w.Name
-        else
-            w.Name + "[" + String.Join(";", w.Options |> List.map (fun (k, v) -> $"{k}={v}")) + "]"
+    /// Splits at commas outside brackets. Example: `Plan.split "vanilla,dns[lr=1e-3,tau=1]"`.
+    let split (text: string) : string list = Written.split text
 
     /// How a run trains, and the method with its own options: what options are applied to.
     type private State = Settings * Entry
@@ -162,7 +124,7 @@ module Plan =
         (given: (string * string) list)
         (text: string)
         : Result<Plan, Fault list> =
-        match parseOne text with
+        match Written.parse text with
         | Error f -> Error f
         | Ok written ->
             match meant find preset given written with
@@ -202,15 +164,15 @@ module Plan =
                             entry.Refuses
                             @ [ for name, _ in idle ->
                                     Fault.Contradiction(
-                                        $"'{name}' changes nothing in {label written}",
+                                        $"'{name}' changes nothing in {written.Label}",
                                         "leave it out" + orSet (remedies entry (List.map fst written.Options) name)
                                     )
                                 for name, _ in repeated ->
-                                    Fault.Contradiction($"'{name}' is given twice in {label written}", "give each option once") ]
+                                    Fault.Contradiction($"'{name}' is given twice in {written.Label}", "give each option once") ]
                         with
                         | [] ->
                             Ok
-                                { Label = label written
+                                { Label = written.Label
                                   Method = entry.Method
                                   Settings = settings
                                   Entry = entry }
@@ -241,7 +203,7 @@ module Plan =
                   | Ok(_, changed) when entryTakes entry name && changed.Refuses.IsEmpty ->
                       match remedies changed [] name with
                       | [] :: _ -> entry.Method.Name
-                      | way :: _ -> label { Name = entry.Method.Name; Options = way }
+                      | way :: _ -> ({ Name = entry.Method.Name; Options = way }: Written).Label
                       | [] -> ()
                   | _ -> () ]
 
@@ -257,7 +219,7 @@ module Plan =
     let private knownTo (find: string -> Result<Entry, Fault list>) (methods: string list) : string list =
         let own =
             [ for text in methods do
-                  match parseOne text |> Result.bind (fun w -> find w.Name) with
+                  match Written.parse text |> Result.bind (fun w -> find w.Name) with
                   | Ok entry -> yield! names entry.Options
                   | Error _ -> () ]
 

@@ -14,6 +14,9 @@ type internal RunContext =
         Bias: bool
     }
 
+    /// Features as heads take them.
+    member run.Inputs(x: torch.Tensor) : torch.Tensor = if run.Bias then Heads.withBias x else x
+
 /// How much memory a run may take for rows.
 type Limits =
     {

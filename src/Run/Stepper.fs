@@ -135,10 +135,9 @@ module internal Stepper =
                             Block = block
                             Outputs =
                               [ for t in session.Data ->
-                                    if t.Source.IsNone && List.contains m (Pair.members t.Pair) then
-                                        Some(Tensors.product ((t.Rows m).narrow(1L, 0L, columns)) (block.t ()))
-                                    else
-                                        None ] }
+                                    match Map.tryFind m t.Rows with
+                                    | Some(RowSource.Held x) -> Some(Tensors.product (x.narrow (1L, 0L, columns)) (block.t ()))
+                                    | _ -> None ] }
                       | _ -> () ]
 
         /// Y = X Wᵀ.
@@ -151,7 +150,7 @@ module internal Stepper =
                 let above = y.narrow (1L, 0L, s.Rows)
 
                 match s.Outputs[batch.Task] with
-                | Some all -> above.copy_ (all.index_select (0L, batch.Rows)) |> ignore
+                | Some all -> above.copy_ (all.index_select (0L, batch.Numbers)) |> ignore
                 | None -> above.addmm_ (x.narrow (1L, 0L, s.Columns), s.Block.t (), 0.0f, 1.0f) |> ignore
 
                 above.addmm_ (x.narrow (1L, s.Columns, w.shape[1] - s.Columns), upper.t (), 1.0f, 1.0f) |> ignore
@@ -180,12 +179,10 @@ module internal Stepper =
 
         let closed (c: Closed) (batch: Batch) : torch.Tensor =
             let weights = descent.Weights
-            let wa, wb = Heads.weight batch.Pair.A weights, Heads.weight batch.Pair.B weights
-            let xa, xb = batch.A, batch.B
-            let ya, yb = outputs batch batch.Pair.A xa wa, outputs batch batch.Pair.B xb wb
-            let struct (loss, a, b) = Direction.outputGradients c batch.Pair ya yb
-            let (ga, restA), (gb, restB) = weightGradient batch.Pair.A a xa, weightGradient batch.Pair.B b xb
-            descent.Apply(Map [ batch.Pair.A, ga; batch.Pair.B, gb ], restA + restB)
+            let made = Map [ for m in batch.Modalities -> m, outputs batch m batch.Rows[m] (Heads.weight m weights) ]
+            let struct (loss, ofOutputs) = Direction.outputGradients c batch.Terms made
+            let ofWeights = ofOutputs |> Map.map (fun m g -> weightGradient m g batch.Rows[m])
+            descent.Apply(Map.map (fun _ -> fst) ofWeights, Seq.sumBy snd ofWeights.Values)
             loss
 
         let update (batch: Batch) =

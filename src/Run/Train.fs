@@ -15,8 +15,29 @@ module Train =
     let private only measurements : Outcome = { Measurements = measurements; Losses = []; Spectra = [] }
 
     /// What a run has to do, in the units that its progress counts: updates of a method that trains, solutions of one that is solved, nothing of
-    /// one that learns nothing. Example: `Train.work stream plan`.
+    /// one that learns nothing. As in `Train.work stream plan`.
     let work (stream: Stream) (plan: Plan) : int64 = Learning.units plan (List.map Stream.visits stream.Steps)
+
+    /// Refuses a method whose heads before any step have another width than its features have, with a bias where it says that there is one.
+    let private fitting (stream: Stream) (plan: Plan) : Result<unit, Fault list> =
+        use scope = torch.NewDisposeScope()
+        let modalities = Stream.modalities stream
+        let d = modalities |> List.map snd |> List.max
+        let heads = plan.Method.Initial(Heads.identity plan.Settings.Dtype torch.CPU d modalities)
+
+        let faults =
+            [ for m, columns in modalities do
+                  let actual = (Heads.weight m heads).shape[1]
+                  let bias, expected = if plan.Method.Bias then "a bias", columns + 1L else "no bias", columns
+
+                  if actual <> expected then
+                      Fault.Shape(
+                          $"{plan.Label}'s head of {m} before any step",
+                          $"{expected} columns for {columns} features and {bias} (Method.Bias says which)",
+                          string actual
+                      ) ]
+
+        if faults.IsEmpty then Ok() else Error faults
 
     /// A run from its beginning or from its midst on, within limits of memory.
     let private go
@@ -38,7 +59,7 @@ module Train =
               Device = device
               Split = split
               Settings = settings
-              Bias = Method.hasBias m }
+              Bias = m.Bias }
 
         let modalities = Stream.modalities stream
         let d = modalities |> List.map snd |> List.max
@@ -147,7 +168,9 @@ module Train =
         (observer: Observer)
         (plan: Plan)
         : Result<Outcome, Fault list> =
-        go limits stream device split seed observer Checkpointer.none None plan |> Result.map toItsEnd
+        fitting stream plan
+        |> Result.bind (fun () -> go limits stream device split seed observer Checkpointer.none None plan)
+        |> Result.map toItsEnd
 
     /// Runs a plan on a stream with one seed. In training a loss or a weight that is not finite ends it with `Fault.Diverged`; what a method that
     /// is solved returns as a fault ends it, too. Nothing is
@@ -175,4 +198,4 @@ module Train =
         (from: RunState option)
         (plan: Plan)
         : Result<Ending, Fault list> =
-        go Limits.usual stream device split seed observer checkpointer from plan
+        fitting stream plan |> Result.bind (fun () -> go Limits.usual stream device split seed observer checkpointer from plan)

@@ -85,7 +85,7 @@ module SavedHeads =
     let private biased (name: string) : string option =
         match Registry.find name with
         | Error _ -> None
-        | Ok entry -> Some(if Method.hasBias entry.Method then "yes" else "no")
+        | Ok entry -> Some(if entry.Method.Bias then "yes" else "no")
 
     /// What `config.json` says of the run, as texts.
     let internal about (info: RunInfo) (label: string) (seed: int) (step: int) : Map<string, string> =

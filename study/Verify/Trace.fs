@@ -129,12 +129,11 @@ module Trace =
             Map.empty
             heads
             { Task = 0
-              Pair = pair
-              Rows = xa
+              Numbers = Tensors.range xa.device 0L xa.shape[0]
               Epoch = 1
               Seed = Seed.ofInt 0
-              A = xa
-              B = xb }
+              Rows = Map [ pair.A, xa; pair.B, xb ]
+              Terms = Terms.one pair }
 
     /// A change in the method's coordinates as a change of heads.
     let private standard (place: Place) (frames: Map<Modality, Frame>) (change: Heads) : Heads =
@@ -155,7 +154,7 @@ module Trace =
         use scope = torch.NewDisposeScope()
         let settings, eta = scene.Context.Settings, update.Rate
         let task = scene.Tasks[update.Batch.Task]
-        let rows (x: torch.Tensor) = wide (x.index_select (0L, update.Batch.Rows))
+        let rows (x: torch.Tensor) = wide (x.index_select (0L, update.Batch.Numbers))
         let pass = pass settings task.Pair (rows task.A) (rows task.B)
         let difference (later: Heads) (earlier: Heads) = later |> Map.map (fun m w -> wide w - wide (Heads.weight m earlier))
 
@@ -247,7 +246,17 @@ module Trace =
 
         let limits = { Limits.usual with Rows = System.Int64.MaxValue }
 
-        match Train.runWithin limits stream device Split.Validation seed observer plan with
+        let trained =
+            if Method.trains plan.Method then
+                Train.runWithin limits stream device Split.Validation seed observer plan
+            else
+                Error
+                    [ Fault.Contradiction(
+                          $"{plan.Label} does not train, so there is no update to check",
+                          "take a method that trains"
+                      ) ]
+
+        match trained with
         | Error faults ->
             for t in owned do
                 t.Dispose()
