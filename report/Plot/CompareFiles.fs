@@ -15,7 +15,7 @@ module CompareFiles =
             seq {
                 for cell, state in c.Cells do
                     match state with
-                    | CellState.Done rows ->
+                    | CellState.Finished rows ->
                         for r in rows do
                             cellFields cell @ [ r.Step; r.Task; r.Metric; Csv.number r.Value ]
                     | _ -> ()

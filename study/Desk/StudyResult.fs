@@ -106,7 +106,7 @@ module StudyResult =
                         Method = label
                         Order = order
                         Seed = seed },
-                      CellState.Done own ]
+                      CellState.Finished own ]
 
         { Methods = [ for label in result.Methods -> label, Roles.find result.Info.Roles label ]
           Streams = [ result.Stream ]
