@@ -6,6 +6,7 @@ open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.StoreArguments
 open Cmcl.Cli.NotebookArguments
 
 /// NAME=VALUE; without a sign, a name without a value.
@@ -51,7 +52,7 @@ type RunArgument =
                 "runs side by side (default: as many as there are cores for their threads; 1 on a GPU). Results do not depend on it, times do"
             | Threads _ -> "threads of libtorch (default: 1 for features of up to 512 columns, else one per core)"
             | Save_Weights -> "save every head after every step: weights/METHOD/seed-S/step-TT/MODALITY.npy"
-            | Force -> "replace results that are already in the folder"
+            | Force -> "begin anew: replace results that are already in the folder"
             | Quiet -> "print nothing but errors"
             | Set _ -> "an option of training or of a method, as NAME=VALUE: the same as --NAME VALUE; can be repeated"
             | Monitor _ ->
@@ -317,6 +318,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Tune of ParseResults<TuneArgument>
     | [<CliPrefix(CliPrefix.None)>] Sweep of ParseResults<SweepArgument>
     | [<CliPrefix(CliPrefix.None)>] Cell of ParseResults<CellArgument>
+    | [<CliPrefix(CliPrefix.None)>] Store of ParseResults<StoreArgument>
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
@@ -343,6 +345,7 @@ type Command =
             | Tune _ -> "tune a method's hyperparameters on the validation split"
             | Sweep _ -> "run a sweep file, here or on a cluster, and collect the results"
             | Cell _ -> "run one cell of a sweep's folder"
+            | Store _ -> "what a results folder has of cells, and taking over those of other code"
             | Verify _ ->
                 "check the theory numerically on a stream, in float64 unless --dtype says otherwise: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection against what the machine can do"

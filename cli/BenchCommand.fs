@@ -58,7 +58,7 @@ type private Defaults =
       Steps: string }
 
 let private defaults (quick: bool) (parity: bool) : Defaults =
-    let cores = min MostThreads Environment.ProcessorCount
+    let cores = min Protocol.MostThreads Environment.ProcessorCount
     let all = String.Join(',', Form.names)
     let threads = if cores = 1 then "1" else $"1,{cores}"
 
@@ -134,7 +134,7 @@ let private request (arguments: ParseResults<BenchArgument>) : Result<BenchReque
 
         and! threads =
             arguments.GetResult(BenchArgument.Threads, otherwise.Threads)
-            |> list "--threads" $"whole numbers from 1 to {MostThreads}" (within 1L (int64 MostThreads))
+            |> list "--threads" $"whole numbers from 1 to {Protocol.MostThreads}" (within 1L (int64 Protocol.MostThreads))
 
         and! dtypes = arguments.GetResult(BenchArgument.Dtype, otherwise.Dtypes) |> list "--dtype" "float32 or float64" dtype
         and! device = arguments.GetResult(BenchArgument.Device, "cpu") |> parseDevice

@@ -96,10 +96,6 @@ let parseDevice (text: string) : Result<torch.Device, Fault list> =
     | [| "cuda"; n |] when fst (Int32.TryParse n) && int n >= 0 -> cuda (int n)
     | _ -> Error [ Fault.NotOneOf("--device", text, [ "cpu"; "cuda"; "cuda:N" ]) ]
 
-/// More threads than this no machine has a use for; libtorch can hang when it is asked for very many.
-[<Literal>]
-let MostThreads = 256
-
 /// An option that is given twice, an empty folder's name, and threads without sense.
 let checkGiven
     (arguments: ParseResults<'argument>)
@@ -122,11 +118,12 @@ let checkGiven
           | Some "" -> Fault.BadValue("--out", "a folder", "")
           | _ -> ()
           match threads with
-          | Some n when n < 1 || n > MostThreads ->
-              Fault.BadValue("--threads", $"a whole number from 1 to {MostThreads}", string n)
+          | Some n when n < 1 || n > Protocol.MostThreads ->
+              Fault.BadValue("--threads", $"a whole number from 1 to {Protocol.MostThreads}", string n)
           | _ -> ()
           match jobs with
-          | Some n when n < 1 || n > MostThreads -> Fault.BadValue("--jobs", $"a whole number from 1 to {MostThreads}", string n)
+          | Some n when n < 1 || n > Protocol.MostThreads ->
+              Fault.BadValue("--jobs", $"a whole number from 1 to {Protocol.MostThreads}", string n)
           | _ -> ()
           match monitor with
           | Some n when n < 1 -> Fault.BadValue("--monitor", "a whole number ≥ 1", string n)
@@ -150,7 +147,7 @@ let private checkpointing (arguments: ParseResults<RunArgument>) : Result<Checkp
             | n when n >= 1 -> Ok n
             | n -> Error [ Fault.BadValue("--keep", "a whole number ≥ 1", string n) ]
 
-        return { Cadence = cadence; Keep = keep; Resume = false }
+        return { Cadence = cadence; Keep = keep }
     }
 
 /// The request that `cmcl run` was given, the data read and everything checked.
@@ -219,21 +216,15 @@ let private request
                       Arguments = written }
             | faults -> Error faults))
 
-/// Threads as given, or by the size of the matrices: up to 512 columns one thread is done before several have agreed on their parts.
-let threadsFor (stream: Cmcl.Stream) (given: int option) : int =
-    let widest = Stream.modalities stream |> List.map snd |> List.max
-    let fitting = if widest <= 512L then 1 else min MostThreads Environment.ProcessorCount
-    Option.defaultValue fitting given
-
-let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.set_num_threads (threadsFor stream given)
+let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.set_num_threads (Protocol.threads stream given)
 
 /// Cells side by side: as many as the threads of each leave cores for.
 let jobsFor (device: torch.Device) (threads: int) : int =
     if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / threads) else 1
 
-/// With threads set, as many jobs as they leave cores for, or as were asked for; refused where memory will not do.
-let private fitted (arguments: ParseResults<RunArgument>) (r: Request) : Result<Request, Fault list> =
-    setThreads r.Stream (arguments.TryGetResult Threads)
+/// With threads set, as given or as they were before, as many jobs as they leave cores for, or as were asked for; refused where memory will not do.
+let private fitted (before: int option) (arguments: ParseResults<RunArgument>) (r: Request) : Result<Request, Fault list> =
+    setThreads r.Stream (arguments.TryGetResult Threads |> Option.orElse before)
     let cells = r.Plans.Length * r.Seeds.Length
     let jobs = arguments.TryGetResult Jobs |> Option.defaultWith (fun () -> jobsFor r.Device (torch.get_num_threads ()))
 
@@ -331,23 +322,37 @@ let run (command: string) (written: string list) (options: (string * string) lis
             and! request = request command written options arguments
             return checkpointing, request
         }
-        |> Result.bind (fun (checkpointing, r) -> fitted arguments r |> Result.map (fun r -> checkpointing, r))
+        |> Result.bind (fun (checkpointing, r) -> fitted None arguments r |> Result.map (fun r -> checkpointing, r))
     with
     | Error faults -> refuse faults
     | Ok(checkpointing, r) ->
         alone r.Out (fun folder ->
-            ResultsFolder.prepare (arguments.Contains Force) r.Out
+            Experiment.prepare (arguments.Contains Force) r
             |> Result.map (fun () -> go (arguments.Contains Quiet) leaving checkpointing arguments r folder))
 
-/// What `config.json` of a results folder says of how to resume it: the command, its arguments, and how many cells are left.
-let private resumable (folder: string) : Result<string * string list * int, Fault list> =
+/// What `config.json` of a results folder says of how to resume it.
+type private Resumable =
+    {
+        Command: string
+        Arguments: string list
+        /// How many cells are left.
+        Left: int
+        /// Those of libtorch: figures depend on them.
+        Threads: int option
+    }
+
+let private resumable (folder: string) : Result<Resumable, Fault list> =
     let read (root: Text.Json.JsonElement) =
         let text (json: Text.Json.JsonElement) =
             json.GetString() |> Option.ofObj |> Option.defaultWith (fun () -> invalidOp "it is null")
 
-        text (root.GetProperty "command"),
-        [ for a in root.GetProperty("arguments").EnumerateArray() -> text a ],
-        root.GetProperty("left").GetInt32()
+        { Command = text (root.GetProperty "command")
+          Arguments = [ for a in root.GetProperty("arguments").EnumerateArray() -> text a ]
+          Left = root.GetProperty("left").GetInt32()
+          Threads =
+            match root.TryGetProperty "machine" with
+            | true, machine -> Some(machine.GetProperty("threads").GetInt32())
+            | _ -> None }
 
     Path.Combine(folder, "config.json") |> InputFile.json "cmcl resume" "the record of a run that can be resumed" read
 
@@ -358,16 +363,15 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
 
     let finished (command: string) =
         // It may have been killed between its last figure and its report.
-        ResultsFolder.forget folder
-        |> Result.bind (fun () -> Report.write folder)
+        Report.write folder
         |> Result.map (fun report ->
             if not quiet then
                 Terminal.say $"'{folder}' is finished; it was: {command}\nReport: {Terminal.path report}"
 
             0)
 
-    let again (command: string) (written: string list) (locked: FolderLock) =
-        let taken = OptionArguments.take Registry.options written
+    let again (run: Resumable) (locked: FolderLock) =
+        let taken = OptionArguments.take Registry.options run.Arguments
 
         let parsed =
             try
@@ -384,10 +388,11 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
         |> Result.bind (fun own ->
             validated {
                 let! checkpointing = checkpointing own
-                and! request = request command written taken.Options own
-                return { checkpointing with Resume = true }, { request with Out = folder }
+                and! request = request run.Command run.Arguments taken.Options own
+                return checkpointing, { request with Out = folder }
             }
-            |> Result.bind (fun (checkpointing, r) -> fitted own r |> Result.map (fun r -> checkpointing, r))
+            |> Result.bind (fun (checkpointing, r) -> fitted run.Threads own r |> Result.map (fun r -> checkpointing, r))
+            |> Result.bind (fun (checkpointing, r) -> Experiment.resumable r |> Result.map (fun () -> checkpointing, r))
             |> Result.map (fun (checkpointing, r) -> go (quiet || own.Contains Quiet) leaving checkpointing own r locked))
 
     match resumable folder with
@@ -397,9 +402,10 @@ let resume (arguments: ParseResults<ResumeArgument>) : int =
             // Once more: another process may just have finished it.
             match resumable folder with
             | Error faults -> Error faults
-            | Ok(_, [], _) -> Error [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
-            | Ok(command, _, 0) -> finished command
-            | Ok(command, written, _) -> again command written locked)
+            | Ok { Arguments = [] } ->
+                Error [ Fault.Contradiction($"'{folder}' is not of cmcl run", "start again what made it") ]
+            | Ok { Command = command; Left = 0 } -> finished command
+            | Ok run -> again run locked)
 
 /// The plans that `cmcl verify` runs, as a request: their scores are those of training rows.
 let private verifyRequest

@@ -27,7 +27,7 @@ let private sweep
         |> Result.map (fun stream ->
             { Source = source
               Stream = stream
-              Threads = threadsFor stream threads })
+              Threads = Protocol.threads stream threads })
 
     let methods =
         match arguments.TryGetResult CompareArgument.Methods with
@@ -92,8 +92,7 @@ let private tellFailures (broken: (Cell * string) list) (c: Comparison) : int =
     let recorded (_, state) =
         match state with
         | CellState.Failed message -> Some message
-        | CellState.Done _
-        | CellState.Missing -> None
+        | _ -> None
 
     let without (cell: Cell, message: string) =
         let why = message.TrimEnd '.'

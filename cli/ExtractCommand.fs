@@ -75,7 +75,7 @@ let extract (arguments: ParseResults<ExtractArgument>) : int =
     match request arguments with
     | Error faults -> refuse faults
     | Ok request ->
-        let cores = min MostThreads Environment.ProcessorCount
+        let cores = min Protocol.MostThreads Environment.ProcessorCount
         torch.set_num_threads (arguments.GetResult(ExtractArgument.Threads, cores))
 
         match Extract.run (progress quiet) request with

@@ -54,7 +54,7 @@ let private accumulate (arguments: ParseResults<AccumulateArgument>) : int =
 
     checkGiven arguments (Some out) threads None None
     |> Result.bind (fun () ->
-        torch.set_num_threads (Option.defaultValue (min MostThreads Environment.ProcessorCount) threads)
+        torch.set_num_threads (Option.defaultValue (min Protocol.MostThreads Environment.ProcessorCount) threads)
 
         toFile
             (arguments.Contains AccumulateArgument.Quiet)

@@ -7,6 +7,7 @@ open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
+open Cmcl.Cli.StoreArguments
 open Cmcl.Cli.NotebookArguments
 open Cmcl.Cli.Arguments
 
@@ -21,6 +22,10 @@ let private options () =
       "tune", names (ArgumentParser.Create<TuneArgument>().GetArgumentCases()) @ taken
       "sweep", names (ArgumentParser.Create<SweepArgument>().GetArgumentCases())
       "cell", names (ArgumentParser.Create<CellArgument>().GetArgumentCases())
+      "store",
+      names (ArgumentParser.Create<StoreListArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<StoreAdoptArgument>().GetArgumentCases())
+      |> List.distinct
       "verify", names (ArgumentParser.Create<VerifyArgument>().GetArgumentCases()) @ taken
       "bench", names (ArgumentParser.Create<BenchArgument>().GetArgumentCases())
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
@@ -40,7 +45,7 @@ let private options () =
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook"; "new" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook"; "new"; "store" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -126,6 +131,7 @@ let private dispatch (argv: string[]) : int =
         | Some Worker, _ -> SweepCommand.work ()
         | Some(Sweep arguments), _ -> SweepFolderCommand.sweep beyond arguments
         | Some(Cell arguments), _ -> SweepFolderCommand.cell arguments
+        | Some(Store arguments), _ -> StoreCommand.store arguments
         | Some(Verify arguments), _ -> Commands.verify command taken.Options arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments

@@ -100,10 +100,8 @@ type SweepArgument =
 [<RequireQualifiedAccess>]
 type CellArgument =
     | [<MainCommand; ExactlyOnce>] Cell of FOLDER: string * HASH: string
-    | Threads of N: int
 
     interface IArgParserTemplate with
         member a.Usage =
             match a with
             | Cell _ -> "the folder of a sweep, and the hash of one of its cells (cmcl sweep plan FOLDER --cells lists them)"
-            | Threads _ -> "threads of libtorch (default: as the sweep says)"

@@ -64,6 +64,10 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
     for fault in Sweep.damaged cells do
         eprintfn "cmcl: %s The cell is run again." fault.Message
 
+    match Adoption.others cells.Head.Job.Out [ for c in cells -> c.Identity ] with
+    | 0 -> ()
+    | count -> eprintfn "cmcl: %s" (Adoption.fault cells.Head.Job.Out count "they are run again now").Message
+
     let states = Sweep.states (List.distinctBy _.Identity cells)
     let start = SweepProgress.start [ for c, record in states -> c.Cell, record ]
     let waiting = start.Waiting.Count

@@ -18,10 +18,16 @@ type private Target = { Folder: string; File: SweepFile; Cells: SweepCell list }
 /// From a sweep file, or from the folder of a sweep; every configuration checked.
 let private target (source: string) (out: string option) (threads: int option) : Result<Target, Fault list> =
     let load (path: string) (folder: string) =
+        // Another machine may have more cores; a sweep that was begun goes on with its threads.
+        let begun = if SweepFolder.is folder then SweepFolder.cells folder |> Result.defaultValue [] else []
+
+        let threadsOf (stream: Cmcl.Stream) =
+            let before = begun |> List.tryFind (fun c -> c.Cell.Stream = stream.Name) |> Option.map _.Job.Threads
+            Protocol.threads stream (Option.orElse before threads)
+
         SweepFile.read path
         |> Result.bind (fun file ->
-            SweepFile.cells (fun stream -> threadsFor stream threads) folder file
-            |> Result.map (fun cells -> { Folder = folder; File = file; Cells = cells }))
+            SweepFile.cells threadsOf folder file |> Result.map (fun cells -> { Folder = folder; File = file; Cells = cells }))
 
     match SweepFolder.is source, out with
     | true, Some _ -> Error [ Fault.Contradiction($"'{source}' is the folder of a sweep already", "leave --out out") ]
@@ -47,16 +53,16 @@ let parseSize (text: string) : Result<int64, Fault list> =
     | true, n when n > 0.0 && n * float unit < 1e18 -> Ok(int64 (n * float unit))
     | _ -> Error [ Fault.BadValue("--memory", "a size such as 8G or 800M", text) ]
 
-let private isFinished (_, standing: CellStanding) =
-    match standing with
-    | CellStanding.Finished _ -> true
+let private isFinished (_, state: CellState<CellRecord>) =
+    match state with
+    | CellState.Finished _ -> true
     | _ -> false
 
 /// Neither finished nor bound to fail again.
-let private isOpen (_, standing: CellStanding) =
-    match standing with
-    | CellStanding.Finished _
-    | CellStanding.Failed _ -> false
+let private isOpen (_, state: CellState<CellRecord>) =
+    match state with
+    | CellState.Finished _
+    | CellState.Failed _ -> false
     | _ -> true
 
 // ---- plan ---------------------------------------------------------------------------------------------------------
@@ -65,25 +71,25 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
     match target (arguments.GetResult SweepPlanArgument.Sweep) (arguments.TryGetResult SweepPlanArgument.Out) None with
     | Error faults -> refuse faults
     | Ok t ->
-        let standings = SweepFolder.standings t.Cells
-        let finished = standings |> List.filter isFinished |> List.length
+        let states = SweepFolder.states t.Cells
+        let finished = states |> List.filter isFinished |> List.length
 
         if arguments.Contains SweepPlanArgument.Cells then
-            for c, standing in standings do
-                let state = SweepFolder.reason standing |> Option.defaultValue "finished"
+            for c, state in states do
+                let state = CellState.reason state |> Option.defaultValue "finished"
                 printfn "%s %s: %s seed %d order %d (%s)" c.Job.Hash c.Cell.Stream c.Cell.Method c.Cell.Seed c.Cell.Order state
         else
-            let row ((stream, method), all: (SweepCell * CellStanding) list) =
+            let row ((stream, method), all: (SweepCell * CellState<CellRecord>) list) =
                 let finished = all |> List.filter isFinished |> List.length
                 Some(List.map Layout.plain [ stream; method; string all.Length; string finished ])
 
             Terminal.show
                 { Columns =
                     [ Layout.words 0 "stream"; Layout.words 0 "method"; Layout.figures 0 "cells"; Layout.figures 0 "finished" ]
-                  Rows = standings |> List.groupBy (fun (c, _) -> c.Cell.Stream, c.Cell.Method) |> List.map row
+                  Rows = states |> List.groupBy (fun (c, _) -> c.Cell.Stream, c.Cell.Method) |> List.map row
                   Elsewhere = "A wider terminal shows them." }
 
-        let most = t.Cells |> List.map (SweepFolder.memory standings) |> List.max
+        let most = t.Cells |> List.map (SweepFolder.memory states) |> List.max
         Terminal.say $"{t.Cells.Length} cells, {finished} of them finished; a cell holds about {bytes most} at most."
         0
 
@@ -91,12 +97,18 @@ let private plan (arguments: ParseResults<SweepPlanArgument>) : int =
 
 /// Makes the folder that of the sweep.
 let private adopt (t: Target) : Result<unit, Fault list> =
-    Sweep.prepare false t.Folder t.Cells |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
+    let isRun = not (SweepFolder.is t.Folder) && File.Exists(Path.Combine(t.Folder, "config.json"))
+
+    (if isRun then
+         Error [ Fault.Contradiction($"'{t.Folder}' holds results of another command", "choose another folder with --out") ]
+     else
+         Sweep.prepare false t.Folder t.Cells)
+    |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
 
 /// Workers side by side: no more than cores, by the threads of each, and memory leave room for.
-let private jobs (given: int option) (memory: int64 option) (t: Target) standings : Result<int, Fault list> =
-    let waiting = standings |> List.filter isOpen |> List.map fst
-    let most = waiting |> List.map (SweepFolder.memory standings) |> List.fold max 1L
+let private jobs (given: int option) (memory: int64 option) (t: Target) states : Result<int, Fault list> =
+    let waiting = states |> List.filter isOpen |> List.map fst
+    let most = waiting |> List.map (SweepFolder.memory states) |> List.fold max 1L
     let threads = t.Cells |> List.map _.Job.Threads |> List.max
     let byCores = given |> Option.defaultWith (fun () -> jobsFor (torch.Device t.File.Device) threads)
 
@@ -108,10 +120,10 @@ let private jobs (given: int option) (memory: int64 option) (t: Target) standing
     | None -> Ok(min byCores (max 1 (int (min 1000L (GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / most)))))
 
 /// Says which cells have no result and why, each on a line of standard error, and how many there are.
-let private tellMissing (standings: (SweepCell * CellStanding) list) : int =
+let private tellMissing (states: (SweepCell * CellState<CellRecord>) list) : int =
     let missing =
-        [ for c, standing in standings do
-              match SweepFolder.reason standing with
+        [ for c, state in states do
+              match CellState.reason state with
               | Some reason -> $"{c.Job.Hash} {c.Cell.Stream}: {c.Cell.Method} seed {c.Cell.Seed} order {c.Cell.Order}: {reason}"
               | None -> () ]
 
@@ -124,7 +136,7 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
     let ready =
         parseDevice t.File.Device
         |> Result.bind (fun _ -> adopt t)
-        |> Result.bind (fun () -> jobs given memory t (SweepFolder.standings t.Cells))
+        |> Result.bind (fun () -> jobs given memory t (SweepFolder.states t.Cells))
 
     match ready with
     | Error faults -> refuse faults
@@ -135,7 +147,7 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
             eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
             Signals.Stopped
         else
-            let missing = tellMissing (SweepFolder.standings t.Cells)
+            let missing = tellMissing (SweepFolder.states t.Cells)
 
             if not quiet then
                 Terminal.say
@@ -167,35 +179,29 @@ let private run (arguments: ParseResults<SweepRunArgument>) : int =
 
 // ---- status, collect -------------------------------------------------------------------------------------------------
 
-let private folderStandings (arguments: ParseResults<SweepFolderArgument>) =
+let private folderStates (arguments: ParseResults<SweepFolderArgument>) =
     let folder = arguments.GetResult SweepFolderArgument.Folder
-    SweepFolder.cells folder |> Result.map (fun cells -> folder, SweepFolder.standings cells)
+    SweepFolder.cells folder |> Result.map (fun cells -> folder, SweepFolder.states cells)
 
 let private status (arguments: ParseResults<SweepFolderArgument>) : int =
-    match folderStandings arguments with
+    match folderStates arguments with
     | Error faults -> refuse faults
-    | Ok(folder, standings) ->
+    | Ok(folder, states) ->
         let queued = if Slurm.isUsed folder then Slurm.queued folder else Ok Map.empty
         let inQueue = queued |> Result.defaultValue Map.empty
         let isQueued (c: SweepCell) = Map.containsKey c.Job.Hash inQueue
 
-        let kind (c, standing) =
-            match standing with
-            | CellStanding.Finished _ -> "finished"
-            | CellStanding.Running _ -> "running"
-            | CellStanding.Failed _ -> "failed"
-            | CellStanding.BrokenOff _
-            | CellStanding.Damaged _
-            | CellStanding.Missing when isQueued c -> "queued"
-            | CellStanding.BrokenOff _ -> "broken off"
-            | CellStanding.Damaged _
-            | CellStanding.Missing -> "missing"
+        let kind (c, state) =
+            match state with
+            | CellState.Interrupted _
+            | CellState.Missing when isQueued c -> "queued"
+            | state -> CellState.word state
 
-        let counts = standings |> List.countBy kind |> Map.ofList
+        let counts = states |> List.countBy kind |> Map.ofList
 
-        for c, standing in standings do
-            match standing, SweepFolder.reason standing with
-            | CellStanding.Missing, _
+        for c, state in states do
+            match state, CellState.reason state with
+            | CellState.Missing, _
             | _, None -> ()
             | _, Some reason ->
                 let order = if c.Cell.Order = 0 then "" else $" order {c.Cell.Order}"
@@ -206,7 +212,7 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
 
         printfn
             "%d cells: %d finished, %d running, %d failed, %d broken off, %d queued, %d missing"
-            standings.Length
+            states.Length
             (part "finished")
             (part "running")
             (part "failed")
@@ -224,15 +230,15 @@ let private status (arguments: ParseResults<SweepFolderArgument>) : int =
 
 let private collect (arguments: ParseResults<SweepFolderArgument>) : int =
     match
-        folderStandings arguments
-        |> Result.bind (fun (folder, standings) -> SweepTables.write folder standings |> Result.map (fun () -> folder, standings))
+        folderStates arguments
+        |> Result.bind (fun (folder, states) -> SweepTables.write folder states |> Result.map (fun () -> folder, states))
     with
     | Error faults -> refuse faults
-    | Ok(folder, standings) ->
-        let missing = tellMissing standings
+    | Ok(folder, states) ->
+        let missing = tellMissing states
 
         let table = Terminal.path (Path.Combine(folder, "results.csv"))
-        Terminal.say $"{standings.Length - missing} of {standings.Length} cells: {table}"
+        Terminal.say $"{states.Length - missing} of {states.Length} cells: {table}"
 
         if missing = 0 then 0 else 1
 
@@ -250,23 +256,23 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
     queued
     |> Result.bind (fun queued ->
         // After the queue: what left it in between is finished.
-        let standings = SweepFolder.standings t.Cells
+        let states = SweepFolder.states t.Cells
 
-        let isRunning (_, standing) =
-            match standing with
-            | CellStanding.Running _ -> true
+        let isRunning (_, state) =
+            match state with
+            | CellState.Running _ -> true
             | _ -> false
 
         let cells =
-            [ for c, standing in standings do
-                  if isOpen (c, standing) && not (isRunning (c, standing) || Map.containsKey c.Job.Hash queued) then
+            [ for c, state in states do
+                  if isOpen (c, state) && not (isRunning (c, state) || Map.containsKey c.Job.Hash queued) then
                       c ]
 
         if cells.IsEmpty then
             printfn "Nothing to submit: every cell is finished, failed, running or queued."
             Ok()
         else
-            let most = cells |> List.map (SweepFolder.memory standings) |> List.max
+            let most = cells |> List.map (SweepFolder.memory states) |> List.max
             let line name value = value |> Option.map (fun v -> $"--{name}={v}") |> Option.toList
             let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, cells |> List.map _.Job.Threads |> List.max)
             let mem = arguments.GetResult(SweepSubmitArgument.Mem, $"{2L * most >>> 20}M")
@@ -294,7 +300,7 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
 
 let private jobList (t: Target) : Result<unit, Fault list> =
     let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
-    let cells = SweepFolder.standings t.Cells |> List.filter isOpen |> List.map fst
+    let cells = SweepFolder.states t.Cells |> List.filter isOpen |> List.map fst
 
     if not (Names.isClean path) then
         Error [ Fault.BadValue("the sweep's folder", "a path without line breaks, since a job is a line", path) ]
@@ -391,9 +397,7 @@ let cell (arguments: ParseResults<CellArgument>) : int =
         refuse
             [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
     | Ok(Some c) ->
-        let job =
-            { c.Job with
-                Threads = arguments.TryGetResult CellArgument.Threads |> Option.defaultValue c.Job.Threads }
+        let job = c.Job
 
         let wait () =
             if CellLock.isTaken job.Out hash then

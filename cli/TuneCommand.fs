@@ -78,7 +78,7 @@ let private search (options: (string * string) list) (arguments: ParseResults<Tu
         let streams =
             [ { Source = source
                 Stream = stream
-                Threads = threadsFor stream threads } ]
+                Threads = Protocol.threads stream threads } ]
 
         let sweep =
             { Streams = streams
@@ -110,7 +110,8 @@ let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
 
           let result (c: SweepCell, record: CellRecord option) =
               match record with
-              | Some { Result = Ok rows } -> Ok(Map [ for r in Results.aggregates rows -> r.Metric, r.Value ])
+              | Some({ Result = Ok _ } as record) ->
+                  Ok(Map [ for r in Results.aggregates (Sweep.rows c record) -> r.Metric, r.Value ])
               | Some { Result = Error message } -> Error message
               | None -> Error(why |> Map.tryFind c.Cell |> Option.defaultValue "not run")
 

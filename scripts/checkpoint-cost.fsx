@@ -33,14 +33,21 @@ printfn "%-10s %8s %12s %10s %8s" "method" "run, s" "checkpoints" "each, ms" "sh
 
 for text in [ "vanilla"; "dns" ] do
     let plan = Plan.resolve stream.Preset [ "epochs", "5"; "batch", "64" ] [ text ] |> Check.get |> List.head
-    let checkpoints = CheckpointFolder.Of(folder, stream, plan, 0, Split.Test, torch.CPU, 2)
+
+    let protocol =
+        { Split = Split.Test
+          Device = torch.CPU
+          Threads = torch.get_num_threads ()
+          Monitor = None }
+
+    let checkpoints = CheckpointFolder.Of(folder, Identity.of' protocol stream plan 0, torch.CPU, 2)
     let writing = Stopwatch()
     let mutable count = 0
 
     let write (state: RunState) =
         writing.Start()
 
-        checkpoints.Write { Reached = Reached.Midst state; Monitor = [] } |> Check.get
+        checkpoints.Write { State = state; Monitor = [] } |> Check.get
 
         writing.Stop()
         count <- count + 1

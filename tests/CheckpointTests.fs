@@ -51,6 +51,12 @@ let figures (o: Cmcl.Outcome) =
     [ for step, epoch, loss in o.Losses -> step, epoch, BitConverter.DoubleToInt64Bits loss ],
     o.Spectra
 
+let private protocol () : Protocol =
+    { Split = Split.Test
+      Device = torch.CPU
+      Threads = 1
+      Monitor = None }
+
 let whole (stream: Stream) (seed: int) (plan: Plan) : Cmcl.Outcome =
     Train.run stream torch.CPU Split.Test seed Observer.silent plan |> Check.get
 
@@ -60,11 +66,11 @@ let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: P
         if pieces > 500 then
             failtest "it does not come to an end"
 
-        let checkpoints = CheckpointFolder.Of(folder, stream, plan, seed, Split.Test, torch.CPU, 2)
+        let checkpoints = CheckpointFolder.Of(folder, Identity.of' (protocol ()) stream plan seed, torch.CPU, 2)
 
         let from =
-            match Check.get (checkpoints.Latest()) with
-            | Some { Reached = Reached.Midst state }, [] -> Some state
+            match checkpoints.Latest() with
+            | Some { State = state }, [] -> Some state
             | None, [] -> None
             | _, faults -> failtest $"{faults}"
 
@@ -75,7 +81,7 @@ let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: P
 
             // Also shortly before: what is not written again has to be what it was.
             if rests + 2 >= every then
-                checkpoints.Write { Reached = Reached.Midst(state ()); Monitor = [] } |> Check.get
+                checkpoints.Write { State = state (); Monitor = [] } |> Check.get
 
             rests = every
 
@@ -92,7 +98,7 @@ let inPieces (folder: string) (stream: Stream) (seed: int) (every: int) (plan: P
 // ---- damaged files -----------------------------------------------------------------------------------------------
 
 let private replay: Lazy<Plan> = lazy resolve short.Value "derpp"
-let private folderOf folder = CheckpointFolder.Of(folder, short.Value, replay.Value, 1, Split.Test, torch.CPU, 2)
+let private folderOf folder = CheckpointFolder.Of(folder, Identity.of' (protocol ()) short.Value replay.Value 1, torch.CPU, 2)
 
 /// Checkpoints of a run at the given rests.
 let private keepAt (folder: string) (at: int list) : unit =
@@ -103,7 +109,7 @@ let private keepAt (folder: string) (at: int list) : unit =
         rests <- rests + 1
 
         if List.contains rests at then
-            checkpoints.Write { Reached = Reached.Midst(state ()); Monitor = [] } |> Check.get
+            checkpoints.Write { State = state (); Monitor = [] } |> Check.get
 
         rests = List.last at
 
@@ -111,10 +117,9 @@ let private keepAt (folder: string) (at: int list) : unit =
     Train.resume short.Value torch.CPU Split.Test 1 Observer.silent checkpointer None replay.Value |> Check.get |> ignore
 
 let private updatesOf (checkpoint: Checkpoint) : int64 =
-    match checkpoint.Reached with
-    | Reached.Midst { Within = Some w } -> w.Training.Updates
-    | Reached.Midst _ -> 0L
-    | Reached.End _ -> -1L
+    match checkpoint.State.Within with
+    | Some w -> w.Training.Updates
+    | None -> 0L
 
 let private latest (folder: string) = (folderOf folder).Latest()
 
@@ -124,22 +129,20 @@ let private older (folder: string) : string = Directory.GetFiles(folder, "*.json
 
 /// The numbers of a state, to tell whether it is one that was written.
 let private fingerprint (checkpoint: Checkpoint) : string =
-    match checkpoint.Reached with
-    | Reached.End o -> $"{figures o}"
-    | Reached.Midst s ->
-        let sum (t: torch.Tensor) = (t.``to``(torch.float64).sum()).item<float>()
+    let s = checkpoint.State
+    let sum (t: torch.Tensor) = (t.``to``(torch.float64).sum()).item<float>()
 
-        let heads =
-            [ for h in s.Heads do
-                  for w in h.Values -> sum w ]
+    let heads =
+        [ for h in s.Heads do
+              for w in h.Values -> sum w ]
 
-        let memory = [ for t in s.Memory.Values -> sum t ]
+    let memory = [ for t in s.Memory.Values -> sum t ]
 
-        let within =
-            s.Within
-            |> Option.map (fun w -> w.Training.Updates, w.Training.Sum, [ for w in w.Training.Descent.Weights.Values -> sum w ])
+    let within =
+        s.Within
+        |> Option.map (fun w -> w.Training.Updates, w.Training.Sum, [ for w in w.Training.Descent.Weights.Values -> sum w ])
 
-        $"{heads} {memory} {within} {s.Outcome.Measurements.Length}"
+    $"{heads} {memory} {within} {s.Outcome.Measurements.Length}"
 
 let private copy (from: string) (target: string) : unit =
     for file in Directory.GetFiles(from, "*", SearchOption.AllDirectories) do
@@ -197,19 +200,19 @@ let private damaged =
               inFolder (fun folder ->
                   keepAt folder [ 5; 9 ]
                   let text = File.ReadAllText(newest folder)
-                  Expect.equal (latest folder |> Check.get |> fst |> Option.map updatesOf) (Some 9L) "whole"
+                  Expect.equal (latest folder |> fst |> Option.map updatesOf) (Some 9L) "whole"
 
                   for what, spoilt, words in
                       [ "truncated", text.Substring(0, text.Length / 2), "not valid JSON"
                         "a digit", text.Replace("\"updates\":9", "\"updates\":8"), "checksum"
                         "another format",
-                        text.Replace("cmcl-checkpoint/1", "cmcl-checkpoint/0"),
-                        "'cmcl-checkpoint/0'; this version reads 'cmcl-checkpoint/1'"
+                        text.Replace("cmcl-checkpoint/2", "cmcl-checkpoint/0"),
+                        "'cmcl-checkpoint/0'; this version reads 'cmcl-checkpoint/2'"
                         "not ours", "[]", "not a JSON object" ] do
                       File.WriteAllText(newest folder, spoilt)
 
                       match latest folder with
-                      | Ok(Some checkpoint, [ fault ]) ->
+                      | Some checkpoint, [ fault ] ->
                           Expect.equal (updatesOf checkpoint) 5L what
                           Expect.stringContains fault.Message words what
                       | other -> failtest $"{what}: {other}"
@@ -217,7 +220,7 @@ let private damaged =
                   File.WriteAllText(older folder, "")
 
                   match latest folder with
-                  | Ok(None, [ _; _ ]) -> ()
+                  | None, [ _; _ ] -> ()
                   | other -> failtest $"none is left, and both are told of: {other}"))
 
           testCase "a part that is cut, changed or gone makes only those useless that name it" (fun () ->
@@ -241,7 +244,7 @@ let private damaged =
                       spoil (Path.Combine(nonNull (Path.GetDirectoryName(newest within)), own.MinimumElement))
 
                       match latest within with
-                      | Ok(Some checkpoint, [ _ ]) -> Expect.equal (updatesOf checkpoint) 5L "the older one"
+                      | Some checkpoint, [ _ ] -> Expect.equal (updatesOf checkpoint) 5L "the older one"
                       | other -> failtest $"{other}"))
 
           testCase "any change to any file: a state that was written, or a fault" (fun () ->
@@ -258,7 +261,7 @@ let private damaged =
                           if Path.GetFileName file <> Path.GetFileName keep then
                               File.Delete file
 
-                      known.Add(fingerprint (latest alone |> Check.get |> fst |> Option.get))
+                      known.Add(fingerprint (latest alone |> fst |> Option.get))
 
                   let random = Random 1
                   let mutable good, faults = 0, 0
@@ -276,13 +279,12 @@ let private damaged =
                               let t = File.ReadAllText f in not (Array.contains t before) && resealed t = t)
 
                       match latest at with
-                      | Ok(Some checkpoint, _) ->
+                      | Some checkpoint, _ ->
                           good <- good + 1
 
                           if not resealed then
                               Expect.isTrue (known.Contains(fingerprint checkpoint)) $"case {i}: a state that nobody wrote"
-                      | Ok(None, found)
-                      | Error found ->
+                      | None, found ->
                           faults <- faults + 1
                           Expect.isNonEmpty found $"case {i}: something was there"
 
@@ -291,7 +293,7 @@ let private damaged =
                   if mutations > 300 then
                       printfn "%d mutations: %d read as one of the two that were written, %d refused" mutations good faults))
 
-          testCase "another run's is refused, and how they differ is told" (fun () ->
+          testCase "another run's is told of, and not taken" (fun () ->
               inFolder (fun folder ->
                   keepAt folder [ 5 ]
 
@@ -299,19 +301,12 @@ let private damaged =
                       { replay.Value with
                           Settings = { replay.Value.Settings with LearningRate = 0.5 } }
 
+                  let identity = Identity.of' (protocol ()) short.Value other 1
                   let own = nonNull (Path.GetDirectoryName(newest folder))
+                  Directory.Move(own, Path.Combine(folder, Identity.hash identity))
 
-                  let theirs =
-                      Path.Combine(
-                          folder,
-                          Identity.hash (Identity.of' "cmcl-checkpoint/1" short.Value other 1 Split.Test DeviceType.CPU)
-                      )
-
-                  Directory.Move(own, theirs)
-
-                  match CheckpointFolder.Of(folder, short.Value, other, 1, Split.Test, torch.CPU, 2).Latest() with
-                  | Error [ fault ] ->
-                      Expect.stringContains fault.Message "settings.lr is 0.001 there and 0.5 here" fault.Message
+                  match CheckpointFolder.Of(folder, identity, torch.CPU, 2).Latest() with
+                  | None, [ fault ] -> Expect.stringContains fault.Message "of another run" fault.Message
                   | other -> failtest $"{other}"))
 
           testCase "a disk that is full, or may not be written to: a fault, and those before stay" (fun () ->
@@ -321,15 +316,15 @@ let private damaged =
                   use full = filled filler
 
                   let write () =
-                      let checkpoint = latest folder |> Check.get |> fst |> Option.get
-                      (CheckpointFolder.Of(folder, short.Value, replay.Value, 1, Split.Test, torch.CPU, 2)).Write checkpoint
+                      let checkpoint = latest folder |> fst |> Option.get
+                      (folderOf folder).Write checkpoint
 
                   let refused what =
                       match write () with
                       | Error [ Fault.Unwritable _ ] -> ()
                       | other -> failtest $"{what}: {other}"
 
-                      Expect.equal (latest folder |> Check.get |> fst |> Option.map updatesOf) (Some 5L) what
+                      Expect.equal (latest folder |> fst |> Option.map updatesOf) (Some 5L) what
 
                   refused "full"
                   full.Dispose()

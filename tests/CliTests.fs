@@ -679,21 +679,22 @@ let private sweeps =
                   Expect.equal (cmcl arguments).Code 0 "the run"
                   let stream = Catalogue.find "synthetic" |> Check.get
                   let plan = Plan.resolve stream.Preset [ "epochs", "1" ] [ "vanilla" ] |> Check.get |> List.exactlyOne
-                  let identity = CellFile.identity stream plan 3 Split.Test DeviceType.CPU
+                  let job = { Stream = stream; Order = 0; Plan = plan; Seed = 3 }
 
-                  let cell: Cell =
-                      { Stream = stream.Name
-                        Method = "vanilla"
-                        Order = 0
-                        Seed = 3 }
+                  let protocol =
+                      { Split = Split.Test
+                        Device = torch.CPU
+                        Threads = 1
+                        Monitor = None }
 
                   let figures (rows: Row list) =
                       [ for r in rows do
                             if not (r.Metric.StartsWith "seconds_") then
                                 r ]
 
-                  match CellFile.read out identity cell with
-                  | Some { Result = Ok rows } ->
+                  match CellFile.read out (Identity.of' protocol stream plan 3) with
+                  | Some { Result = Ok left } ->
+                      let rows = Lines.rows job.Cell left.Outcome
                       Expect.equal (figures (rows @ Results.aggregates rows)) (figures (Results.read other |> Check.get)) "rows"
                   | _ -> failtest "the cell is there"))
           testCase "a trial that diverges is recorded and not chosen" (fun () ->

@@ -44,7 +44,7 @@ let private comparison (methods: (string * Given option list list) list) : Compa
                   for seed, given in List.indexed seeds ->
                       cell order label seed,
                       match given with
-                      | Some given -> CellState.Done(rowsFor given)
+                      | Some given -> CellState.Finished(rowsFor given)
                       | None -> CellState.Failed "it \"diverged\", sadly" ]
       Command = "cmcl compare --stream toy" }
 
@@ -362,7 +362,7 @@ let private terminals =
                   { one [ "vanilla", values [ 0.1; 0.2 ]; label, values [ 0.1; 0.2 ] ] with
                       Cells =
                           [ for m in [ "vanilla"; label ] do
-                                for seed in [ 0; 1 ] -> cell 0 m seed, CellState.Done(rate @ also) ] }
+                                for seed in [ 0; 1 ] -> cell 0 m seed, CellState.Finished(rate @ also) ] }
 
               let t = CompareFiles.tables [] c |> Check.get |> List.head
               let text = String.Join("\n", Layout.table (fun _ text -> text) 120 (Cmcl.Cli.CompareDisplay.table "table.csv has them." t))

@@ -67,7 +67,11 @@ let tests =
                                 yield!
                                     Train.run (Order.apply order stream.Value) torch.CPU Split.Test seed Observer.silent plan
                                     |> Check.get
-                                    |> Lines.rows stream.Value plan seed ]
+                                    |> Lines.rows
+                                        { Stream = stream.Value.Name
+                                          Method = plan.Label
+                                          Order = 0
+                                          Seed = seed } ]
 
               let own = (alone @ Results.aggregates alone) |> List.filter (isTime >> not) |> List.sort
               Expect.equal (figures found.Value) own "figures"

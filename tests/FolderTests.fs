@@ -45,10 +45,7 @@ let private request (folder: string) (methods: Method list) : Request =
 
 let private run = experiment
 
-let private kept: Checkpointing =
-    { Checkpointing.none with
-        Cadence = Cadence.Steps
-        Resume = true }
+let private kept: Checkpointing = { Checkpointing.none with Cadence = Cadence.Steps }
 
 let private safely tell (request: Request) =
     FolderLock.Holding request.Out (fun folder ->
@@ -121,7 +118,7 @@ let private cells =
               File.Delete inTheWay
               let again = safely ignore r |> Check.get
               Expect.equal (again.Rows.Length, again.Broken, left folder) (4 * found.Rows.Length / 3, 0, 0) "all"
-              Expect.isFalse (Directory.Exists(ResultsFolder.checkpoints folder)) "checkpoints go when all is done")
+              Expect.isEmpty (Directory.GetDirectories(CellFile.folder folder)) "checkpoints go when all is done")
 
           testCase "weights lie under a short name whatever the label, and are found by it, by an older version's name, too"
           <| inFolder (fun folder ->
@@ -454,7 +451,8 @@ let private live =
         let c = cmcl (arguments @ [ "--checkpoint-every"; "40"; "--out"; out ])
 
         try
-            until "it trains" (fun () -> Directory.Exists(ResultsFolder.checkpoints out))
+            until "it trains" (fun () ->
+                Directory.Exists(CellFile.folder out) && Directory.GetDirectories(CellFile.folder out).Length > 0)
 
             for other in [ [ "resume"; out ]; arguments @ [ "--force"; "--out"; out ] ] do
                 let code, said = finish (cmcl other)

@@ -439,7 +439,7 @@ let private scripts =
                   let environment = [ "SLURM_ARRAY_TASK_ID", "0"; "SLURM_CPUS_PER_TASK", "1" ]
                   let code, said, error = ran environment "bash" [ array ]
                   Expect.equal (code, error) (0, "") name
-                  Expect.stringContains said $"$(touch escaped) `touch escaped` cell {odd} aa --threads 1" name
+                  Expect.stringContains said $"$(touch escaped) `touch escaped` cell {odd} aa" name
                   Expect.isFalse (File.Exists "escaped") name)
 
           testCase "a line break is refused, in folders and in options"

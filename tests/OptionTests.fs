@@ -140,7 +140,14 @@ let private declared =
               let recorded = Map(Plan.effective p)
               Expect.equal (Map.tryFind "strength" recorded) (Some "0.5") "its value"
               Expect.isFalse (recorded.ContainsKey "softness") "which changes nothing"
-              let identity (p: Plan) = Identity.of' "test" synthetic.Value p 0 Split.Test DeviceType.CPU
+
+              let protocol =
+                  { Split = Split.Test
+                    Device = torch.CPU
+                    Threads = 1
+                    Monitor = None }
+
+              let identity (p: Plan) = Identity.of' protocol synthetic.Value p 0
               Expect.notEqual (identity p) (identity (one synthetic.Value.Preset [] "pull")) "another run"
 
               let request =

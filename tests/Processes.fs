@@ -96,12 +96,19 @@ let cellFiles (folder: string) =
     else
         [||]
 
-/// What the cells of a folder hold, by file: its state and rows, times aside.
+/// What the cells of a folder hold, by file: its state and figures, times aside, and its curves.
 let results (folder: string) : Map<string, string list> =
     let lines (path: string) =
-        [ for line in File.ReadAllLines path do
-              if line.StartsWith "    {" && not (line.Contains "\"seconds_") || line.StartsWith "  \"state\"" then
-                  line.TrimEnd ',' ]
+        use document = Text.Json.JsonDocument.Parse(File.ReadAllText path)
+        let body = document.RootElement.GetProperty "body"
+
+        [ for p in body.EnumerateObject() do
+              if p.Name = "readings" then
+                  for r in p.Value.EnumerateArray() do
+                      if not ((r[2].GetString() |> nonNull).StartsWith "seconds_") then
+                          r.GetRawText()
+              elif List.contains p.Name [ "identity"; "state"; "losses"; "spectra"; "monitor" ] then
+                  p.Value.GetRawText() ]
 
     Map [ for path in cellFiles folder -> string (Path.GetFileName path), lines path ]
 

@@ -93,8 +93,8 @@ let private batch =
               Directory.CreateDirectory(Path.Combine(folder, "cells")) |> ignore
               let code, said, asked = task folder 0 "echo \"ran $@\"; touch \"$2/cells/$3.json\"; [ $3 = bb ]"
               Expect.equal (code, asked) (1, "") "the worst of both, nothing asked"
-              Expect.stringContains said $"ran cell {folder} aa --threads 2" "the first"
-              Expect.stringContains said $"ran cell {folder} bb --threads 2" "the second, although the first failed"
+              Expect.stringContains said $"ran cell {folder} aa" "the first"
+              Expect.stringContains said $"ran cell {folder} bb" "the second, although the first failed"
               let code, said, _ = task folder 0 "echo ran"
               Expect.equal (code, said) (0, "") "nothing is left to run")
 

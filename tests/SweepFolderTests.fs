@@ -88,18 +88,23 @@ let private block = SweepFile.block [ "synthetic" ] [ "vanilla"; "zero-shot" ] |
 let private file = SweepFile.ofBlocks [ block |> SweepFile.seeds [ 0; 1 ] ]
 let private cellsIn folder (file: SweepFile) = SweepFile.cells (fun _ -> 1) folder file |> Check.get
 
-let private row (c: SweepCell) step task metric value : Row =
-    { Stream = c.Cell.Stream
-      Method = c.Cell.Method
-      Seed = c.Cell.Seed
-      When = When.parse step task |> Option.get
-      Metric = metric
-      Value = value }
+let private measured step task metric value : Measurement = { Step = step; Task = task; Metric = metric; Value = value }
 
 let private put (c: SweepCell) result =
-    let record = { Result = result; Seconds = 1.0; Memory = 1000_000_000L }
+    let outcome rows : Outcome = { Measurements = rows; Losses = []; Spectra = [] }
 
-    CellFile.write c.Job.Out c.Identity c.Cell null record |> Check.get
+    let record =
+        { Result = result |> Result.map (fun rows -> { Outcome = outcome rows; Monitor = [] })
+          Seconds = 1.0
+          Memory = 1000_000_000L }
+
+    CellFile.write
+        c.Job.Out
+        { Identity = c.Identity
+          Cell = c.Cell
+          Machine = "{}"
+          Record = record }
+    |> Check.get
 
 /// A Parquet file as texts, column by column.
 let private parquet (path: string) : (string * string list) list =
@@ -185,8 +190,8 @@ let private folders =
               |> ignore
 
               let look () =
-                  let standings = SweepFolder.standings (List.ofArray cells)
-                  Ok [ for c, s in standings -> SweepFolder.reason s |> Option.defaultValue "finished" ]
+                  let states = SweepFolder.states (List.ofArray cells)
+                  Ok [ for c, s in states -> CellState.reason s |> Option.defaultValue "finished" ]
 
               match CellLock.holding folder cells[3].Job.Hash look with
               | Ok(Some(Ok [ a; b; c; d; e; f ])) ->
@@ -195,8 +200,8 @@ let private folders =
                   Expect.stringContains d $"running: process {Environment.ProcessId} on {Environment.MachineName}" "who"
               | other -> failtest $"{other}"
 
-              let standings = SweepFolder.standings (List.ofArray cells)
-              Expect.equal (SweepFolder.memory standings cells[5]) 1_100_000_000L "what was measured, and a tenth"
+              let states = SweepFolder.states (List.ofArray cells)
+              Expect.equal (SweepFolder.memory states cells[5]) 1_100_000_000L "what was measured, and a tenth"
               Expect.equal (SweepFolder.memory [] cells[5]) cells[5].Memory "what the size tells")
 
           testCase "the tables: the same in CSV and Parquet, every option a column, failures with their reason"
@@ -207,9 +212,9 @@ let private folders =
                   if i = 0 then
                       put c (Error "it \"diverged\", twice")
                   elif i < 3 then
-                      put c (Ok [ row c "0" "1" "r10" 0.1; row c "0" "1" "seconds" nan; row c "1" "1" "r10" (0.1 + 0.2) ])
+                      put c (Ok [ measured 0 1 "r10" 0.1; measured 0 1 "seconds" nan; measured 1 1 "r10" (0.1 + 0.2) ])
 
-              SweepTables.write folder (SweepFolder.standings cells) |> Check.get
+              SweepTables.write folder (SweepFolder.states cells) |> Check.get
               let lines = File.ReadAllLines(Path.Combine(folder, "results.csv")) |> Array.map _.Split(',')
               let columns = parquet (Path.Combine(folder, "results.parquet"))
               Expect.equal (List.map fst columns) (List.ofArray lines[0]) "names"

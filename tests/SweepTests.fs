@@ -4,7 +4,6 @@ open System
 open System.Collections.Concurrent
 open System.Diagnostics
 open System.IO
-open System.Text.Json.Nodes
 open System.Threading
 open Cmcl
 open Expecto
@@ -14,34 +13,67 @@ open TorchSharp
 
 // ---- cell files --------------------------------------------------------------------------------------------------
 
+/// A description of a device alone: there need not be one.
+let private protocol (split: Split) (device: DeviceType) : Protocol =
+    { Split = split
+      Device = (if device = DeviceType.CPU then torch.CPU else torch.Device "cuda:0")
+      Threads = 1
+      Monitor = None }
+
 let private identity (stream: Stream) (written: string) (seed: int) (split: Split) (device: DeviceType) =
     let plan = Plan.resolve stream.Preset [] [ written ] |> Check.get |> List.exactlyOne
-    CellFile.identity stream plan seed split device
+    Identity.of' (protocol split device) stream plan seed
 
 let private usual () = identity synthetic.Value "vanilla" 0 Split.Test DeviceType.CPU
 
-/// A cell, and its rows with numbers that text may lose.
+/// A cell, and what it leaves with numbers that text may lose.
 let private cell: Cell =
     { Stream = "synthetic"
       Method = "vanilla"
       Order = 1
       Seed = 0 }
 
-let private rows: Row list =
-    [ for i, value in List.indexed [ 0.1 + 0.2; 1e-300; -0.0; 1.0; nan; infinity; -infinity; Double.Epsilon; Math.PI ] ->
-          { Stream = cell.Stream
-            Method = cell.Method
-            Seed = cell.Seed
-            When = (if i = 0 then When.Final else When.After(i, 1))
-            Metric = $"metric{i}"
-            Value = value } ]
+let private numbers = [ 0.1 + 0.2; 1e-300; -0.0; 1.0; nan; infinity; -infinity; Double.Epsilon; Math.PI ]
+
+let private left: CellResult =
+    { Outcome =
+        { Measurements = [ for i, value in List.indexed numbers -> { Step = i; Task = 1; Metric = $"metric{i}"; Value = value } ]
+          Losses = [ for i, value in List.indexed numbers -> 1, i, value ]
+          Spectra =
+            [ 2,
+              { Modality = Modality.named "vision"
+                Side = "input"
+                Shares = Array.ofList numbers
+                Protected = Some 3 } ] }
+      Monitor =
+        [ { Step = 2
+            Update = 7L
+            Task = 1
+            Drift = { Frobenius = 0.1 + 0.2; Rms = 1e-300; Relative = nan } } ] }
+
+let private nothing: CellResult =
+    { Outcome = { Measurements = []; Losses = []; Spectra = [] }
+      Monitor = [] }
 
 let private record result : CellRecord = { Result = result; Seconds = 1.25; Memory = 123456789012L }
 
-let private bits (rows: Row list) = [ for r in rows -> { r with Value = 0.0 }, BitConverter.DoubleToInt64Bits r.Value ]
+/// With every number as its bits.
+let private bits (result: CellResult) =
+    let bits = BitConverter.DoubleToInt64Bits
+
+    [ for r in result.Outcome.Measurements -> r.Step, r.Task, r.Metric, bits r.Value ],
+    [ for step, epoch, loss in result.Outcome.Losses -> step, epoch, bits loss ],
+    [ for step, s in result.Outcome.Spectra -> step, s.Modality, s.Side, Array.map bits s.Shares, s.Protected ],
+    [ for m in result.Monitor -> m.Step, m.Update, m.Task, [ m.Drift.Frobenius; m.Drift.Rms; m.Drift.Relative ] |> List.map bits ]
 
 let private write folder identity result =
-    CellFile.write folder identity cell (JsonNode.Parse "{\"os\":\"ü\"}") (record result) |> Check.get
+    CellFile.write
+        folder
+        { Identity = identity
+          Cell = cell
+          Machine = "{\"os\":\"ü\"}"
+          Record = record result }
+    |> Check.get
 
 let private files =
     testList
@@ -78,14 +110,14 @@ let private files =
 
                         identity stream $"vanilla[{option.Info.Name}={value}]" 0 Split.Test DeviceType.CPU ]
 
-              let hashes = List.map CellFile.hash all
+              let hashes = List.map Identity.hash all
               Expect.equal (List.distinct hashes) hashes "all differ"
               Expect.all hashes (fun h -> h.Length = 20 && Seq.forall Uri.IsHexDigit h) "hexadecimal digits")
 
           test "how figures are taken decides a method's that does not train, too" (fun () ->
               let hash given =
                   let plan = Plan.resolve synthetic.Value.Preset given [ "zero-shot" ] |> Check.get |> List.exactlyOne
-                  CellFile.hash (CellFile.identity synthetic.Value plan 0 Split.Test DeviceType.CPU)
+                  Identity.hash (Identity.of' (protocol Split.Test DeviceType.CPU) synthetic.Value plan 0)
 
               let some = [ []; [ "scores", "cosine" ]; [ "temperature", "0.5" ]; [ "dtype", "float64" ] ] |> List.map hash
               Expect.equal (List.distinct some) some "all differ")
@@ -103,7 +135,7 @@ let private files =
               let idle (tau: float) =
                   let p = plan stream "dns"
                   let other = p.Entry.Read "tau" (string tau) |> Check.get
-                  CellFile.identity stream { p with Entry = other } 0 Split.Test DeviceType.CPU
+                  Identity.of' (protocol Split.Test DeviceType.CPU) stream { p with Entry = other } 0
 
               Expect.equal (idle 1.0) (idle 2.0) "a setting that belongs to another way to protect")
 
@@ -112,15 +144,15 @@ let private files =
               let unusual = identity { synthetic.Value with Digest = "ü\"\\\n€" } "vanilla" 0 Split.Test DeviceType.CPU
 
               for identity in [ usual (); unusual ] do
-                  write folder identity (Ok rows)
-                  let read = CellFile.read folder identity cell |> Option.get
+                  write folder identity (Ok left)
+                  let read = CellFile.read folder identity |> Option.get
                   Expect.equal (read.Seconds, read.Memory) (1.25, 123456789012L) "seconds and memory"
-                  Expect.equal (bits (Result.defaultValue [] read.Result)) (bits rows) "rows"
+                  Expect.equal (read.Result |> Result.map bits) (Ok(bits left)) "all of it"
                   write folder identity (Error "it \"diverged\"")
 
                   Expect.equal
-                      (CellFile.state (CellFile.read folder identity cell))
-                      (CellState.Failed "it \"diverged\"")
+                      (CellFile.read folder identity |> Option.map CellState.ofRecord)
+                      (Some(CellState.Failed "it \"diverged\""))
                       "a cell that diverged"
 
               Expect.equal
@@ -131,27 +163,27 @@ let private files =
           testCase "half a file, another's file and no file are missing"
           <| inFolder (fun folder ->
               let own = usual ()
-              Expect.isNone (CellFile.read folder own cell) "no file"
-              write folder own (Ok rows)
+              Expect.isNone (CellFile.read folder own) "no file"
+              write folder own (Ok left)
               let path = CellFile.path folder own
               let whole = File.ReadAllText path
 
               for length in 0..13 .. whole.TrimEnd().Length - 1 do
                   File.WriteAllText(path, whole.Substring(0, length))
-                  Expect.isNone (CellFile.read folder own cell) $"{length} characters of {whole.Length}"
+                  Expect.isNone (CellFile.read folder own) $"{length} characters of {whole.Length}"
 
               for other in
                   [ whole.Replace("\"seed\":0", "\"seed\":1"); whole.Replace("\"done\"", "\"well\""); "[]"; "null"; "1" ] do
                   File.WriteAllText(path, other)
-                  Expect.equal (CellFile.state (CellFile.read folder own cell)) CellState.Missing other
+                  Expect.isNone (CellFile.read folder own) other
 
               File.WriteAllText(path, whole)
-              Expect.isSome (CellFile.read folder own cell) "the whole file")
+              Expect.isSome (CellFile.read folder own) "the whole file")
 
           testCase "any other byte anywhere in a cell's file is told, and the cell is missing"
           <| inFolder (fun folder ->
               let own = usual ()
-              write folder own (Ok rows)
+              write folder own (Ok left)
               let path = CellFile.path folder own
               let whole = File.ReadAllBytes path
               let random = Random 5
@@ -161,13 +193,13 @@ let private files =
                   spoilt[place] <- spoilt[place] ^^^ byte (1 + random.Next 255)
                   File.WriteAllBytes(path, spoilt)
 
-                  match CellFile.check folder own cell with
+                  match CellFile.check folder own with
                   | Error [ Fault.Unreadable(named, _) ] -> Expect.equal named path "which"
                   | other -> failtest $"byte {place}: {other}"
 
-              Expect.isNone (CellFile.read folder own cell) "missing"
+              Expect.isNone (CellFile.read folder own) "missing"
               File.WriteAllBytes(path, whole)
-              Expect.isOk (CellFile.check folder own cell) "as it was") ]
+              Expect.isOk (CellFile.check folder own) "as it was") ]
 
 // ---- lines -------------------------------------------------------------------------------------------------------
 
@@ -222,7 +254,7 @@ let private lines =
                     Threads = 1
                     Jobs = 1
                     Out = folder
-                    Hash = CellFile.hash own }
+                    Hash = Identity.hash own }
 
               let wrong =
                   [ { job with Source = "./nowhere" }
@@ -252,7 +284,7 @@ let private lines =
                   | _ -> failtest $"{ended}"
 
               match Array.last ends with
-              | CellEnd.Done _ -> Expect.isSome (CellFile.read folder own cell) "its file"
+              | CellEnd.Done _ -> Expect.isSome (CellFile.read folder own) "its file"
               | ended -> failtest $"{ended}"
 
               Expect.isTrue alone.IsSet "the end of its input is told") ]
@@ -301,16 +333,16 @@ let private cells =
                   [ 0, 0; 0, 4; 1, 0; 1, 4 ]
                   "sorted")
 
-          testCase "folder, jobs and threads decide no figure; everything else of a sweep does"
+          testCase "a folder, a source and jobs decide no figure; everything else of a sweep does, threads, too"
           <| inFolder (fun folder ->
-              let hashes (s: Sweep) = Sweep.cells s |> Check.get |> List.map (fun c -> CellFile.hash c.Identity) |> set
+              let hashes (s: Sweep) = Sweep.cells s |> Check.get |> List.map (fun c -> Identity.hash c.Identity) |> set
               let own = sweep folder
 
               for same in
                   [ { own with Out = "elsewhere" }
                     { own with Jobs = 7 }
                     { own with
-                        Streams = [ { own.Streams.Head with Threads = 5; Source = "./other" } ] } ] do
+                        Streams = [ { own.Streams.Head with Source = "./other" } ] } ] do
                   Expect.equal (hashes same) (hashes own) "the same cells"
 
               for other in
@@ -318,6 +350,8 @@ let private cells =
                         Given = [ "lr", "2e-3" ]
                         Methods = [ "vanilla"; "dns" ] }
                     { own with Split = Split.Validation }
+                    { own with
+                        Streams = [ { own.Streams.Head with Threads = 5 } ] }
                     { own with Seeds = [ 1; 2 ] } ] do
                   Expect.isEmpty (Set.intersect (hashes other) (hashes own)) "other cells")
 
@@ -331,10 +365,10 @@ let private cells =
 
               let cells = Sweep.cells own |> Check.get
               Expect.equal (cells |> List.map _.Identity |> List.distinct).Length 1 "one identity"
-              write folder cells.Head.Identity (Ok rows)
+              write folder cells.Head.Identity (Ok left)
 
               match (Sweep.comparison "cmcl" own cells).Cells with
-              | [ a, CellState.Done first; b, CellState.Done second ] ->
+              | [ a, CellState.Finished first; b, CellState.Finished second ] ->
                   Expect.equal (a.Method, b.Method) ("vanilla", "vanilla[lr=0.001]") "labels"
                   Expect.all first (fun r -> r.Method = a.Method) "the first's rows"
                   Expect.all second (fun r -> r.Method = b.Method) "the second's rows"
@@ -388,7 +422,7 @@ let private cells =
               let cells = Sweep.cells (sweep folder) |> Check.get
               let stay = Path.Combine(CellFile.folder folder, "0123.json")
               Sweep.prepare false folder cells |> Check.get
-              write folder cells.Head.Identity (Ok [])
+              write folder cells.Head.Identity (Ok nothing)
               File.WriteAllText(stay, "another's")
               Sweep.prepare false folder cells |> Check.get
               Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
@@ -405,7 +439,7 @@ let private cells =
 let private progress =
     testCase "what is told of a sweep adds up, and the time left is that of each method" (fun () ->
         let cell method seed = { cell with Method = method; Seed = seed }
-        let finished seconds = Some { record (Ok []) with Seconds = seconds }
+        let finished seconds = Some { record (Ok nothing) with Seconds = seconds }
 
         let start =
             SweepProgress.start

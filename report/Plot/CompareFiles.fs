@@ -15,7 +15,7 @@ module CompareFiles =
             seq {
                 for cell, state in c.Cells do
                     match state with
-                    | CellState.Done rows ->
+                    | CellState.Finished rows ->
                         for r in rows do
                             cellFields cell @ [ fst (When.texts r.When); snd (When.texts r.When); r.Metric; Csv.number r.Value ]
                     | _ -> ()

@@ -6,8 +6,6 @@ open System.Globalization
 open System.IO
 open System.Runtime.CompilerServices
 open System.Security.Cryptography
-open System.Text
-open System.Text.Encodings.Web
 open System.Text.Json
 open TorchSharp
 
@@ -18,7 +16,7 @@ type private Location = { Part: string; Name: string; OnCpu: bool }
 /// name, `SHA256.safetensors`. What has not changed since the last one is not written again. A file has its name only when all of it is
 /// on the disk.
 type CheckpointFolder private (folder: string, identity: string, device: torch.Device, keep: int) =
-    static let format = "cmcl-checkpoint/1"
+    static let format = "cmcl-checkpoint/2"
     static let extension = ".safetensors"
 
     let written = ConditionalWeakTable<torch.Tensor, Location>()
@@ -38,20 +36,6 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
             Directory.GetFiles(folder, "*.json") |> List.ofArray |> List.choose numberOf |> List.sortDescending
         else
             []
-
-    let bytes (write: Utf8JsonWriter -> unit) : byte[] =
-        use memory = new MemoryStream()
-
-        do
-            use json = new Utf8JsonWriter(memory, JsonWriterOptions(Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping))
-
-            json.WriteStartObject()
-            write json
-            json.WriteEndObject()
-
-        memory.ToArray()
-
-    let sha (content: ReadOnlySpan<byte>) : string = Convert.ToHexStringLower(SHA256.HashData content)
 
     // ---- writing -------------------------------------------------------------------------------------------------
 
@@ -73,21 +57,20 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
                         Name = name
                         OnCpu = t.device_type = DeviceType.CPU } ])
 
-    let body (checkpoint: Checkpoint) (places: (string * Location) list) : byte[] =
-        bytes (fun json ->
-            json.WritePropertyName "identity"
-            json.WriteRawValue identity
-            CheckpointText.write json checkpoint
-            json.WriteStartObject "tensors"
+    let body (checkpoint: Checkpoint) (places: (string * Location) list) (json: Utf8JsonWriter) : unit =
+        json.WritePropertyName "identity"
+        json.WriteRawValue identity
+        CheckpointText.write json checkpoint
+        json.WriteStartObject "tensors"
 
-            for name, place in places do
-                json.WriteStartArray name
-                json.WriteStringValue place.Part
-                json.WriteStringValue place.Name
-                json.WriteStringValue(if place.OnCpu then "cpu" else "device")
-                json.WriteEndArray()
+        for name, place in places do
+            json.WriteStartArray name
+            json.WriteStringValue place.Part
+            json.WriteStringValue place.Name
+            json.WriteStringValue(if place.OnCpu then "cpu" else "device")
+            json.WriteEndArray()
 
-            json.WriteEndObject())
+        json.WriteEndObject()
 
     let forgetOld () : unit =
         let kept, old = numbers () |> List.indexed |> List.partition (fun (i, _) -> i < keep)
@@ -107,32 +90,6 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
                     File.Delete part
 
     // ---- reading -------------------------------------------------------------------------------------------------
-
-    let refuse (reason: string) = raise (InvalidDataException reason)
-
-    /// The body of a file whose checksum holds.
-    let open' (number: int64) : JsonDocument =
-        let document = JsonDocument.Parse(File.ReadAllText(file number))
-        let root = document.RootElement
-
-        let text (name: string) =
-            match root.ValueKind = JsonValueKind.Object, root with
-            | true, root ->
-                match root.TryGetProperty name with
-                | true, value when value.ValueKind = JsonValueKind.String -> string (value.GetString())
-                | _ -> refuse $"it has no '{name}'"
-            | _ -> refuse "it is not a JSON object"
-
-        if text "format" <> format then
-            let found = text "format"
-            refuse $"it is of the format '{found}'; this version reads '{format}'"
-
-        let body = root.GetProperty "body"
-
-        if sha (ReadOnlySpan(Encoding.UTF8.GetBytes(body.GetRawText()))) <> text "sha256" then
-            refuse "its checksum does not hold"
-
-        document
 
     let places (body: JsonElement) : Map<string, Location> =
         Map
@@ -162,20 +119,11 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
 
     /// A checkpoint of this identity, its tensors in the caller's scope.
     let load (number: int64) : Checkpoint =
-        use document = open' number
+        use document = ChecksummedJson.read format (file number)
         let body = document.RootElement.GetProperty "body"
-        let own = (body.GetProperty "identity").GetRawText()
 
-        if own <> identity then
-            let told =
-                [ for name, there, here in Identity.differences own identity -> $"{name} is {there} there and {here} here" ]
-
-            Check.fail (
-                Fault.Contradiction(
-                    $"'{file number}' is the checkpoint of another run: " + String.Join("; ", told),
-                    "resume it with the data, the settings and the version that it was made with, or begin anew with --force"
-                )
-            )
+        if (body.GetProperty "identity").GetRawText() <> identity then
+            refuse "it is of another run"
 
         let places = places body
         use scope = torch.NewDisposeScope()
@@ -211,7 +159,6 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
         try
             Ok(load number)
         with
-        | CmclException fault -> Error [ fault ]
         | :? JsonException -> unreadable "it is not valid JSON, so it was cut short or changed"
         | :? InvalidDataException
         | :? InvalidOperationException
@@ -251,15 +198,8 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
                 [ for name, t in still -> name, snd (written.TryGetValue t)
                   for name, t in moving -> name, moved[t] ]
 
-            let body = body checkpoint places
             let number = (numbers () |> List.tryHead |> Option.defaultValue 0L) + 1L
-
-            let whole =
-                bytes (fun json ->
-                    json.WriteString("format", format)
-                    json.WriteString("sha256", sha (ReadOnlySpan body))
-                    json.WritePropertyName "body"
-                    json.WriteRawValue(ReadOnlySpan body))
+            let whole = ChecksummedJson.bytes format (body checkpoint places)
 
             Files.writeDurably (file number) (fun stream -> stream.Write(ReadOnlySpan whole))
             |> Result.map (fun () ->
@@ -271,28 +211,35 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
     member _.Write(checkpoint: Checkpoint) : Result<unit, Fault list> =
         Files.writing folder (fun () -> write checkpoint) |> Result.bind id
 
-    /// Deletes them all: the run is over. Fault: `Unwritable`.
-    member _.Delete() : Result<unit, Fault list> = Files.deleteFolder folder
+    /// Deletes them all: the run is over. Files of other names stay. Fault: `Unwritable`.
+    member _.Delete() : Result<unit, Fault list> = CheckpointFolder.Forget folder
 
     /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there is none
-    /// that can be read: that costs time, and no result. Fault: `Contradiction` where they are another run's.
-    member _.Latest() : Result<Checkpoint option * Fault list, Fault list> =
+    /// that can be read: that costs time, and no result.
+    member _.Latest() : Checkpoint option * Fault list =
         let rec first (numbers: int64 list) faults =
             match numbers with
-            | [] -> Ok(None, faults)
+            | [] -> None, faults
             | number :: rest ->
                 match tryLoad number with
-                | Ok checkpoint -> Ok(Some checkpoint, faults)
-                | Error [ Fault.Contradiction _ as other ] -> Error [ other ]
+                | Ok checkpoint -> Some checkpoint, faults
                 | Error more -> first rest (faults @ more)
 
         match Files.reading folder numbers with
         | Ok numbers -> first numbers []
-        | Error faults -> Ok(None, faults)
+        | Error faults -> None, faults
 
     /// The checkpoints of the run that an identity (`Identity.of'`) is of, in a folder of its own below the given one. So many are kept.
-    static member Of
-        (folder: string, stream: Cmcl.Stream, plan: Plan, seed: int, split: Split, device: torch.Device, keep: int)
-        : CheckpointFolder =
-        let identity = Identity.of' format stream plan seed split device.``type``
+    static member Of(folder: string, identity: string, device: torch.Device, keep: int) : CheckpointFolder =
         CheckpointFolder(Path.Combine(folder, Identity.hash identity), identity, device, max 1 keep)
+
+    /// Deletes the checkpoints in the folder of a run, and it if nothing else is in it. Fault: `Unwritable`.
+    static member Forget(folder: string) : Result<unit, Fault list> =
+        Files.writing folder (fun () ->
+            if Directory.Exists folder then
+                for file in Directory.GetFiles folder do
+                    if Ours.isOfCheckpoints (string (Path.GetFileName file)) then
+                        File.Delete file
+
+                if Seq.isEmpty (Directory.EnumerateFileSystemEntries folder) then
+                    Directory.Delete folder)

@@ -41,6 +41,9 @@ module Ours =
     /// Half-written files have the name of the whole one, a dot before it and 32 digits behind.
     let private half = Regex @"(^|[/\\])\.[^/\\]*\.[0-9a-f]{32}$"
 
+    /// Is a file of such a name in a folder of checkpoints a checkpoint, a part of one, or half of either?
+    let isOfCheckpoints (name: string) : bool = below["checkpoints"].IsMatch $"0/{name}" || half.IsMatch name
+
     /// Deletes the folders within one that hold nothing, and it itself if that is all.
     let rec private prune (folder: string) : unit =
         for inner in Directory.GetDirectories folder do

@@ -1,25 +1,5 @@
 namespace Cmcl
 
-/// A cell of a comparison: a method with a seed on a stream whose steps stand in one order.
-type Cell =
-    {
-        Stream: string
-        /// The method's label, such as `dns` or `vanilla[lr=1e-3]`.
-        Method: string
-        /// 0 for the stream's own order of steps.
-        Order: int
-        Seed: int
-    }
-
-/// What is known of a cell.
-[<RequireQualifiedAccess>]
-type CellState =
-    /// Its measurements: rows of `results.csv` by step and task, without aggregates.
-    | Done of Row list
-    /// Why it ended early: it would again.
-    | Failed of message: string
-    | Missing
-
 /// Methods × seeds × orders × streams, as far as they are finished.
 type Comparison =
     {
@@ -29,7 +9,8 @@ type Comparison =
         Seeds: int list
         /// How many orders of the steps: 0 .. n − 1.
         Orders: int
-        Cells: (Cell * CellState) list
+        /// With the measurements of those that are finished: rows of `results.csv` by step and task, without aggregates.
+        Cells: (Cell * CellState<Row list>) list
         /// The command line, to repeat it.
         Command: string
     }
@@ -51,7 +32,7 @@ module Comparison =
                         Method = label
                         Order = order
                         Seed = seed },
-                      CellState.Done own ]
+                      CellState.Finished own ]
 
         { Methods = methods
           Streams = [ stream ]

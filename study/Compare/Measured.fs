@@ -35,7 +35,7 @@ module Measured =
             Map
                 [ for cell, state in c.Cells do
                       match state with
-                      | CellState.Done rows -> cell, figures cell.Method rows
+                      | CellState.Finished rows -> cell, figures cell.Method rows
                       | _ -> () ] }
 
     /// The labels in the order asked for.

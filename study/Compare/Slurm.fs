@@ -150,7 +150,7 @@ worst=0
 for hash in $(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$folder/slurm/{number}.tasks"); do
     [ -e "$folder/cells/$hash.json" ] && continue
     echo "$(date '+%%F %%T') $(hostname) cell $hash, restart ${{SLURM_RESTART_COUNT:-0}}"
-    cmcl cell "$folder" "$hash" --threads "${{SLURM_CPUS_PER_TASK:-1}}" &
+    cmcl cell "$folder" "$hash" &
     process=$!
     # What came before there was a process to pass it on to.
     [ -z "$signal" ] || pass

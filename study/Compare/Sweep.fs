@@ -88,13 +88,21 @@ module Sweep =
         (written: string, plan: Plan)
         (seed: int)
         : SweepCell =
-        let identity = CellFile.identity ordered plan seed sweep.Split sweep.Device.``type``
-
-        { Cell =
-            { Stream = s.Stream.Name
-              Method = plan.Label
+        let job =
+            { Stream = ordered
               Order = order
+              Plan = plan
               Seed = seed }
+
+        let protocol =
+            { Split = sweep.Split
+              Device = sweep.Device
+              Threads = s.Threads
+              Monitor = None }
+
+        let identity = Job.identity protocol job
+
+        { Cell = job.Cell
           Role = Role.name plan.Method.Role
           Identity = identity
           Job =
@@ -108,7 +116,7 @@ module Sweep =
               Threads = s.Threads
               Jobs = sweep.Jobs
               Out = Path.GetFullPath sweep.Out
-              Hash = CellFile.hash identity }
+              Hash = Identity.hash identity }
           Updates = Train.work s.Stream plan
           Memory = memory s.Stream }
 
@@ -155,12 +163,18 @@ module Sweep =
 
     /// What is known of every cell.
     let states (cells: SweepCell list) : (SweepCell * CellRecord option) list =
-        [ for c in cells -> c, CellFile.read c.Job.Out c.Identity c.Cell ]
+        [ for c in cells -> c, CellFile.read c.Job.Out c.Identity ]
+
+    /// The measurements of a finished cell, as rows of `results.csv` without aggregates.
+    let rows (c: SweepCell) (record: CellRecord) : Row list =
+        match record.Result with
+        | Ok result -> Lines.rows c.Cell result.Outcome
+        | Error _ -> []
 
     /// The files of cells that cannot be read or were changed, so that these cells are run again.
     let damaged (cells: SweepCell list) : Fault list =
         [ for c in List.distinctBy _.Identity cells do
-              match CellFile.check c.Job.Out c.Identity c.Cell with
+              match CellFile.check c.Job.Out c.Identity with
               | Ok _ -> ()
               | Error faults -> yield! faults ]
 
@@ -182,20 +196,10 @@ module Sweep =
                           $"the file system of '{out}' keeps no locks, so that two workers could run one cell",
                           "choose a folder on another with --out"
                       ) ]
+            elif force then
+                Store.forget (Store.Folder out) [ for c in cells -> c.Identity ]
             else
-                let running = if force then cells |> List.tryFind (fun c -> CellLock.isTaken out c.Job.Hash) else None
-
-                match running with
-                | Some c ->
-                    let holder = CellLock.last out c.Job.Hash |> Option.map _.Text |> Option.defaultValue "another process"
-
-                    Error [ Fault.Held(out, holder) ]
-                | None ->
-                    if force then
-                        for c in cells do
-                            File.Delete(CellFile.path out c.Identity)
-
-                    Ok()
+                Ok()
         with
         | :? IOException
         | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(out, e.Message) ]
@@ -291,9 +295,12 @@ module Sweep =
             c.Order,
             c.Seed
 
+        let state (c: SweepCell) (record: CellRecord option) =
+            record |> Option.map CellState.ofRecord |> Option.defaultValue CellState.Missing |> CellState.map (rows c)
+
         { Methods = methods
           Streams = [ for s in sweep.Streams -> s.Stream.Name ]
           Seeds = sweep.Seeds
           Orders = sweep.Orders
-          Cells = states cells |> List.map (fun (c, record) -> c.Cell, CellFile.state record) |> List.sortBy (fst >> place)
+          Cells = states cells |> List.map (fun (c, record) -> c.Cell, state c record) |> List.sortBy (fst >> place)
           Command = command }

@@ -4,19 +4,6 @@ open System
 open System.IO
 open System.Text.Json
 
-/// Where a cell of a sweep folder stands.
-[<RequireQualifiedAccess>]
-type CellStanding =
-    | Finished of CellRecord
-    /// It diverged, and would again.
-    | Failed of message: string
-    | Running of Holder
-    /// It was begun, and its process ended without a result.
-    | BrokenOff of Holder
-    /// Its file cannot be read, or was changed: it is run again.
-    | Damaged of reason: string
-    | Missing
-
 /// A folder that a sweep runs in: `sweep.json`, the sweep; `cells.jsonl`, a line for each of its cells, so that a cell is found by
 /// its hash without any data; and the cells' files.
 [<RequireQualifiedAccess>]
@@ -26,20 +13,6 @@ module SweepFolder =
 
     /// Is this the folder of a sweep?
     let is (folder: string) : bool = File.Exists(sweepFile folder) && File.Exists(cellsFile folder)
-
-    /// What an identity says by name, the settings one by one.
-    let facts (identity: string) : (string * string) list =
-        use document = JsonDocument.Parse identity
-
-        let rec facts (prefix: string) (json: JsonElement) =
-            match json.ValueKind with
-            | JsonValueKind.Object ->
-                [ for p in json.EnumerateObject() do
-                      yield! facts $"{prefix}.{p.Name}" p.Value ]
-            | JsonValueKind.String -> [ prefix.TrimStart '.', string (json.GetString()) ]
-            | _ -> [ prefix.TrimStart '.', json.GetRawText() ]
-
-        facts "" document.RootElement
 
     /// JSON of which no value is missing or null.
     let private whole = JsonSerializerOptions(RespectRequiredConstructorParameters = true, RespectNullableAnnotations = true)
@@ -52,11 +25,11 @@ module SweepFolder =
         let cell (line: string) =
             match JsonSerializer.Deserialize<SweepCell>(line, whole) with
             | null -> raise (JsonException "a line is empty")
-            | c when c.Job.Hash <> CellFile.hash c.Identity || c.Job.Given |> List.exists (fun pair -> pair.Length <> 2) ->
-                raise (JsonException $"its hash is not '{CellFile.hash c.Identity}', or its options are no pairs")
+            | c when c.Job.Hash <> Identity.hash c.Identity || c.Job.Given |> List.exists (fun pair -> pair.Length <> 2) ->
+                raise (JsonException $"its hash is not '{Identity.hash c.Identity}', or its options are no pairs")
             | c ->
                 // Read for what it says by name, so that it is known to be readable.
-                facts c.Identity |> ignore
+                Identity.fields c.Identity |> ignore
                 { c with Job = { c.Job with Out = out } }
 
         if not (Path.Exists path) then
@@ -74,7 +47,7 @@ module SweepFolder =
 
     /// The options that a cell uses.
     let options (cell: SweepCell) : (string * string) list =
-        [ for name, value in facts cell.Identity do
+        [ for name, value in Identity.fields cell.Identity do
               if name.StartsWith "settings." then
                   name.Substring 9, value ]
 
@@ -85,16 +58,16 @@ module SweepFolder =
         match others |> List.tryFind (fun o -> o.Cell = c.Cell) with
         | None -> name
         | Some other ->
-            let own, new' = Map.ofList (facts c.Identity), Map.ofList (facts other.Identity)
-            let value (m: Map<string, string>) key = m |> Map.tryFind key |> Option.defaultValue "nothing"
-
             let differing =
-                [ for key in List.distinct (List.ofSeq own.Keys @ List.ofSeq new'.Keys) do
-                      if value own key <> value new' key then
-                          $"{key} {value own key} there, {value new' key} now" ]
+                [ for name, there, now in Identity.differences c.Identity other.Identity -> $"{name} {there} there, {now} now" ]
 
             let list = String.Join("; ", differing)
             $"{name} ({list})"
+
+    /// Is it a cell of these that other code or an earlier version has planned?
+    let private isOfOtherCode (now: SweepCell list) (c: SweepCell) : bool =
+        let code = Map.ofList (Identity.fields c.Identity) |> Map.tryFind "code"
+        code <> Some Identity.code && now |> List.exists (fun n -> Identity.run n.Identity = Identity.run c.Identity)
 
     /// Makes a folder that of a sweep. A folder of another sweep is extended if all its cells are in this one too, and refused else.
     let adopt (folder: string) (file: SweepFile) (now: SweepCell list) : Result<unit, Fault list> =
@@ -112,6 +85,8 @@ module SweepFolder =
                     Files.writeText (cellsFile folder) (fun w ->
                         for c in now do
                             w.WriteLine(JsonSerializer.Serialize c)))
+            | gone when gone |> List.forall (isOfOtherCode now) ->
+                Error [ Adoption.fault folder gone.Length "another folder (--out) begins anew" ]
             | gone ->
                 let some = String.Join("; ", gone |> List.truncate 3 |> List.map (stranger now))
 
@@ -122,27 +97,17 @@ module SweepFolder =
                       ) ])
 
     /// Where every cell stands.
-    let standings (cells: SweepCell list) : (SweepCell * CellStanding) list =
-        [ for c in cells ->
-              c,
-              match CellFile.check c.Job.Out c.Identity c.Cell with
-              | Ok(Some({ Result = Ok _ } as r)) -> CellStanding.Finished r
-              | Ok(Some { Result = Error message }) -> CellStanding.Failed message
-              | unfinished ->
-                  match CellLock.last c.Job.Out c.Job.Hash, unfinished with
-                  | Some holder, _ when CellLock.isTaken c.Job.Out c.Job.Hash -> CellStanding.Running holder
-                  | _, Error faults -> CellStanding.Damaged (Fault.Several faults).Message
-                  | Some holder, Ok _ -> CellStanding.BrokenOff holder
-                  | None, Ok _ -> CellStanding.Missing ]
+    let states (cells: SweepCell list) : (SweepCell * CellState<CellRecord>) list =
+        [ for c in cells -> c, Store.state (Store.Folder c.Job.Out) c.Identity ]
 
     /// The most memory that a cell will hold, in bytes: what finished cells of its stream were measured to hold, and a tenth more; where
     /// there is none, what the size of its stream tells.
-    let memory (standings: (SweepCell * CellStanding) list) : SweepCell -> int64 =
+    let memory (states: (SweepCell * CellState<CellRecord>) list) : SweepCell -> int64 =
         let measured =
-            standings
-            |> List.choose (fun (c, standing) ->
-                match standing with
-                | CellStanding.Finished r -> Some(c.Cell.Stream, r.Memory)
+            states
+            |> List.choose (fun (c, state) ->
+                match state with
+                | CellState.Finished r -> Some(c.Cell.Stream, r.Memory)
                 | _ -> None)
             |> List.groupBy fst
             |> List.map (fun (stream, all) -> stream, all |> List.map snd |> List.max |> fun most -> most + most / 10L)
@@ -150,13 +115,23 @@ module SweepFolder =
 
         fun c -> measured |> Map.tryFind c.Cell.Stream |> Option.defaultValue c.Memory
 
-    /// Why a cell has no result, if it has none.
-    let reason (standing: CellStanding) : string option =
-        match standing with
-        | CellStanding.Finished _ -> None
-        | CellStanding.Failed message -> Some message
-        | CellStanding.Running holder -> Some $"running: {holder.Text}"
-        | CellStanding.BrokenOff holder when holder.Reason = "" -> Some $"broken off: {holder.Text}"
-        | CellStanding.BrokenOff holder -> Some $"broken off: {holder.Text}: {holder.Reason}"
-        | CellStanding.Damaged reason -> Some $"to be run again: {reason}"
-        | CellStanding.Missing -> Some "not run"
+    /// Gives every cell that the folder lists the identity that this code gives it, with as many threads as given, else as before; see
+    /// `Adoption.adopt`. Faults: those of `cells`, `Unwritable`.
+    let takeOver (folder: string) (threads: int option) : Result<unit, Fault list> =
+        cells folder
+        |> Result.bind (fun all ->
+            let lines =
+                [ for c in all do
+                      let threads = Option.defaultValue c.Job.Threads threads
+                      let identity = Identity.taken threads None c.Identity
+
+                      { c with
+                          Identity = identity
+                          Job =
+                              { c.Job with
+                                  Threads = threads
+                                  Hash = Identity.hash identity } } ]
+
+            Files.writeText (cellsFile folder) (fun w ->
+                for c in lines do
+                    w.WriteLine(JsonSerializer.Serialize c)))

@@ -108,27 +108,18 @@ module SweepTables =
 
     let private failuresHeader = [ "cell"; "stream"; "method"; "order"; "seed"; "state"; "reason" ]
 
-    let private state (standing: CellStanding) =
-        match standing with
-        | CellStanding.Finished _ -> "finished"
-        | CellStanding.Failed _ -> "failed"
-        | CellStanding.Running _ -> "running"
-        | CellStanding.BrokenOff _ -> "broken off"
-        | CellStanding.Damaged _ -> "damaged"
-        | CellStanding.Missing -> "missing"
-
     /// Writes the three tables into the folder: everything that is finished, and whatever is not, with its reason.
-    let write (folder: string) (standings: (SweepCell * CellStanding) list) : Result<unit, Fault list> =
+    let write (folder: string) (states: (SweepCell * CellState<CellRecord>) list) : Result<unit, Fault list> =
         let finished =
-            [ for c, standing in standings do
-                  match standing with
-                  | CellStanding.Finished { Result = Ok rows } -> c, rows
+            [ for c, state in states do
+                  match state with
+                  | CellState.Finished record -> c, Sweep.rows c record
                   | _ -> () ]
 
         let failures =
-            [ for c, standing in standings do
-                  match SweepFolder.reason standing with
-                  | Some reason -> c, state standing, reason
+            [ for c, state in states do
+                  match CellState.reason state with
+                  | Some reason -> c, CellState.word state, reason
                   | None -> () ]
 
         let fields (c: SweepCell, state: string, reason: string) =

@@ -27,7 +27,7 @@ type WorkerJob =
         /// Workers side by side, for the record.
         Jobs: int
         Out: string
-        /// What the cell's identity has to come to (`CellFile.hash`).
+        /// What the cell's identity has to come to (`Identity.hash`).
         Hash: string
     }
 
@@ -101,88 +101,12 @@ module Line =
 /// A process that runs cells for another and leaves their files.
 [<RequireQualifiedAccess>]
 module Worker =
-    /// The peak of this process's memory so far; on Linux since `restartPeak`.
-    let private peak () : int64 =
-        let status = "/proc/self/status"
-
-        let told = if File.Exists status then File.ReadLines status |> Seq.tryFind _.StartsWith("VmHWM:") else None
-
-        match told with
-        | Some line -> 1024L * int64 (line.Replace("VmHWM:", "").Replace("kB", "").Trim())
-        | None -> Process.GetCurrentProcess().PeakWorkingSet64
-
-    /// Lets the peak start at what is held now, where the system can.
-    let private restartPeak () : unit =
-        try
-            if OperatingSystem.IsLinux() then
-                File.WriteAllText("/proc/self/clear_refs", "5")
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException -> ()
-
     let private split (name: string) : Split =
         [ Split.Train; Split.Validation; Split.Test ] |> List.find (fun s -> string s = name)
 
     let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
 
-    /// Trains, measures and writes the cell's file, from its last checkpoint on if there is one. None: it was left, and its state is kept.
-    let private train
-        (leave: unit -> bool)
-        (tell: WorkerEvent -> unit)
-        (e: WorkerJob)
-        (stream: Cmcl.Stream)
-        (plan: Plan)
-        (identity: string)
-        (cell: Cell)
-        : Result<CellRecord option, Fault list> =
-        use scope = torch.NewDisposeScope()
-        torch.set_num_threads e.Threads
-        restartPeak ()
-
-        let clock = Stopwatch.StartNew()
-
-        let settings =
-            { JobSettings.on (torch.device e.Device) (split e.Split) with
-                Checkpointing = Checkpointing.auto
-                Folder = fun _ -> Some(Path.Combine(e.Out, "checkpoints")) }
-
-        let job =
-            { Stream = stream
-              Order = e.Order
-              Plan = plan
-              Seed = e.Seed }
-
-        let remark (fault: Fault) = tell (WorkerEvent.Remark fault.Message)
-
-        let tellOf =
-            function
-            | JobEvent.Training(Event.Epoch(step, _, _, sofar, total))
-            | JobEvent.Training(Event.Solved(step, sofar, total)) ->
-                tell (WorkerEvent.Within(step.Name, float sofar / float (max 1L total)))
-            | JobEvent.Warning fault -> remark fault
-            | JobEvent.Training(Event.Remark _)
-            | JobEvent.Resumed _ -> ()
-
-        let over (result: Result<Row list, string>) : Result<CellRecord option, Fault list> =
-            let record =
-                { Result = result
-                  Seconds = clock.Elapsed.TotalSeconds
-                  Memory = peak () }
-
-            CellFile.write e.Out identity cell (Record.machine e.Jobs) record
-            |> Result.map (fun () ->
-                for folder in Option.toList (Job.checkpoints settings job) do
-                    folder.Delete() |> Result.defaultWith (List.iter remark)
-
-                Some record)
-
-        match Job.run settings leave tellOf job with
-        | Ok JobEnd.Stopped -> Ok None
-        | Ok(JobEnd.Finished r) -> over (Ok(Lines.rows stream plan e.Seed r.Outcome))
-        | Error faults when Lines.failsAgain faults -> over (Error(sentences faults))
-        | Error faults -> Error faults
-
-    /// Runs one cell on the stream of its job, unless another process has it or has finished it since.
+    /// Runs one cell on the stream of its job, unless another process has it or has finished it since. None: it was left, and its state is kept.
     let private runOn
         (leave: unit -> bool)
         (tell: WorkerEvent -> unit)
@@ -195,32 +119,46 @@ module Worker =
         Plan.resolve stream.Preset given [ e.Method ]
         |> Result.map List.exactlyOne
         |> Result.bind (fun plan ->
-            let identity = CellFile.identity stream plan e.Seed (split e.Split) (torch.device e.Device).``type``
-
-            let cell =
-                { Stream = stream.Name
-                  Method = plan.Label
+            let job =
+                { Stream = stream
                   Order = e.Order
+                  Plan = plan
                   Seed = e.Seed }
 
-            let work () =
-                match CellFile.read e.Out identity cell with
-                | Some record -> Ok(Some(CellEnd.ofRecord record))
-                | None ->
-                    Check.guarded $"{plan.Label} (seed {e.Seed})" (fun () -> train leave tell e stream plan identity cell)
-                    |> Result.map (Option.map CellEnd.ofRecord)
+            let protocol =
+                { Split = split e.Split
+                  Device = torch.device e.Device
+                  Threads = e.Threads
+                  Monitor = None }
 
-            if CellFile.hash identity <> e.Hash then
+            let settings =
+                { JobSettings.on protocol (Store.Folder e.Out) with
+                    Checkpointing = Checkpointing.auto
+                    Jobs = e.Jobs }
+
+            let tellOf =
+                function
+                | JobEvent.Training(Event.Epoch(step, _, _, sofar, total))
+                | JobEvent.Training(Event.Solved(step, sofar, total)) ->
+                    tell (WorkerEvent.Within(step.Name, float sofar / float (max 1L total)))
+                | JobEvent.Warning fault -> tell (WorkerEvent.Remark fault.Message)
+                | JobEvent.Training(Event.Remark _)
+                | JobEvent.Started
+                | JobEvent.Resumed _ -> ()
+
+            if Identity.hash (Job.identity protocol job) <> e.Hash then
                 Error
                     [ Fault.Contradiction(
                           $"the stream '{e.Source}' or this program has changed since the comparison began",
                           "start the same command again"
                       ) ]
             else
-                match CellLock.holding e.Out e.Hash work with
-                | Ok None -> Ok(Some CellEnd.Elsewhere)
-                | Ok(Some result) -> result
-                | Error faults -> Error faults)
+                match Job.run settings leave tellOf job with
+                | JobEnd.Finished(record, _) -> Ok(Some(CellEnd.ofRecord record))
+                | JobEnd.Broken faults -> Ok(Some(CellEnd.Broken(sentences faults)))
+                | JobEnd.Unwritten(_, faults) -> Ok(Some(CellEnd.Unwritten(sentences faults)))
+                | JobEnd.Elsewhere -> Ok(Some CellEnd.Elsewhere)
+                | JobEnd.Stopped -> Ok None)
 
     /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
     let private runWith
@@ -232,7 +170,6 @@ module Worker =
         try
             match find job.Source |> Result.bind (runOn leave tell job) with
             | Ok ended -> ended
-            | Error([ Fault.Unwritable _ ] as faults) -> Some(CellEnd.Unwritten(sentences faults))
             | Error faults -> Some(CellEnd.Broken(sentences faults))
         with e ->
             Some(CellEnd.Broken(Check.reason e))

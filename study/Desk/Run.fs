@@ -90,9 +90,9 @@ module Run =
         { study with
             Threads = atLeastOne "threads of a study" count }
 
-    /// Keeps what is finished, and what is half done every half minute, below a folder: the same study, or a larger one, goes on from there.
-    /// Methods that are not the registry's are run again, since their code may be another one. After a change of this library's code take
-    /// another folder.
+    /// Keeps what is finished, and what is half done every half minute, below a folder, as `cmcl run` and `cmcl compare` do: the same study, or a
+    /// larger one, goes on from there, and from what those have finished. Methods that are not the registry's are run again, since their code may
+    /// be another one; so is everything after a change of this library's sources, unless `cmcl store adopt` takes it over.
     let into (folder: string) (study: Study) : Study = { study with Folder = Some folder }
 
     /// What results say that they were made by.

@@ -41,10 +41,7 @@ module internal StudyCells =
                 | [] -> Ok plans
                 | faults -> Error faults)
 
-    let private threads (study: Study) : int =
-        let widest = Stream.modalities study.Stream |> List.map snd |> List.max
-
-        study.Threads |> Option.defaultValue (if widest <= 512L then 1 else Environment.ProcessorCount)
+    let private threads (study: Study) : int = Protocol.threads study.Stream study.Threads
 
     let private jobs (study: Study) (cells: int) : int =
         study.Jobs
@@ -52,19 +49,26 @@ module internal StudyCells =
         |> max 1
         |> min cells
 
-    /// What the study's jobs run on. Jobs of a method that is not the registry's keep no state, since its code may be another one next time.
+    /// What the study's jobs run on. What a method leaves that is not the registry's stays in memory, since its code may be another one next time.
     let private settings (study: Study) (folder: FolderLock option) : JobSettings =
-        let isRegistered (m: Method) =
-            List.contains m.Name Registry.names
-            && not (List.exists (fun (c: Config<AnyOptions>) -> c.Own.IsSome && c.Name = m.Name) study.Configs)
+        let isOwn (name: string) = study.Configs |> List.exists (fun c -> c.Own.IsSome && c.Name = name)
+        let passing = Store.memory ()
+        let kept = study.Folder |> Option.map Store.Folder |> Option.defaultValue passing
 
-        let cells = study.Folder |> Option.map (fun folder -> Path.Combine(folder, "cells"))
+        let protocol =
+            { Split = study.Split
+              Device = study.Device
+              Threads = threads study
+              Monitor = None }
 
-        { JobSettings.on study.Device study.Split with
+        { JobSettings.on protocol kept with
             Checkpointing = Checkpointing.auto
-            Folder = fun job -> if isRegistered job.Plan.Method then cells else None
-            Owned = fun () -> folder |> Option.forall (fun folder -> not folder.IsAnothers)
-            KeepsResult = true }
+            Store = fun job -> if Job.isRegistered job && not (isOwn job.Plan.Method.Name) then kept else passing
+            Gone =
+                fun () ->
+                    match folder with
+                    | Some folder when folder.IsAnothers -> [ folder.Gone ]
+                    | _ -> [] }
 
     let private info
         (study: Study)
@@ -91,25 +95,25 @@ module internal StudyCells =
               Arguments = [] }
         |> RunInfo.parse
 
-    let private gather (study: Study) (info: RunInfo) (ended: (Job * Outcome) list) : StudyResult =
+    let private gather (study: Study) (info: RunInfo) (ended: (Cell * Outcome) list) : StudyResult =
         let rowsOf order =
             let rows =
-                [ for job, outcome in ended do
-                      if job.Order = order then
-                          yield! Lines.rows study.Stream job.Plan job.Seed outcome ]
+                [ for cell, outcome in ended do
+                      if cell.Order = order then
+                          yield! Lines.rows cell outcome ]
 
             rows @ Results.aggregates rows
 
-        let first = ended |> List.filter (fun (job, _) -> job.Order = 0)
+        let first = ended |> List.filter (fun (cell, _) -> cell.Order = 0)
 
         { Info = info
           Rows = rowsOf 0
           Orders = Map [ for order in study.Orders |> List.except [ 0 ] -> order, rowsOf order ]
-          Losses = first |> List.collect (fun (job, outcome) -> Lines.lossRows job.Plan job.Seed outcome)
+          Losses = first |> List.collect (fun (cell, outcome) -> Lines.lossRows cell outcome)
           Spectra =
-            [ for job, outcome in first do
-                  if job.Seed = study.Seeds.Head then
-                      yield! Lines.spectrumRows job.Plan job.Seed outcome ]
+            [ for cell, outcome in first do
+                  if cell.Seed = study.Seeds.Head then
+                      yield! Lines.spectrumRows cell outcome ]
           Monitor = [] }
 
     let private runAll (study: Study) (plans: Plan list) (folder: FolderLock option) : StudyResult =
@@ -124,7 +128,7 @@ module internal StudyCells =
                              Plan = plan
                              Seed = seed } |]
 
-        let results: Result<JobResult, Fault list> option[] = Array.create all.Length None
+        let results: JobEnd option[] = Array.create all.Length None
         let unwritten = ref []
         let outside = Callbacks(study.Tell(), study.Stop)
         let sideBySide = jobs study all.Length
@@ -141,14 +145,13 @@ module internal StudyCells =
             results[place] <- Some result
 
             match result with
-            | Ok r -> refuse r.Unwritten
-            | Error _ -> []
+            | JobEnd.Unwritten(_, faults) -> refuse faults
+            | _ -> []
 
         outside.Tell(StudyEvent.Began(all.Length, sideBySide))
 
         try
-            let refused () = not unwritten.Value.IsEmpty
-            InProcess.run (settings study folder) sideBySide (Some(threads study)) refused outside.Stop outside.Tell ended all
+            InProcess.run (settings study folder) sideBySide outside.Stop outside.Tell ended all
         finally
             torch.set_num_threads before
 
@@ -156,24 +159,34 @@ module internal StudyCells =
         | Some folder when not folder.IsOurs -> refuse [ folder.Gone ] |> List.iter (StudyEvent.Unwritten >> outside.Tell)
         | _ -> ()
 
+        let ended = Seq.zip all results |> List.ofSeq
+
         let left =
-            [ for job, result in Seq.zip all results do
-                  if result.IsNone then
-                      job ]
+            [ for job, result in ended do
+                  match result with
+                  | None
+                  | Some(JobEnd.Unwritten(None, _)) -> job.Cell
+                  | Some _ -> () ]
 
         let failures =
-            [ for job, result in Seq.zip all results do
+            [ for job, result in ended do
                   match result with
-                  | Some(Error faults) -> for fault in faults -> job.Plan.Label, job.Seed, fault.Message
+                  | Some(JobEnd.Finished({ Result = Error message }, _)) -> job.Plan.Label, job.Seed, message
+                  | Some(JobEnd.Broken faults) ->
+                      for fault in faults do
+                          job.Plan.Label, job.Seed, fault.Message
                   | _ -> ()
               match unwritten.Value with
-              | fault :: _ -> for job in left -> job.Plan.Label, job.Seed, $"not run to its end, since {fault.Message}"
+              | fault :: _ ->
+                  for cell in left do
+                      cell.Method, cell.Seed, $"not run to its end, since {fault.Message}"
               | [] -> () ]
 
         let over =
-            [ for job, result in Seq.zip all results do
+            [ for job, result in ended do
                   match result with
-                  | Some(Ok r) -> job, r.Outcome
+                  | Some(JobEnd.Finished({ Result = Ok found }, _))
+                  | Some(JobEnd.Unwritten(Some { Result = Ok found }, _)) -> job.Cell, found.Outcome
                   | _ -> () ]
 
         if not left.IsEmpty && unwritten.Value.IsEmpty then

@@ -1,16 +1,79 @@
 namespace Cmcl
 
 open System
+open System.IO
+open TorchSharp
 
 /// Plans × seeds over a stream in this process, with the results in a folder: what `cmcl run` does.
 [<RequireQualifiedAccess>]
 module Experiment =
+    /// The jobs of a request: each plan with every seed.
+    let internal jobs (request: Request) : Job[] =
+        [| for plan in request.Plans do
+               for seed in request.Seeds ->
+                   { Stream = request.Stream
+                     Order = 0
+                     Plan = plan
+                     Seed = seed } |]
+
+    /// What a request's runs depend on, with as many threads as libtorch has now.
+    let internal protocol (request: Request) : Protocol =
+        { Split = request.Split
+          Device = request.Device
+          Threads = torch.get_num_threads ()
+          Monitor = request.Monitor }
+
+    /// Whether every head that a job saves with its weights is there.
+    let private hasWeights (request: Request) (job: Job) : bool =
+        not (Method.learns job.Plan.Method)
+        || ResultsFolder.hasWeights request.Out job.Plan.Label job.Seed request.Stream (List.last request.Stream.Steps)
+
+    let private identities (request: Request) (jobs: Job[]) : string list =
+        [ for job in jobs -> Job.identity (protocol request) job ]
+
+    /// Whether a request goes on with what the results in its folder are of: all that is in its tables is finished in its store and would be in the
+    /// tables again, and more would.
+    let private extends (request: Request) : bool =
+        let store = Store.Folder request.Out
+        let jobs = jobs request
+
+        let finished =
+            jobs
+            |> Array.filter (fun job -> (Store.find store (Job.identity (protocol request) job)) |> Result.exists Option.isSome)
+
+        let cells = set [ for job in finished -> request.Stream.Name, job.Plan.Label, job.Seed ]
+
+        match Results.read request.Out with
+        | Ok(_ :: _ as rows) ->
+            File.Exists(Path.Combine(request.Out, "config.json"))
+            && finished.Length < jobs.Length
+            && rows |> List.forall (fun r -> cells.Contains(r.Stream, r.Method, r.Seed))
+        | Ok []
+        | Error _ -> false
+
+    /// Makes sure that a request's results can go to its folder. With `force` what the folder has of them is deleted, also finished cells, and nothing
+    /// of the user's own. Without, a folder with results is taken if the request goes on with them: all that is in its tables is finished in
+    /// its store, would be in them again, and more would. Faults: `Occupied`, `Unwritable`, `Held`.
+    let prepare (force: bool) (request: Request) : Result<unit, Fault list> =
+        if not force && extends request then
+            Ok()
+        else
+            ResultsFolder.prepare force request.Out
+            |> Result.bind (fun () ->
+                if force then Store.forget (Store.Folder request.Out) (identities request (jobs request)) else Ok())
+
+    /// Whether a request that was left can be gone on with. Fault: `Contradiction` where an earlier version or other code has what it would begin anew.
+    let resumable (request: Request) : Result<unit, Fault list> =
+        match Adoption.others request.Out (identities request (jobs request)) with
+        | 0 -> Ok()
+        | count -> Error [ Adoption.fault request.Out count "cmcl run with --force begins anew" ]
+
     /// Runs every plan with every seed, `Jobs` of them side by side, and writes `results.csv`, `losses.csv`, `spectra.csv`, `config.json` and with
-    /// a monitor `monitor.csv` now and then and at the end, so that what is finished can be read. A run that diverges or breaks off by whatever
+    /// a monitor `monitor.csv` now and then and at the end, so that what is finished can be read. What is finished is a file of the folder's `cells`,
+    /// and is not run again; one that was stopped resumes from its checkpoint. A run that diverges or breaks off by whatever
     /// exception is recorded, and the others go on. What a run gives does not depend on those beside it. `tell` is called by one
-    /// thread at a time, `stop` by every thread that trains; what either raises is raised when all that is finished is written. With checkpoints, under `checkpoints` in the folder
-    /// until all is done, a finished run is not repeated, and one that was stopped resumes. When tables cannot be written, no more runs
-    /// begin. Faults: the folder cannot be written to at the beginning.
+    /// thread at a time, `stop` by every thread that trains; what either raises is raised when all that is finished is written. When results or
+    /// tables cannot be written, no more runs begin. Faults: the folder cannot be written to at the beginning.
     let run
         (folder: FolderLock)
         (checkpointing: Checkpointing)
@@ -19,54 +82,45 @@ module Experiment =
         (tell: StudyEvent -> unit)
         (request: Request)
         : Result<Finished, Fault list> =
-        let jobs =
-            [| for plan in request.Plans do
-                   for seed in request.Seeds ->
-                       { Stream = request.Stream
-                         Order = 0
-                         Plan = plan
-                         Seed = seed } |]
-
+        let jobs = jobs request
         let ledger = Ledger(folder, created, request, jobs.Length)
         let outside = Callbacks(tell, stop)
-        let warn job faults = List.iter (fun fault -> outside.Tell(StudyEvent.Warning(job, fault))) faults
 
         let save (job: Job) (step: Step) (heads: Heads) =
             if request.SaveWeights then
                 ResultsFolder.saveWeights request.Out job.Plan.Label job.Seed step heads
 
+        let own, passing = Store.Folder request.Out, Store.memory ()
+
         let settings =
-            { JobSettings.on request.Device request.Split with
+            { JobSettings.on (protocol request) own with
                 Checkpointing = checkpointing
-                Folder = fun _ -> Some(ResultsFolder.checkpoints request.Out)
-                Owned = fun () -> not folder.IsAnothers
-                KeepsResult = true
-                Monitor = request.Monitor
+                Store = fun job -> if Job.isRegistered job then own else passing
+                Gone = fun () -> if folder.IsAnothers then [ folder.Gone ] else []
+                IsComplete = fun job -> not request.SaveWeights || hasWeights request job
                 Save = save }
 
-        let ended place (result: Result<JobResult, Fault list>) : Fault list =
-            let job = jobs[place]
+        let ended place (result: JobEnd) : Fault list =
+            let cell = jobs[place].Cell
 
             match result with
-            | Ok r ->
-                warn job r.Unwritten
-                ledger.Finish(place, Lines.ofOutcome request job.Plan job.Seed r.Monitor r.Outcome)
-            | Error faults -> ledger.Finish(place, Lines.failed job.Plan job.Seed faults)
+            | JobEnd.Finished(record, true) -> ledger.Take(place, Lines.ofRecord request cell record)
+            | JobEnd.Finished(record, false) -> ledger.Finish(place, Lines.ofRecord request cell record)
+            | JobEnd.Broken faults -> ledger.Finish(place, Lines.broken cell faults)
+            | JobEnd.Unwritten(record, faults) ->
+                record |> Option.iter (fun record -> ledger.Finish(place, Lines.ofRecord request cell record))
+                ledger.Refuse faults
+            | JobEnd.Elsewhere
+            | JobEnd.Stopped -> ()
 
-            []
+            ledger.Unwritten
 
         let begun = if request.SaveWeights then ResultsFolder.makeWeights request.Out else Ok()
 
         begun
         |> Result.bind (fun () -> Lines.writeRecord created jobs.Length request [])
         |> Result.map (fun () ->
-            let refuse () = not ledger.Unwritten.IsEmpty
-            InProcess.run settings request.Jobs None refuse outside.Stop outside.Tell ended jobs
+            InProcess.run settings request.Jobs outside.Stop outside.Tell ended jobs
             ledger.Write()
-            let finished = ledger.Finished
-
-            if finished.Left + finished.Broken = 0 && finished.Unwritten.IsEmpty then
-                ResultsFolder.forget request.Out |> Result.defaultWith (warn (Array.last jobs))
-
             outside.Rethrow()
-            finished)
+            ledger.Finished)

@@ -27,6 +27,7 @@ type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Reque
     let clock = Stopwatch.StartNew()
     let mutable writing = TimeSpan.Zero
     let mutable unwritten: Fault list = []
+    let mutable refused: Fault list = []
 
     let ended () = over |> Seq.choose id |> List.ofSeq
     let left () = over |> Seq.filter _.IsNone |> Seq.length
@@ -46,6 +47,9 @@ type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Reque
         writing <- clock.Elapsed - begun
         clock.Restart()
 
+    /// A run had ended before: the tables may have it already.
+    member _.Take(place: int, lines: Lines) : unit = over[place] <- Some lines
+
     /// A run has ended.
     member _.Finish(place: int, lines: Lines) : unit =
         over[place] <- Some lines
@@ -55,14 +59,17 @@ type internal Ledger(folder: FolderLock, created: DateTimeOffset, request: Reque
 
     member _.Write() : unit = write ()
 
-    /// Why the tables could not be written the last time.
-    member _.Unwritten: Fault list = unwritten
+    /// Results of single runs cannot be written.
+    member _.Refuse(faults: Fault list) : unit = refused <- faults
 
-    member _.Finished: Finished =
+    /// Why results or, the last time, the tables could not be written.
+    member _.Unwritten: Fault list = List.distinct (refused @ unwritten)
+
+    member this.Finished: Finished =
         let ended = ended ()
 
         { Rows = (ended |> List.collect _.Figures) @ (ended |> List.collect _.Finals)
           Failures = ended |> List.collect _.Failures
           Broken = broken ()
           Left = left ()
-          Unwritten = unwritten }
+          Unwritten = this.Unwritten }

@@ -19,29 +19,29 @@ type internal Lines =
 /// Outcomes as lines of tables, and the tables of a results folder.
 [<RequireQualifiedAccess>]
 module Lines =
-    /// A run's figures as rows of `results.csv`, without the aggregates (`Results.aggregates` makes those).
-    let rows (stream: Cmcl.Stream) (plan: Plan) (seed: int) (outcome: Outcome) : Row list =
+    /// A cell's figures as rows of `results.csv`, without the aggregates (`Results.aggregates` makes those).
+    let rows (cell: Cell) (outcome: Outcome) : Row list =
         [ for r in outcome.Measurements ->
-              { Stream = stream.Name
-                Method = plan.Label
-                Seed = seed
+              { Stream = cell.Stream
+                Method = cell.Method
+                Seed = cell.Seed
                 When = When.After(r.Step, r.Task)
                 Metric = r.Metric
                 Value = r.Value } ]
 
-    let internal lossRows (plan: Plan) (seed: int) (outcome: Outcome) : LossRow list =
+    let internal lossRows (cell: Cell) (outcome: Outcome) : LossRow list =
         [ for step, epoch, loss in outcome.Losses ->
-              { Method = plan.Label
-                Seed = seed
+              { Method = cell.Method
+                Seed = cell.Seed
                 Step = step
                 Epoch = epoch
                 Loss = loss } ]
 
-    let internal spectrumRows (plan: Plan) (seed: int) (outcome: Outcome) : SpectrumRow list =
+    let internal spectrumRows (cell: Cell) (outcome: Outcome) : SpectrumRow list =
         [ for step, s in outcome.Spectra do
               for i, share in Array.indexed s.Shares ->
-                  { Method = plan.Label
-                    Seed = seed
+                  { Method = cell.Method
+                    Seed = cell.Seed
                     Step = step
                     Modality = s.Modality.Name
                     Side = s.Side
@@ -49,9 +49,9 @@ module Lines =
                     Energy = share
                     Protected = s.Protected |> Option.map (fun k -> i < k) } ]
 
-    let private monitorRow (plan: Plan) (seed: int) (r: MonitorMeasurement) : MonitorRow =
-        { Method = plan.Label
-          Seed = seed
+    let private monitorRow (cell: Cell) (r: MonitorMeasurement) : MonitorRow =
+        { Method = cell.Method
+          Seed = cell.Seed
           Step = r.Step
           Update = r.Update
           Task = r.Task
@@ -67,29 +67,25 @@ module Lines =
           Failures = []
           Again = false }
 
-    let internal ofOutcome
-        (request: Request)
-        (plan: Plan)
-        (seed: int)
-        (monitored: MonitorMeasurement seq)
-        (outcome: Outcome)
-        : Lines =
-        let figures = rows request.Stream plan seed outcome
+    /// What a finished cell has in the tables of a request.
+    let internal ofRecord (request: Request) (cell: Cell) (record: CellRecord) : Lines =
+        match record.Result with
+        | Ok { Outcome = outcome; Monitor = monitored } ->
+            let figures = rows cell outcome
 
+            { none with
+                Figures = figures
+                Finals = Results.aggregates figures
+                Losses = lossRows cell outcome
+                Spectra = if cell.Seed = request.Seeds.Head then spectrumRows cell outcome else []
+                Monitor = [ for r in monitored -> monitorRow cell r ] }
+        | Error message -> { none with Failures = [ cell.Method, cell.Seed, message ] }
+
+    /// What a cell has that broke off: running it again may help.
+    let internal broken (cell: Cell) (faults: Fault list) : Lines =
         { none with
-            Figures = figures
-            Finals = Results.aggregates figures
-            Losses = lossRows plan seed outcome
-            Spectra = if seed = request.Seeds.Head then spectrumRows plan seed outcome else []
-            Monitor = [ for r in monitored -> monitorRow plan seed r ] }
-
-    /// Whether a job with these faults would fail again: it diverged.
-    let internal failsAgain (faults: Fault list) : bool = faults |> List.forall _.IsDiverged
-
-    let internal failed (plan: Plan) (seed: int) (faults: Fault list) : Lines =
-        { none with
-            Failures = [ for f in faults -> plan.Label, seed, f.Message ]
-            Again = not (failsAgain faults) }
+            Failures = [ for f in faults -> cell.Method, cell.Seed, f.Message ]
+            Again = true }
 
     let internal writeRecord
         (created: DateTimeOffset)

@@ -10,6 +10,8 @@ module ResultsFolder =
     let private within (folder: string) (name: string) : string = Path.Combine(folder, name)
 
     let weights (folder: string) : string = within folder "weights"
+
+    /// Where earlier versions kept checkpoints, which `cmcl store adopt` takes over.
     let checkpoints (folder: string) : string = within folder "checkpoints"
 
     /// Makes sure that results can go to a folder that is there: it can be written to, holds none of these files and folders unless they may be
@@ -37,9 +39,6 @@ module ResultsFolder =
             force
             folder
 
-    /// Deletes the checkpoints of a results folder, where all is done. Fault: `Unwritable`.
-    let forget (folder: string) : Result<unit, Fault list> = Ours.clear ([], [ "checkpoints" ]) folder
-
     /// Makes the folder for weights. Fault: `Unwritable`.
     let makeWeights (folder: string) : Result<unit, Fault list> =
         let path = weights folder
@@ -53,6 +52,14 @@ module ResultsFolder =
     let weightsOf (results: string) (label: string) (seed: int) : string =
         Path.Combine(Names.within (weights results) label, $"seed-{seed}")
 
+    let private stepFolder (results: string) (label: string) (seed: int) (step: Step) : string =
+        Path.Combine(weightsOf results label seed, $"step-{step.Index:D2}")
+
+    /// Are the heads of all modalities of a stream after a step there?
+    let hasWeights (results: string) (label: string) (seed: int) (stream: Cmcl.Stream) (step: Step) : bool =
+        let folder = stepFolder results label seed step
+        Stream.modalities stream |> List.forall (fun (m, _) -> File.Exists(Path.Combine(folder, m.Name + ".npy")))
+
     /// Where weights of a method and a seed are: `weightsOf`, or in results of an older version as that named it.
     let weightsFound (results: string) (label: string) (seed: int) : string =
         let own = weightsOf results label seed
@@ -65,7 +72,7 @@ module ResultsFolder =
 
     /// Writes the heads after a step below `weightsOf`, with the method's label beside it. Raises a `CmclException` where they cannot be written.
     let saveWeights (results: string) (label: string) (seed: int) (step: Step) (heads: Heads) : unit =
-        let folder = Path.Combine(weightsOf results label seed, $"step-{step.Index:D2}")
+        let folder = stepFolder results label seed step
         Files.makeFolderOf (Path.Combine(folder, "head")) |> Check.get
         let method = Names.within (weights results) label
 

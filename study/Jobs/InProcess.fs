@@ -4,8 +4,8 @@ open System
 open System.Collections.Concurrent
 open System.Collections.Generic
 open System.Runtime.ExceptionServices
+open System.Threading
 open System.Threading.Tasks
-open TorchSharp
 
 /// What a study reports while it runs.
 [<RequireQualifiedAccess>]
@@ -50,36 +50,44 @@ type internal Callbacks(tell: StudyEvent -> unit, stop: unit -> bool) =
 [<RequireQualifiedAccess>]
 module internal InProcess =
     /// Does the work at every place in order, so many at a time; with one, on this thread.
-    let private inTurn (sideBySide: int) (count: int) (work: int -> unit) : unit =
+    let private inTurn (sideBySide: int) (work: int -> unit) (places: int[]) : unit =
         if sideBySide <= 1 then
-            Seq.iter work (seq { 0 .. count - 1 })
+            Seq.iter work places
         else
-            let places = Partitioner.Create(seq { 0 .. count - 1 }, EnumerablePartitionerOptions.NoBuffering)
+            let places = Partitioner.Create(places, EnumerablePartitionerOptions.NoBuffering)
 
             try
                 Parallel.ForEach(places, ParallelOptions(MaxDegreeOfParallelism = sideBySide), work) |> ignore
             with :? AggregateException as e ->
                 ExceptionDispatchInfo.Capture(e.Flatten().InnerExceptions[0]).Throw()
 
-    /// Runs every job, so many side by side. One that diverges or breaks off by whatever exception has ended; the others go on. What a job gives
-    /// does not depend on those beside it; of several with one identity the others run after the first, and find its result if that is kept. `stop` is
-    /// asked before each job and after each update, `refuse` before each job: whether no more may begin. `ended` is called with the place of a
-    /// job that has ended and what became of it, by one thread at a time and before that is told; it returns why results cannot be written, if so.
+    /// How often it is looked what has become of cells that other processes run.
+    let private look = TimeSpan.FromSeconds 0.5
+
+    /// Runs every job, so many side by side. What is finished is taken from its store first. One that diverges or breaks off by whatever exception has
+    /// ended; the others go on. What a job gives does not depend on those beside it; of several with one identity the others run after the
+    /// first, and find its result. Jobs that other processes run are waited for, and run here if those die. `stop` is
+    /// asked before each job and after each update. `ended` is called with the place of a job that has ended and what became of it, by one thread at
+    /// a time and before that is told; it returns why results cannot be written, if so: no more jobs begin then.
     let run
         (settings: JobSettings)
         (sideBySide: int)
-        (threads: int option)
-        (refuse: unit -> bool)
         (stop: unit -> bool)
         (tell: StudyEvent -> unit)
-        (ended: int -> Result<JobResult, Fault list> -> Fault list)
+        (ended: int -> JobEnd -> Fault list)
         (jobs: Job[])
         : unit =
+        let settings =
+            { settings with
+                Jobs = sideBySide
+                IsAlone = sideBySide <= 1 }
+
         let gate = obj ()
         let all = jobs |> Array.map (fun job -> Train.work job.Stream job.Plan)
         let total = float (max 1L (Array.sum all))
         let done' = Array.zeroCreate<int64> jobs.Length
         let sum = ref 0L
+        let unwritten = ref false
         let share () = float sum.Value / total
 
         let reach place count =
@@ -91,6 +99,7 @@ module internal InProcess =
                 let job = jobs[place]
 
                 match event with
+                | JobEvent.Started -> tell (StudyEvent.Started(job, share ()))
                 | JobEvent.Resumed steps -> tell (StudyEvent.Resumed(job, steps))
                 | JobEvent.Warning fault -> tell (StudyEvent.Warning(job, fault))
                 | JobEvent.Training training ->
@@ -101,35 +110,69 @@ module internal InProcess =
 
                     tell (StudyEvent.Progress(job, training, share ())))
 
+        let over (place: int) (result: JobEnd) : unit =
+            let before, fault =
+                match result with
+                | JobEnd.Finished({ Result = Error message }, before) -> before, Some(Fault.Told message)
+                | JobEnd.Finished(_, before) -> before, None
+                | JobEnd.Broken faults -> false, List.tryHead faults
+                | JobEnd.Unwritten _
+                | JobEnd.Elsewhere
+                | JobEnd.Stopped -> false, None
+
+            lock gate (fun () ->
+                reach place all[place]
+                let faults = ended place result
+                let news = if unwritten.Value then [] else faults
+                unwritten.Value <- unwritten.Value || not faults.IsEmpty
+                tell (StudyEvent.Ended(jobs[place], before, fault))
+                List.iter (StudyEvent.Unwritten >> tell) news)
+
+        let leave () = unwritten.Value || stop ()
+        let elsewhere = ConcurrentQueue<int>()
+
         let work place =
-            let job = jobs[place]
+            if not (leave ()) then
+                match Job.run settings stop (within place) jobs[place] with
+                | JobEnd.Stopped -> ()
+                | JobEnd.Elsewhere -> elsewhere.Enqueue place
+                | result -> over place result
 
-            let go () =
-                Option.iter torch.set_num_threads threads
-                use scope = torch.NewDisposeScope()
-                Job.run settings stop (within place) job
+        /// Is it finished, which is told then?
+        let isOver (place: int) : bool =
+            match Job.finished settings jobs[place] with
+            | Ok(Some record) ->
+                over place (JobEnd.Finished(record, true))
+                true
+            | Ok None
+            | Error _ -> false
 
-            if not (refuse () || stop ()) then
-                lock gate (fun () -> tell (StudyEvent.Started(job, share ())))
-                let result = Check.guarded job.Name go
+        let identities = jobs |> Array.map (Job.identity settings.Protocol)
+        let isFree place = not (Store.isTaken (settings.Store jobs[place]) identities[place])
 
-                lock gate (fun () ->
-                    let over (result: Result<JobResult, Fault list>) before fault =
-                        reach place all[place]
-                        let unwritten = ended place result
-                        tell (StudyEvent.Ended(job, before, fault))
-                        List.iter (StudyEvent.Unwritten >> tell) unwritten
+        /// Waits until no other process has one of these: those that it has not finished.
+        let rec await (places: int[]) : int[] =
+            let left = places |> Array.filter (isOver >> not)
 
-                    match result with
-                    | Ok JobEnd.Stopped -> ()
-                    | Ok(JobEnd.Finished r) -> over (Ok r) r.Before None
-                    | Error faults -> over (Error faults) false (List.tryHead faults))
+            if left.Length = 0 || leave () || Array.exists isFree left then
+                left
+            else
+                Thread.Sleep look
+                await left
 
-        let identity (job: Job) = Identity.of' "" job.Stream job.Plan job.Seed settings.Split settings.Device.``type``
+        let rec others () =
+            let places = elsewhere.ToArray()
+            elsewhere.Clear()
+
+            if places.Length > 0 && not (leave ()) then
+                await places |> inTurn sideBySide work
+                others ()
+
         let seen = HashSet<string>()
+        let left = [| 0 .. jobs.Length - 1 |] |> Array.filter (isOver >> not)
 
         // Two jobs of one identity would write to one folder of checkpoints.
-        let firsts, others = Array.init jobs.Length id |> Array.partition (fun place -> seen.Add(identity jobs[place]))
-
-        for places in [ firsts; others ] do
-            inTurn sideBySide places.Length (fun i -> work places[i])
+        let firsts, second = left |> Array.partition (fun place -> seen.Add identities[place])
+        inTurn sideBySide work firsts
+        inTurn sideBySide work second
+        others ()

@@ -1,5 +1,6 @@
 namespace Cmcl
 
+open System.Diagnostics
 open TorchSharp
 
 /// One cell of a study as something to run: a method with all its options, a seed, and a stream whose steps stand in one order.
@@ -13,156 +14,199 @@ type Job =
         Seed: int
     }
 
-    /// As messages name it: `dns (seed 0)`, `dns (seed 0, order 2)`.
-    member j.Name: string =
-        let order = if j.Order = 0 then "" else $", order {j.Order}"
-        $"{j.Plan.Label} (seed {j.Seed}{order})"
+    member j.Cell: Cell =
+        { Stream = j.Stream.Name
+          Method = j.Plan.Label
+          Order = j.Order
+          Seed = j.Seed }
 
 /// What a job reports while it runs.
 [<RequireQualifiedAccess>]
 type JobEvent =
+    /// This process has its cell, which is not finished.
+    | Started
     /// It resumes from a checkpoint taken after this many steps.
     | Resumed of steps: int
     | Training of Event
-    /// A checkpoint could not be written or read; the job goes on.
+    /// A checkpoint could not be written or read, or a result not be read; the job goes on.
     | Warning of Fault
 
-/// What a finished job leaves.
-type JobResult =
-    {
-        Outcome: Outcome
-        Monitor: MonitorMeasurement list
-        /// It was there already and was only read: from an earlier run, or of a job with the same identity.
-        Before: bool
-        /// Why its result is not in its checkpoint folder, if it should be there.
-        Unwritten: Fault list
-    }
-
+/// How a job ended.
 [<RequireQualifiedAccess>]
 type JobEnd =
-    | Finished of JobResult
+    /// Its result is in the store, also that it diverged; whether it was there already.
+    | Finished of CellRecord * before: bool
+    /// It has no result: something went wrong that need not go wrong again.
+    | Broken of Fault list
+    /// The store takes no results, so neither another's; what it would have been, if it came so far.
+    | Unwritten of CellRecord option * Fault list
+    /// Another process runs it.
+    | Elsewhere
     /// It was asked to stop; where it stands is in its last checkpoint, if it has any.
     | Stopped
 
-/// How often a job's state is written, and what of it is read again.
+/// How often a job's state is written.
 type Checkpointing =
     {
         Cadence: Cadence
         /// Checkpoints that are kept of each job.
         Keep: int
-        /// Whether to resume from the checkpoints that are there.
-        Resume: bool
     }
 
 [<RequireQualifiedAccess>]
 module Checkpointing =
     /// No checkpoints.
-    let none: Checkpointing = { Cadence = Cadence.Never; Keep = 1; Resume = false }
+    let none: Checkpointing = { Cadence = Cadence.Never; Keep = 1 }
 
-    /// Every half minute, resuming from the last: what scripts and workers use.
-    let auto: Checkpointing = { Cadence = Cadence.Auto; Keep = 1; Resume = true }
+    /// Every half minute: what scripts and workers use.
+    let auto: Checkpointing = { Cadence = Cadence.Auto; Keep = 1 }
 
-/// What a job runs on, and where its state goes.
+/// What jobs run on, and where what they leave goes.
 type internal JobSettings =
     {
-        Device: torch.Device
-        Split: Split
+        Protocol: Protocol
         Checkpointing: Checkpointing
-        /// The folder that a job's checkpoints go to, in a folder of their own; None for no checkpoints.
-        Folder: Job -> string option
-        /// Whether that folder is still this process's to write to.
-        Owned: unit -> bool
-        /// Whether a finished job's result is a checkpoint, too, so that it need not run again.
-        KeepsResult: bool
-        /// How often the drift of old scores is read while training.
-        Monitor: int64 option
+        Store: Job -> Store
+        /// Why nothing may be written there any more, if so.
+        Gone: unit -> Fault list
+        /// Jobs side by side, for the record.
+        Jobs: int
+        /// Whether this process runs nothing beside a job.
+        IsAlone: bool
+        /// Whether nothing is missing that a finished job leaves beside its result.
+        IsComplete: Job -> bool
         /// Called with a job's heads after each of its steps.
         Save: Job -> Step -> Heads -> unit
     }
 
 [<RequireQualifiedAccess>]
 module internal JobSettings =
-    /// Without checkpoints, on a device, measured on a split.
-    let on (device: torch.Device) (split: Split) : JobSettings =
-        { Device = device
-          Split = split
+    /// Without checkpoints, results in a store.
+    let on (protocol: Protocol) (store: Store) : JobSettings =
+        { Protocol = protocol
           Checkpointing = Checkpointing.none
-          Folder = fun _ -> None
-          Owned = fun () -> true
-          KeepsResult = false
-          Monitor = None
+          Store = fun _ -> store
+          Gone = fun () -> []
+          Jobs = 1
+          IsAlone = true
+          IsComplete = fun _ -> true
           Save = fun _ _ _ -> () }
 
 [<RequireQualifiedAccess>]
 module internal Job =
-    /// Where its checkpoints are, if it has any.
-    let checkpoints (s: JobSettings) (job: Job) : CheckpointFolder option =
-        s.Folder job
-        |> Option.map (fun folder ->
-            CheckpointFolder.Of(folder, job.Stream, job.Plan, job.Seed, s.Split, s.Device, s.Checkpointing.Keep))
+    let identity (protocol: Protocol) (job: Job) : string = Identity.of' protocol job.Stream job.Plan job.Seed
 
-    /// Runs a job, from its last checkpoint where there is one. One policy for every door: a checkpoint that cannot be written or read is a
-    /// warning, and the job goes on; one of another job is refused. `stop` is asked after every update. Faults: the job diverged, or its
-    /// checkpoints are another job's.
-    let run (s: JobSettings) (stop: unit -> bool) (tell: JobEvent -> unit) (job: Job) : Result<JobEnd, Fault list> =
-        let folder = checkpoints s job
+    /// Whether a job's method is the registry's. The code of another is known to nobody, so that what it left is never taken for what it would leave.
+    let isRegistered (job: Job) : bool = List.contains job.Plan.Method.Name Registry.names
+
+    /// What is finished of a job. Fault: `Unreadable`; such a job is run again.
+    let finished (s: JobSettings) (job: Job) : Result<CellRecord option, Fault list> =
+        Store.find (s.Store job) (identity s.Protocol job) |> Result.map (Option.filter (fun _ -> s.IsComplete job))
+
+    let private train
+        (s: JobSettings)
+        (stop: unit -> bool)
+        (tell: JobEvent -> unit)
+        (job: Job)
+        (folder: CheckpointFolder option)
+        : Result<Ending * MonitorMeasurement list, Fault list> =
+        use scope = torch.NewDisposeScope()
         let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
+        let found, unread = folder |> Option.map _.Latest() |> Option.defaultValue (None, [])
+        warn unread
 
-        let train (state: RunState option) (earlier: MonitorMeasurement list) =
-            let monitored = ResizeArray earlier
+        let monitored = ResizeArray(found |> Option.map _.Monitor |> Option.defaultValue [])
 
-            let write reached =
-                match folder with
-                | Some folder when s.Owned() -> folder.Write { Reached = reached; Monitor = List.ofSeq monitored }
-                | _ -> Ok()
+        match found with
+        | None -> ()
+        | Some { State = state } ->
+            let steps = state.Heads.Length - 1
+            tell (JobEvent.Resumed steps)
 
-            let observer =
-                { Tell = JobEvent.Training >> tell
-                  Save = s.Save job
-                  Begin =
-                    match s.Monitor with
-                    | Some n -> Monitor.every n monitored.Add
-                    | None -> Observer.silent.Begin }
+            // Whoever took the checkpoint may have saved none of these.
+            for step, heads in Seq.zip (List.truncate steps job.Stream.Steps) state.Heads.Tail do
+                s.Save job step heads
 
-            let cadence = if folder.IsNone then Cadence.Never else s.Checkpointing.Cadence
-            let checkpointer = Cadence.checkpointer cadence stop (Reached.Midst >> write >> Result.defaultWith warn)
-
-            Train.resume job.Stream s.Device s.Split job.Seed observer checkpointer state job.Plan
-            |> Result.map (fun ending ->
-                match ending with
-                | Ending.Stopped -> JobEnd.Stopped
-                | Ending.Finished outcome ->
-                    JobEnd.Finished
-                        { Outcome = outcome
-                          Monitor = List.ofSeq monitored
-                          Before = false
-                          Unwritten =
-                            if s.KeepsResult && cadence <> Cadence.Never then
-                                match write (Reached.End outcome) with
-                                | Ok() -> []
-                                | Error faults -> faults
-                            else
-                                [] })
-
-        let latest () =
+        let write (state: RunState) =
             match folder with
-            | Some folder when s.Checkpointing.Resume -> folder.Latest()
-            | _ -> Ok(None, [])
+            | Some folder when (s.Gone()).IsEmpty ->
+                folder.Write { State = state; Monitor = List.ofSeq monitored } |> Result.defaultWith warn
+            | _ -> ()
 
-        latest ()
-        |> Result.bind (fun (found, unread) ->
-            warn unread
+        let observer =
+            { Tell = JobEvent.Training >> tell
+              Save = s.Save job
+              Begin =
+                match s.Protocol.Monitor with
+                | Some n -> Monitor.every n monitored.Add
+                | None -> Observer.silent.Begin }
 
-            match found with
-            | Some { Reached = Reached.End outcome; Monitor = monitor } when s.KeepsResult ->
-                Ok(
-                    JobEnd.Finished
-                        { Outcome = outcome
-                          Monitor = monitor
-                          Before = true
-                          Unwritten = [] }
-                )
-            | Some { Reached = Reached.Midst state; Monitor = monitor } ->
-                tell (JobEvent.Resumed(state.Heads.Length - 1))
-                train (Some state) monitor
-            | _ -> train None [])
+        let cadence = if folder.IsNone then Cadence.Never else s.Checkpointing.Cadence
+        let checkpointer = Cadence.checkpointer cadence stop write
+        let state = found |> Option.map _.State
+
+        Train.resume job.Stream s.Protocol.Device s.Protocol.Split job.Seed observer checkpointer state job.Plan
+        |> Result.map (fun ending -> ending, List.ofSeq monitored)
+
+    /// Runs a job, from its last checkpoint where there is one, unless its result is there or another process has it. One policy for every door: a
+    /// checkpoint that cannot be written or read is a warning, and the job goes on; so is a result that cannot be read; an exception ends the
+    /// job alone; a result that cannot be written ends the study. `stop` is asked after every update.
+    let run (s: JobSettings) (stop: unit -> bool) (tell: JobEvent -> unit) (job: Job) : JobEnd =
+        let store, identity = s.Store job, identity s.Protocol job
+        let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
+        let clock = Stopwatch()
+        let mutable unwritten: CellRecord option = None
+
+        let record result : CellRecord =
+            { Result = result
+              Seconds = clock.Elapsed.TotalSeconds
+              Memory = PeakMemory.read () }
+
+        let over (record: CellRecord) : Result<JobEnd, Fault list> =
+            let stored =
+                { Identity = identity
+                  Cell = job.Cell
+                  Machine =
+                    (match Record.machine s.Jobs with
+                     | null -> "{}"
+                     | machine -> machine.ToJsonString())
+                  Record = record }
+
+            match s.Gone() with
+            | [] -> Store.finish store stored
+            | faults -> Error faults
+            |> Result.map (fun () -> JobEnd.Finished(record, false))
+            |> Result.mapError (fun faults ->
+                unwritten <- Some record
+                faults)
+
+        let work () : Result<JobEnd, Fault list> =
+            // Another process may just have finished it.
+            match finished s job with
+            | Ok(Some record) -> Ok(JobEnd.Finished(record, true))
+            | found ->
+                Result.mapError warn found |> ignore
+                tell JobEvent.Started
+                torch.set_num_threads s.Protocol.Threads
+
+                if s.IsAlone then
+                    PeakMemory.restart ()
+
+                clock.Start()
+                let folder = Store.checkpoints store identity s.Protocol.Device s.Checkpointing.Keep
+
+                match Check.guarded job.Cell.Name (fun () -> train s stop tell job folder) with
+                | Ok(Ending.Stopped, _) -> Ok JobEnd.Stopped
+                | Ok(Ending.Finished outcome, monitor) -> over (record (Ok { Outcome = outcome; Monitor = monitor }))
+                | Error faults when faults |> List.forall _.IsDiverged -> over (record (Error (Fault.Several faults).Message))
+                | Error faults -> Error faults
+
+        match s.Gone() with
+        | [] ->
+            match Store.holding store identity work with
+            | Ok None -> JobEnd.Elsewhere
+            | Ok(Some(Ok ended)) -> ended
+            | Ok(Some(Error faults)) when unwritten.IsSome -> JobEnd.Unwritten(unwritten, faults)
+            | Ok(Some(Error faults)) -> JobEnd.Broken faults
+            | Error faults -> JobEnd.Unwritten(None, faults)
+        | faults -> JobEnd.Unwritten(None, faults)

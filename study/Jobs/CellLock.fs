@@ -18,8 +18,8 @@ module CellLock =
     /// Is there a process that has the cell?
     let isTaken (out: string) (hash: string) : bool = FileLock.isTaken (beside out hash "lock")
 
-    /// Runs `work` as the only one who has the cell. What was left half written of it is deleted first; the lock and the note go when
-    /// the work says that the cell is finished, and else the note keeps its reason, where it can be written. Ok None: another process has the cell.
+    /// Runs `work` as the only one who has the cell. What was left half written of it is deleted first; the lock and the note, where one can be
+    /// written, go when the work has no fault, and else the note keeps its reason. Ok None: another process has the cell.
     /// Fault: `Unwritable`, before the work.
     let holding
         (out: string)
@@ -29,15 +29,15 @@ module CellLock =
         let path = beside out hash "lock"
         let folder = Path.Combine(out, "cells")
 
-        let begun (file: FileStream) =
-            note out hash ""
-            |> Result.bind (fun () ->
+        let begun () =
+            // Only one that was left in its midst has left halves: looking for them takes the longer the more cells there are.
+            if (last out hash).IsSome then
                 Files.writing folder (fun () ->
                     for half in Directory.GetFiles(folder, $".{hash}.*") do
-                        File.Delete half))
-            |> Result.mapError (fun faults ->
-                file.Dispose()
-                faults)
+                        File.Delete half)
+                |> ignore
+
+            note out hash "" |> ignore
 
         let finish (result: Result<'a, Fault list>) =
             match result with
@@ -56,12 +56,11 @@ module CellLock =
             match taken with
             | None -> Ok None
             | Some file ->
-                begun file
-                |> Result.map (fun () ->
-                    use _ = file
-                    let result = Check.guarded $"cell {hash}" work
-                    finish result
-                    Some result))
+                use _ = file
+                begun ()
+                let result = Check.guarded $"cell {hash}" work
+                finish result
+                Ok(Some result))
 
     /// Does the folder's file system keep locks? Else two processes could run one cell.
     let keeps (out: string) : bool =
