@@ -274,7 +274,8 @@ let private go
     if not quiet then
         printfn "%s\n" (Display.settings (Terminal.width ()) r)
 
-    let result = if json then work JsonLog.tell else Display.progress quiet r work
+    let start = Progress.start (Experiment.cells r)
+    let result = if json then work (JsonLog.listener start) else Display.progress quiet false r.Jobs start work
 
     if json then
         JsonLog.finished result
@@ -284,20 +285,12 @@ let private go
     | Ok finished when finished.Left > 0 && finished.Unwritten.IsEmpty ->
         let cells = if finished.Left = 1 then "one run is" else $"{finished.Left} runs are"
 
-        if checkpointing.Cadence = Cadence.Never then
-            eprintfn "cmcl: stopped on request; %s unfinished, and there are no checkpoints to resume from" cells
-            Signals.Stopped
-        else
-            eprintfn "cmcl: stopped on request; %s unfinished. Resume with: cmcl resume %s" cells r.Out
-            Signals.ResumeMe
+        eprintfn "cmcl: stopped on request; %s unfinished. Resume with: cmcl resume %s" cells r.Out
+        Signals.ResumeMe
     | Ok finished ->
         if finished.Broken > 0 then
             let cells = if finished.Broken = 1 then "one run" else $"{finished.Broken} runs"
-
-            if checkpointing.Cadence = Cadence.Never then
-                eprintfn "cmcl: %s failed, and there are no checkpoints to resume from; run the command again with --force" cells
-            else
-                eprintfn "cmcl: %s failed; finished runs are kept. To try again: cmcl resume %s" cells r.Out
+            eprintfn "cmcl: %s failed; finished runs are kept. To try again: cmcl resume %s" cells r.Out
 
         if finished.Rows.IsEmpty then
             if finished.Unwritten.IsEmpty then 1 else refuse finished.Unwritten
@@ -464,7 +457,7 @@ let verify (command: string) (options: (string * string) list) (arguments: Parse
         if not quiet then
             printfn "%s\n" (Display.settings (Terminal.width ()) r)
 
-        match Display.progress quiet r (fun tell -> Verification.run tell r) with
+        match Display.progress quiet false 1 (Progress.start (Experiment.cells r)) (fun tell -> Verification.run tell r) with
         | Error faults ->
             refuse faults |> ignore
             1

@@ -2,44 +2,72 @@
 module Cmcl.Cli.Display
 
 open System
+open System.Collections.Generic
 open System.Diagnostics
 open Spectre.Console
 open Cmcl
 
-let duration (t: TimeSpan) =
-    if t.TotalMinutes < 1.0 then $"{int (ceil t.TotalSeconds)} s"
-    elif t.TotalHours < 1.0 then $"{int t.TotalMinutes} min {t.Seconds} s"
-    else $"{int t.TotalHours} h {t.Minutes} min"
+let duration = Progress.duration
 
 /// What is left, from what is done.
 let left (watch: Stopwatch) (share: float) =
     if share <= 0.0 then "" else duration (watch.Elapsed * ((1.0 - share) / share)) + " left"
 
-let private place (request: Request) (step: Step) = $"step {step.Index}/{request.Stream.Steps.Length} {step.Name}"
+/// Cells that run are shown one a line, up to so many.
+[<Literal>]
+let private MostLines = 12
 
-/// Plain lines, one for each step: for logs and pipes.
-let private lines (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
+/// How often a log gets a line.
+let private pause = TimeSpan.FromSeconds 30.0
+
+let private isEnd (event: StudyEvent) : bool =
+    match event with
+    | StudyEvent.Cell(_, CellEvent.Ended _) -> true
+    | _ -> false
+
+/// Where a cell is, in a line.
+let private place (p: Progress) (cell: Cell) : string =
+    match Map.tryFind cell p.Running with
+    | Some(Some at) ->
+        let doing =
+            match at.Epoch with
+            | Some e -> $"epoch {e.Number}/{e.Of} · loss {e.Loss:F3}"
+            | None -> "solved"
+
+        $"{Progress.name p cell} · step {at.Step}/{at.Steps} {at.Name} · {doing}"
+    | _ -> Progress.name p cell
+
+/// A line every so often, with what runs now, and one for whatever is said.
+let private lines
+    (said: Progress -> StudyEvent -> unit)
+    (sideBySide: int)
+    (start: Progress)
+    (work: (StudyEvent -> unit) -> 'a)
+    : 'a =
     let watch = Stopwatch.StartNew()
+    let mutable progress = start
+    let mutable last = TimeSpan.Zero
 
-    work (function
-        | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) when epoch = job.Plan.Settings.Epochs ->
-            printfn "%s seed %d, %s: loss %.4f, %s" job.Plan.Label job.Seed (place request step) loss (left watch share)
-        | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
-            printfn "%s seed %d, %s: solved, %s" job.Plan.Label job.Seed (place request step) (left watch share)
-        | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
-            printfn "%s seed %d, %s: %s" job.Plan.Label job.Seed (place request step) text
-        | StudyEvent.Resumed(job, steps) -> printfn "%s seed %d resumes after %d steps" job.Plan.Label job.Seed steps
-        | StudyEvent.Warning(_, fault)
-        | StudyEvent.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
-        | _ -> ())
+    let result =
+        work (fun event ->
+            progress <- Progress.after event progress
+            said progress event
 
-/// A live line with a bar: method, seed, step, epoch, loss, time left.
-let private live (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
+            if watch.Elapsed - last > pause then
+                last <- watch.Elapsed
+                let now = String.Join("; ", progress.Running.Keys |> Seq.map (place progress))
+                printfn "%s (%s)" (Progress.sentence sideBySide watch.Elapsed progress) now)
+
+    printfn "%s" (Progress.sentence sideBySide watch.Elapsed progress)
+    result
+
+/// A live bar for all, and one for each cell that runs.
+let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
 
     let columns: ProgressColumn[] =
         [| SpinnerColumn()
-           ProgressBarColumn(Width = Nullable 24)
+           ProgressBarColumn(Width = Nullable 16)
            PercentageColumn()
            TaskDescriptionColumn(Alignment = Justify.Left) |]
 
@@ -47,52 +75,70 @@ let private live (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
         .Progress()
         .Columns(columns)
         .Start(fun context ->
-            let bar = context.AddTask("starting", maxValue = 1.0)
+            let mutable progress = start
+            let all = context.AddTask("starting", maxValue = 1.0)
+            let free = Stack [ for _ in 1 .. min sideBySide MostLines -> context.AddTask("–", maxValue = 1.0) ]
+            let taken = Dictionary<Cell, ProgressTask>()
+
+            let show (cell: Cell) (description: string) (share: float) =
+                match taken.TryGetValue cell with
+                | true, bar ->
+                    bar.Description <- Markup.Escape description
+                    // A bar at its end is finished for good, and another cell will need it.
+                    bar.Value <- min 0.999 share
+                | _ -> ()
 
             let result =
-                work (function
-                    | StudyEvent.Started(job, share) ->
-                        bar.Value <- share
-                        bar.Description <- Markup.Escape $"{job.Plan.Label} seed {job.Seed}"
-                    | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) ->
-                        bar.Value <- share
+                work (fun event ->
+                    progress <- Progress.after event progress
 
-                        bar.Description <-
-                            Markup.Escape
-                                $"{job.Plan.Label} seed {job.Seed} · {place request step} · epoch {epoch}/{job.Plan.Settings.Epochs} · loss {loss:F3} · {left watch share}"
-                    | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
-                        bar.Value <- share
+                    match event with
+                    | StudyEvent.Cell(cell, CellEvent.Started) ->
+                        if free.Count > 0 && not (taken.ContainsKey cell) then
+                            taken[cell] <- free.Pop()
 
-                        bar.Description <-
-                            Markup.Escape
-                                $"{job.Plan.Label} seed {job.Seed} · {place request step} · solved · {left watch share}"
-                    | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
-                        AnsiConsole.MarkupLineInterpolated
-                            $"[yellow]{job.Plan.Label} seed {job.Seed}, {place request step}: {text}[/]"
-                    | StudyEvent.Resumed(job, steps) ->
-                        AnsiConsole.MarkupLineInterpolated $"{job.Plan.Label} seed {job.Seed} resumes after {steps} steps"
-                    | StudyEvent.Warning(_, fault)
-                    | StudyEvent.Ended(_, _, Some fault) -> AnsiConsole.MarkupLineInterpolated $"[red]{fault.Message}[/]"
-                    | StudyEvent.Ended(_, _, None)
-                    | StudyEvent.Began _
-                    | StudyEvent.Unwritten _
-                    | StudyEvent.Stopped _ -> ())
+                        show cell (place progress cell) 0.0
+                    | StudyEvent.Cell(cell, CellEvent.Progress at) -> show cell (place progress cell) at.Share
+                    | StudyEvent.Cell(cell, CellEvent.Ended _) ->
+                        show cell "–" 0.0
 
-            bar.Value <- 1.0
-            bar.Description <- "done in " + duration watch.Elapsed
+                        match taken.TryGetValue cell with
+                        | true, bar ->
+                            taken.Remove cell |> ignore
+                            free.Push bar
+                        | _ -> ()
+                    | _ -> ()
+
+                    match Progress.said progress event with
+                    | Some message when Progress.isBad event -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
+                    | Some message -> AnsiConsole.MarkupLineInterpolated $"[yellow]{message}[/]"
+                    | None -> ()
+
+                    all.Value <- min 0.999 (Progress.share progress)
+                    all.Description <- Markup.Escape(Progress.sentence sideBySide watch.Elapsed progress))
+
+            for bar in Seq.append free taken.Values do
+                bar.StopTask()
+
+            all.Value <- Progress.share progress
+            all.Description <- Markup.Escape(Progress.sentence sideBySide watch.Elapsed progress)
             result)
 
-/// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet.
-let progress (quiet: bool) (request: Request) (work: (StudyEvent -> unit) -> 'a) : 'a =
+/// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet. What goes wrong is told on standard error, but for
+/// failures of cells where these are told when all is over (`failuresLater`).
+let progress (quiet: bool) (failuresLater: bool) (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit) -> 'a) : 'a =
+    let say (loud: bool) (p: Progress) (event: StudyEvent) =
+        match Progress.said p event with
+        | Some text when Progress.isBad event && not (failuresLater && isEnd event) -> eprintfn "cmcl: %s" text
+        | Some text when loud -> printfn "%s" text
+        | _ -> ()
+
     if quiet then
-        work (function
-            | StudyEvent.Warning(_, fault)
-            | StudyEvent.Ended(_, _, Some fault) -> eprintfn "cmcl: %s" fault.Message
-            | _ -> ())
+        work (say false start)
     elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
-        lines request work
+        lines (say true) sideBySide start work
     else
-        live request work
+        live sideBySide start work
 
 /// The settings of a run in one block, for a terminal of so many columns: what all methods share, then what each has of its own.
 let settings (width: int) (request: Request) : string =

@@ -32,9 +32,9 @@ let private line (event: string) (write: Utf8JsonWriter -> unit) : unit =
     Console.Out.WriteLine(Encoding.UTF8.GetString(memory.ToArray()))
     Console.Out.Flush()
 
-let private named (job: Job) (json: Utf8JsonWriter) : unit =
-    json.WriteString("method", job.Plan.Label)
-    json.WriteNumber("seed", job.Seed)
+let private named (cell: Cell) (json: Utf8JsonWriter) : unit =
+    json.WriteString("method", cell.Method)
+    json.WriteNumber("seed", cell.Seed)
 
 let private message (fault: Fault) (json: Utf8JsonWriter) : unit = json.WriteString("message", fault.Message)
 
@@ -49,47 +49,47 @@ let started (r: Request) : unit =
         json.WriteNumber("jobs", r.Jobs)
         json.WriteString("out", r.Out))
 
-/// What is told while it goes on.
-let tell (event: StudyEvent) : unit =
-    match event with
-    | StudyEvent.Began _
-    | StudyEvent.Unwritten _
-    | StudyEvent.Stopped _ -> ()
-    | StudyEvent.Started(job, share) ->
-        line "began" (fun json ->
-            named job json
-            real json "share" share)
-    | StudyEvent.Progress(job, Event.Epoch(step, epoch, loss, _, _), share) ->
-        line "epoch" (fun json ->
-            named job json
-            json.WriteNumber("step", step.Index)
-            json.WriteString("name", step.Name)
-            json.WriteNumber("epoch", epoch)
-            real json "loss" loss
-            real json "share" share)
-    | StudyEvent.Progress(job, Event.Solved(step, _, _), share) ->
-        line "solved" (fun json ->
-            named job json
-            json.WriteNumber("step", step.Index)
-            json.WriteString("name", step.Name)
-            real json "share" share)
-    | StudyEvent.Progress(job, Event.Remark(step, text), _) ->
-        line "remark" (fun json ->
-            named job json
-            json.WriteNumber("step", step.Index)
-            json.WriteString("message", text))
-    | StudyEvent.Resumed(job, steps) ->
-        line "resumed" (fun json ->
-            named job json
-            json.WriteNumber("steps", steps))
-    | StudyEvent.Warning(job, fault) ->
-        line "warning" (fun json ->
-            named job json
-            message fault json)
-    | StudyEvent.Ended(job, _, fault) ->
-        line "ended" (fun json ->
-            named job json
-            Option.iter (fun fault -> message fault json) fault)
+/// Tells what happens in a study of which nothing has begun.
+let listener (start: Progress) : StudyEvent -> unit =
+    let mutable progress = start
+
+    let tell (cell: Cell) (event: string) (write: Utf8JsonWriter -> unit) =
+        line event (fun json ->
+            named cell json
+            write json)
+
+    let share (json: Utf8JsonWriter) = real json "share" (Progress.share progress)
+
+    fun event ->
+        progress <- Progress.after event progress
+
+        match event with
+        | StudyEvent.Began _
+        | StudyEvent.Unwritten _
+        | StudyEvent.Stopped _
+        | StudyEvent.Cell(_, CellEvent.Ended CellEnd.Stopped)
+        | StudyEvent.Cell(_, CellEvent.Ended CellEnd.Elsewhere) -> ()
+        | StudyEvent.Cell(cell, CellEvent.Started) -> tell cell "began" share
+        | StudyEvent.Cell(cell, CellEvent.Progress p) ->
+            tell cell (if p.Epoch.IsSome then "epoch" else "solved") (fun json ->
+                json.WriteNumber("step", p.Step)
+                json.WriteString("name", p.Name)
+
+                for e in Option.toList p.Epoch do
+                    json.WriteNumber("epoch", e.Number)
+                    real json "loss" e.Loss
+
+                share json)
+        | StudyEvent.Cell(cell, CellEvent.Remark(step, _, text)) ->
+            tell cell "remark" (fun json ->
+                json.WriteNumber("step", step)
+                json.WriteString("message", text))
+        | StudyEvent.Cell(cell, CellEvent.Resumed steps) -> tell cell "resumed" (fun json -> json.WriteNumber("steps", steps))
+        | StudyEvent.Cell(cell, CellEvent.Warning fault) -> tell cell "warning" (message fault)
+        | StudyEvent.Cell(cell, CellEvent.Ended ended) ->
+            tell cell "ended" (fun json ->
+                for fault in List.truncate 1 (CellEnd.faults ended) do
+                    message fault json)
 
 /// The last line: how it ended.
 let finished (result: Result<Finished, Fault list>) : unit =

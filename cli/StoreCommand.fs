@@ -22,6 +22,8 @@ let private list (folder: string) : int =
     match there folder |> Result.bind Adoption.find with
     | Error faults -> refuse faults
     | Ok(found, damaged) ->
+        let found = found |> List.sortBy (fun c -> c.Cell.Stream, c.Cell.Method, c.Cell.Order, c.Cell.Seed)
+
         let row (c: FoundCell) =
             let seconds =
                 match c.State with

@@ -68,8 +68,15 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
     | 0 -> ()
     | count -> eprintfn "cmcl: %s" (Adoption.fault cells.Head.Job.Out count "they are run again now").Message
 
-    let states = Sweep.states (List.distinctBy _.Identity cells)
-    let start = SweepProgress.start [ for c, record in states -> c.Cell, record ]
+    let all = cells |> List.distinctBy (fun (c: SweepCell) -> c.Identity)
+
+    let start =
+        (Progress.start [ for c in all -> c.Cell, c.Updates ], Sweep.states all)
+        ||> List.fold (fun progress (c, record) ->
+            match record with
+            | Some record -> Progress.after (StudyEvent.Cell(c.Cell, CellEvent.Ended(CellEnd.ofRecord true record))) progress
+            | None -> progress)
+
     let waiting = start.Waiting.Count
     let jobs = max 1 (min jobs waiting)
 
@@ -83,7 +90,7 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
         if waiting = 0 then
             []
         else
-            SweepDisplay.progress quiet jobs start (fun tell -> Sweep.run (fun () -> again "worker") jobs cancel.Token tell cells)
+            Display.progress quiet true jobs start (fun tell -> Sweep.run (fun () -> again "worker") jobs cancel.Token tell cells)
 
     { Broken = broken
       Stopped = cancel.IsCancellationRequested }

@@ -411,22 +411,20 @@ let cell (arguments: ParseResults<CellArgument>) : int =
         let rec attempt () =
             wait ()
 
-            let tell answer =
-                match answer with
-                | WorkerEvent.Remark text -> eprintfn "cmcl: %s" text
-                | WorkerEvent.Within _
-                | WorkerEvent.Ended _ -> ()
+            let tell event =
+                match event with
+                | CellEvent.Warning fault -> eprintfn "cmcl: %s" fault.Message
+                | _ -> ()
 
             match Worker.run (fun () -> leaving.Asked) tell job with
-            | Some CellEnd.Elsewhere -> attempt ()
+            | CellEnd.Elsewhere -> attempt ()
             | ended -> ended
 
         match attempt () with
-        | Some(CellEnd.Done _) -> 0
-        | Some(CellEnd.Failed message)
-        | Some(CellEnd.Unwritten message)
-        | Some(CellEnd.Broken message) ->
-            eprintfn "cmcl: %s" message
+        | CellEnd.Finished _ -> 0
+        | CellEnd.Stopped -> Signals.ResumeMe
+        | ended ->
+            for fault in CellEnd.faults ended do
+                eprintfn "cmcl: %s" fault.Message
+
             1
-        | Some CellEnd.Elsewhere -> 1
-        | None -> Signals.ResumeMe

@@ -92,10 +92,13 @@ public sealed class Study
             switch (happened)
             {
                 case StudyEvent.Began began:
-                    cells = began.jobs;
+                    cells = began.cells;
                     break;
-                case StudyEvent.Ended e:
-                    progress?.Report(new(++over, cells, e.job.Plan.Label, e.job.Order, e.job.Seed, e.before, e.fault?.Value.Message));
+                case StudyEvent.Cell { @event: CellEvent.Ended { how: { IsStopped: false, IsElsewhere: false } end }, cell: var cell }:
+                    var before = end is CellEnd.Finished { before: true } or CellEnd.Failed { before: true };
+                    var faults = CellEndModule.faults(end);
+                    var why = faults.IsEmpty ? null : faults.Head.Message;
+                    progress?.Report(new(++over, cells, cell.Method, cell.Order, cell.Seed, before, why));
                     break;
                 case StudyEvent.Stopped s:
                     left = s.unfinished;

@@ -51,7 +51,7 @@ let figures (o: Cmcl.Outcome) =
     [ for step, epoch, loss in o.Losses -> step, epoch, BitConverter.DoubleToInt64Bits loss ],
     o.Spectra
 
-let private protocol () : Protocol =
+let protocol () : Protocol =
     { Split = Split.Test
       Device = torch.CPU
       Threads = 1

@@ -44,7 +44,7 @@ let private watched (study: Study) : StudyResult * int * int =
     let ended before =
         events
         |> Seq.filter (function
-            | StudyEvent.Ended(_, b, _) -> b = before
+            | StudyEvent.Cell(_, CellEvent.Ended(CellEnd.Finished(_, b) | CellEnd.Failed(_, b))) -> b = before
             | _ -> false)
         |> Seq.length
 
@@ -215,7 +215,8 @@ let tests =
 
                   let tell event =
                       match event with
-                      | StudyEvent.Ended({ Seed = 0 }, _, None) -> filler.Value <- Some(filled (Path.Combine(folder, "filler")))
+                      | StudyEvent.Cell({ Seed = 0 }, CellEvent.Ended(CellEnd.Finished _)) ->
+                          filler.Value <- Some(filled (Path.Combine(folder, "filler")))
                       | StudyEvent.Unwritten fault -> told.Add fault.Message
                       | _ -> ()
 

@@ -160,8 +160,7 @@ let tests =
 
               let tell progress =
                   match progress with
-                  | StudyEvent.Progress(job, Event.Epoch(step, epoch, _, _, _), share) ->
-                      told.Add((job.Plan.Label, job.Seed), (step.Index, epoch), share)
+                  | StudyEvent.Cell(cell, CellEvent.Progress p) -> told.Add((cell.Method, cell.Seed), (p.Step, p.Epoch |> Option.map _.Number), p.Share)
                   | _ -> ()
 
               for jobs in [ 1; 3 ] do
@@ -175,21 +174,26 @@ let tests =
                   let places = events |> Seq.map (fun (_, place, _) -> place) |> List.ofSeq
                   Expect.equal places (List.sort places) $"{cell}"
 
-              let shares = told |> Seq.map (fun (_, _, share) -> share)
-              Expect.isTrue (Seq.pairwise shares |> Seq.forall (fun (a, b) -> a <= b)) "the share never falls")
+                  let shares = events |> Seq.map (fun (_, _, share) -> share)
+                  Expect.isTrue (Seq.pairwise shares |> Seq.forall (fun (a, b) -> a <= b)) "the share never falls")
 
           testCase "progress begins at 0 and ends at 1"
           <| inFolder (fun folder ->
+              let r = request folder methods
               let shares = ResizeArray()
+              let reached = ref (Progress.start (Experiment.cells r))
 
-              let tell progress =
-                  match progress with
-                  | StudyEvent.Started(_, share)
-                  | StudyEvent.Progress(_, _, share) -> shares.Add share
-                  | StudyEvent.Ended(_, _, fault) -> Expect.isNone fault "no fault"
+              let tell event =
+                  reached.Value <- Progress.after event reached.Value
+                  shares.Add(Progress.share reached.Value)
+
+                  match event with
+                  | StudyEvent.Cell(_, CellEvent.Ended how) -> Expect.isEmpty (CellEnd.faults how) "no fault"
+                  | StudyEvent.Cell _ -> ()
                   | other -> failtest $"{other}"
 
-              experiment tell (request folder methods) |> Check.get |> ignore
+              experiment tell r |> Check.get |> ignore
+              Expect.equal (reached.Value.Done, reached.Value.Waiting.Count, reached.Value.Running.Count) (6, 0, 0) "cells"
               Expect.equal (Seq.head shares) 0.0 "begins"
               near "ends" tight (Seq.last shares) 1.0
               Expect.isTrue (Seq.pairwise shares |> Seq.forall (fun (a, b) -> a <= b)) "never falls") ]

@@ -79,7 +79,9 @@ let private cells =
 
                   let tell =
                       function
-                      | StudyEvent.Ended(job, _, Some fault) -> told.Add(job.Plan.Label, job.Seed, fault.Message)
+                      | StudyEvent.Cell(cell, CellEvent.Ended how) ->
+                          for fault in CellEnd.faults how do
+                              told.Add(cell.Method, cell.Seed, fault.Message)
                       | _ -> ()
 
                   let found = run tell { request folder all with Jobs = jobs } |> Check.get
@@ -161,7 +163,7 @@ let private cells =
           <| inFolder (fun folder ->
               let tell =
                   function
-                  | StudyEvent.Ended _ -> failwith "listener"
+                  | StudyEvent.Cell(_, CellEvent.Ended _) -> failwith "listener"
                   | _ -> ()
 
               Expect.throwsC (fun () -> run tell (request folder [ Plain.zeroShot; Plain.vanilla ]) |> ignore) (fun e ->
@@ -174,7 +176,7 @@ let private cells =
           <| inFolder (fun folder ->
               let tell =
                   function
-                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "m1" ->
+                  | StudyEvent.Cell({ Seed = 3; Method = "m1" }, CellEvent.Ended _) ->
                       File.Delete(Path.Combine(folder, "losses.csv"))
                       Directory.CreateDirectory(Path.Combine(folder, "losses.csv")) |> ignore
                   | _ -> ()
@@ -253,7 +255,7 @@ let private locks =
 
               let tell =
                   function
-                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "zero-shot" -> Directory.Delete(out, true)
+                  | StudyEvent.Cell({ Seed = 3; Method = "zero-shot" }, CellEvent.Ended _) -> Directory.Delete(out, true)
                   | _ -> ()
 
               match run tell (request out [ Plain.zeroShot; Plain.vanilla ]) with
@@ -270,7 +272,7 @@ let private locks =
 
               let tell =
                   function
-                  | StudyEvent.Ended({ Seed = 3 } as job, _, _) when job.Plan.Label = "zero-shot" ->
+                  | StudyEvent.Cell({ Seed = 3; Method = "zero-shot" }, CellEvent.Ended _) ->
                       Directory.Delete(out, true)
                       Directory.CreateDirectory out |> ignore
                       File.WriteAllText(Path.Combine(out, ".cmcl.lock"), "")
@@ -286,7 +288,7 @@ let private locks =
 
                   let tell =
                       function
-                      | StudyEvent.Started({ Seed = 3 } as job, _) when job.Plan.Label = "vanilla" ->
+                      | StudyEvent.Cell({ Seed = 3; Method = "vanilla" }, CellEvent.Started) ->
                           filler.Value <- Some(filled (Path.Combine(folder, "filler")))
                       | _ -> ()
 

@@ -223,9 +223,8 @@ let private running =
                         Seed = 0 }
 
                   let settings =
-                      { JobSettings.on torch.CPU Split.Test with
-                          Checkpointing = Checkpointing.auto
-                          Folder = fun _ -> Some folder }
+                      { JobSettings.on (protocol ()) (Store.Folder folder) with
+                          Checkpointing = Checkpointing.auto }
 
                   let mutable asked = 0
 
@@ -233,13 +232,13 @@ let private running =
                       asked <- asked + 1
                       asked = 2
 
-                  Expect.equal (Job.run settings stop ignore job) (Ok JobEnd.Stopped) "left"
+                  Expect.equal (Job.run settings stop ignore job |> fst) CellEnd.Stopped "left"
                   let events = ResizeArray()
 
                   match Job.run settings (fun () -> false) events.Add job with
-                  | Ok(JobEnd.Finished result) ->
+                  | CellEnd.Finished _, Some { Result = Ok result } ->
                       Expect.equal (figures result.Outcome) (figures (whole s 0 job.Plan)) "the same figures"
-                      Expect.equal (Seq.head events) (JobEvent.Resumed 2) "after two steps"
+                      Expect.contains events (CellEvent.Resumed 2) "after two steps"
                       Expect.equal asked 2 "asked after every step"
                   | other -> failtest $"{other}")) ]
 
@@ -278,7 +277,7 @@ let private options =
           test "neither its identity nor its record has them" (fun () ->
               let s = small.Value
               let plan = planOf s "closed"
-              let identity = Identity.of' "test" s plan 0 Split.Test DeviceType.CPU
+              let identity = Identity.of' (protocol ()) s plan 0
               let result = Run.on s |> Run.method (Config.ofSpec closed) |> Run.seeds [ 0 ] |> Run.quietly |> Run.go
               let settings = (List.exactlyOne result.Info.Methods).Settings
               Expect.equal (List.ofSeq settings) [ "ridge", "0.01" ] "the record"
@@ -368,8 +367,7 @@ let private studies =
 
               let see event =
                   match event with
-                  | StudyEvent.Progress(job, Event.Solved _, share) -> shares.Enqueue(job.Plan.Label, share)
-                  | StudyEvent.Progress(job, _, share) -> shares.Enqueue(job.Plan.Label, share)
+                  | StudyEvent.Cell(cell, CellEvent.Progress p) -> shares.Enqueue(cell, p)
                   | _ -> ()
 
               let study =
@@ -381,9 +379,13 @@ let private studies =
 
               let result = study |> Run.tell see |> Run.go
               Expect.isEmpty result.Info.Failures "failures"
-              let shares = shares |> Seq.map snd |> List.ofSeq
-              Expect.isTrue (shares |> List.forall (fun s -> s >= 0.0 && s <= 1.0)) "shares"
-              Expect.equal (List.last shares) 1.0 "the end"
+
+              for cell, own in shares |> Seq.groupBy fst do
+                  let own = own |> Seq.map snd |> List.ofSeq
+                  Expect.isTrue (own |> List.map _.Share |> List.pairwise |> List.forall (fun (a, b) -> a < b)) "it grows"
+                  Expect.equal (List.last own).Share 1.0 "to one"
+                  let solved = cell.Method.StartsWith "closed"
+                  Expect.isTrue (own |> List.forall (fun p -> p.Epoch.IsNone = solved)) "epochs of what trains"
 
               for order in [ 0; 1 ] do
                   let stream = Order.apply order small.Value
@@ -407,7 +409,7 @@ let private studies =
 
               let see event =
                   match event with
-                  | StudyEvent.Progress(_, Event.Solved _, share) -> shares.Enqueue share
+                  | StudyEvent.Cell(_, CellEvent.Progress p) -> shares.Enqueue p.Share
                   | _ -> ()
 
               Run.on small.Value |> Run.method (Config.ofSpec closed) |> Run.seeds [ 0 ] |> Run.tell see |> Run.go |> ignore

@@ -16,14 +16,14 @@ let private given = [ "epochs", "1" ]
 let private methods = [ "vanilla"; "dns" ]
 
 /// As every process finds it.
-let private stream: Lazy<Stream> = lazy (Catalogue.find "synthetic" |> Check.get)
+let private stream () : Stream = Catalogue.find "synthetic" |> Check.get
 
 // ---- the doors ---------------------------------------------------------------------------------------------------
 
 let private request (out: string) : Request =
-    { Stream = stream.Value
+    { Stream = stream ()
       Source = "synthetic"
-      Plans = Plan.resolve stream.Value.Preset given methods |> Check.get
+      Plans = Plan.resolve (stream ()).Preset given methods |> Check.get
       Seeds = [ 0; 1 ]
       Device = torch.CPU
       Split = Split.Test
@@ -38,8 +38,8 @@ let private sweep (out: string) : SweepCell list =
     Sweep.cells
         { Streams =
             [ { Source = "synthetic"
-                Stream = stream.Value
-                Threads = Protocol.threads stream.Value None } ]
+                Stream = stream ()
+                Threads = Protocol.threads (stream ()) None } ]
           Methods = methods
           Given = given
           Seeds = [ 0; 1 ]
@@ -51,7 +51,7 @@ let private sweep (out: string) : SweepCell list =
     |> Check.get
 
 let private study (out: string) : Study =
-    Run.on stream.Value
+    Run.on (stream ())
     |> Run.method Baseline.vanilla
     |> Run.method Dns.defaults
     |> Run.each (Learn.epochs 1)
@@ -68,7 +68,7 @@ let private byRun: Door =
 
         let tell =
             function
-            | StudyEvent.Started _ -> trained.Value <- trained.Value + 1
+            | StudyEvent.Cell(_, CellEvent.Started) -> trained.Value <- trained.Value + 1
             | _ -> ()
 
         let found = experiment tell (request out) |> Check.get
@@ -83,7 +83,9 @@ let private byWorker: Door =
             let before = File.Exists(CellFile.path out c.Identity)
 
             match Worker.run (fun () -> false) ignore c.Job with
-            | Some(CellEnd.Done _) -> trained.Value <- trained.Value + (if before then 0 else 1)
+            | CellEnd.Finished(_, found) ->
+                Expect.equal found before "it says so"
+                trained.Value <- trained.Value + (if before then 0 else 1)
             | other -> failtest $"{other}"
 
         let rows =
@@ -98,7 +100,7 @@ let private byDesk: Door =
 
         let tell =
             function
-            | StudyEvent.Started _ -> trained.Value <- trained.Value + 1
+            | StudyEvent.Cell(_, CellEvent.Started) -> trained.Value <- trained.Value + 1
             | _ -> ()
 
         let found = study out |> Run.tell tell |> Run.go
@@ -140,7 +142,7 @@ let private across =
 
               let other =
                   { larger with
-                      Plans = Plan.resolve stream.Value.Preset [ "epochs", "2" ] methods |> Check.get }
+                      Plans = Plan.resolve (stream ()).Preset [ "epochs", "2" ] methods |> Check.get }
 
               Expect.equal (prepared false other) (Error [ Fault.Occupied out ]) "other runs under these labels"
               Expect.equal (prepared false { larger with Seeds = [ 1; 2 ] }) (Error [ Fault.Occupied out ]) "it would lose some"
@@ -156,7 +158,7 @@ let private across =
 
               let tell =
                   function
-                  | StudyEvent.Started _ -> started.Value <- started.Value + 1
+                  | StudyEvent.Cell(_, CellEvent.Started) -> started.Value <- started.Value + 1
                   | _ -> ()
 
               experiment tell weighed |> Check.get |> ignore
@@ -177,7 +179,7 @@ let private across =
 
               let tell =
                   function
-                  | StudyEvent.Warning(_, fault) -> told.Add fault.Message
+                  | StudyEvent.Cell(_, CellEvent.Warning fault) -> told.Add fault.Message
                   | _ -> ()
 
               experiment tell (request out) |> Check.get |> ignore
@@ -328,12 +330,41 @@ let private adopting =
 
               let tell =
                   function
-                  | StudyEvent.Resumed _ -> resumed.Value <- resumed.Value + 1
+                  | StudyEvent.Cell(_, CellEvent.Resumed _) -> resumed.Value <- resumed.Value + 1
                   | _ -> ()
 
               experiment tell (request part) |> Check.get |> ignore
               Expect.equal resumed.Value 1 "resumed"
               Expect.equal (results part) (results whole) "the same")
+
+          testCase "a sweep's folder is refused with the command that takes it over, and then is finished"
+          <| inFolder (fun out ->
+              let file =
+                  SweepFile.ofBlocks
+                      [ SweepFile.block [ "synthetic" ] methods |> SweepFile.set given |> SweepFile.seeds [ 0; 1 ] ]
+
+              let cells = SweepFile.cells (fun _ -> 1) out file |> Check.get
+              SweepFolder.adopt out file cells |> Check.get
+              byWorker out |> ignore
+              age out
+              let listed = Path.Combine(out, "cells.jsonl")
+
+              let other (line: string) =
+                  let node = JsonNode.Parse line |> nonNull
+                  let identity = (nonNull node["Identity"]).GetValue<string>().Replace(Identity.code, "0123456789abcdef0123")
+                  node["Identity"] <- JsonValue.Create identity
+                  (nonNull node["Errand"])["Hash"] <- JsonValue.Create(Identity.hash identity)
+                  node.ToJsonString()
+
+              File.WriteAllLines(listed, File.ReadAllLines listed |> Array.map other)
+              let why = (SweepFolder.adopt out file cells |> faultsOf |> List.exactlyOne).Message
+              Expect.stringContains why $"cmcl store adopt {out}" why
+              let code, said = finish (cmcl [ "store"; "adopt"; out ])
+              Expect.equal code 0 said
+              SweepFolder.adopt out file cells |> Check.get
+
+              let states = SweepFolder.cells out |> Check.get |> SweepFolder.states
+              Expect.equal (states |> List.map (snd >> CellState.word)) (List.replicate 4 "finished") "all")
 
           testCase "what cannot be taken over is told with its reason, and stays"
           <| inFolder (fun out ->

@@ -354,7 +354,7 @@ let private processes =
               let count = Path.Combine(folder, "count")
 
               let script =
-                  $"read line; echo x >> '{count}'; [ $(wc -l < '{count}') -ge 3 ] || exit {Pool.Again}; echo '[\"done\",\"1\"]'; read line"
+                  $"read line; echo x >> '{count}'; [ $(wc -l < '{count}') -ge 3 ] || exit {Pool.Again}; echo '[\"finished\",\"1\",\"False\"]'; read line"
 
               let events = ResizeArray()
 
@@ -362,21 +362,18 @@ let private processes =
                   (fun () -> ProcessStartInfo("sh", [ "-c"; script ]))
                   1
                   CancellationToken.None
-                  events.Add
+                  (fun place event -> events.Add(place, event))
                   [ cells.Head.Job ]
 
-              Expect.equal
-                  (List.ofSeq events)
-                  [ PoolEvent.Began 0; PoolEvent.Told(0, WorkerEvent.Ended(CellEnd.Done 1.0)) ]
-                  "done"
+              Expect.equal (List.ofSeq events) [ 0, CellEvent.Started; 0, CellEvent.Ended(CellEnd.Finished(1.0, false)) ] "done"
 
               Expect.hasLength (File.ReadAllLines count) 3 "three times"
               let always () = ProcessStartInfo("sh", [ "-c"; $"read line; exit {Pool.Again}" ])
               events.Clear()
-              Pool.run always 1 CancellationToken.None events.Add [ cells.Head.Job ]
+              Pool.run always 1 CancellationToken.None (fun place event -> events.Add(place, event)) [ cells.Head.Job ]
 
               match Seq.last events with
-              | PoolEvent.Told(0, WorkerEvent.Ended(CellEnd.Broken message)) ->
+              | 0, CellEvent.Ended(CellEnd.Broken [ Fault.Told message ]) ->
                   Expect.stringContains message "20 times" "not for ever"
               | other -> failtest $"{other}") ]
 

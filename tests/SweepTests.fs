@@ -223,13 +223,28 @@ let private lines =
               Expect.equal (Line.job (Line.ofJob job)) (Some job) "job"
 
               for answer in
-                  [ WorkerEvent.Within("a\nb", 0.1 + 0.2)
-                    WorkerEvent.Ended(CellEnd.Done 1e-3)
-                    WorkerEvent.Ended(CellEnd.Failed "why\nthen")
-                    WorkerEvent.Remark "a checkpoint"
-                    WorkerEvent.Ended(CellEnd.Unwritten "full")
-                    WorkerEvent.Ended(CellEnd.Broken "")
-                    WorkerEvent.Ended CellEnd.Elsewhere ] do
+                  [ CellEvent.Started
+                    CellEvent.Resumed 3
+                    CellEvent.Progress
+                        { Step = 2
+                          Steps = 6
+                          Name = "a\nb"
+                          Epoch = Some { Number = 1; Of = 3; Loss = infinity }
+                          Share = 0.1 + 0.2 }
+                    CellEvent.Progress
+                        { Step = 2
+                          Steps = 6
+                          Name = ""
+                          Epoch = None
+                          Share = 1.0 }
+                    CellEvent.Remark(2, "a", "b\nc")
+                    CellEvent.Ended(CellEnd.Finished(1e-3, true))
+                    CellEvent.Ended(CellEnd.Failed("why\nthen", false))
+                    CellEvent.Warning(Fault.Told "a checkpoint")
+                    CellEvent.Ended(CellEnd.Unwritten [ Fault.Told "full" ])
+                    CellEvent.Ended(CellEnd.Broken [ Fault.Told "" ])
+                    CellEvent.Ended CellEnd.Elsewhere
+                    CellEvent.Ended CellEnd.Stopped ] do
                   let line = Line.ofEvent answer
                   Expect.isFalse (line.Contains '\n') "one line"
                   Expect.equal (Line.event line) (Some answer) "answer"
@@ -273,18 +288,18 @@ let private lines =
                   output.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries)
                   |> Array.choose (fun line ->
                       match Line.event line with
-                      | Some(WorkerEvent.Ended ended) -> Some ended
+                      | Some(CellEvent.Ended ended) -> Some ended
                       | _ -> None)
 
               Expect.equal ends.Length asked.Length "an answer each"
 
               for ended in Array.truncate 6 ends do
                   match ended with
-                  | CellEnd.Broken message -> Expect.isGreaterThan message.Length 10 "a sentence"
+                  | CellEnd.Broken faults -> Expect.isGreaterThan (Fault.Several faults).Message.Length 10 "a sentence"
                   | _ -> failtest $"{ended}"
 
               match Array.last ends with
-              | CellEnd.Done _ -> Expect.isSome (CellFile.read folder own) "its file"
+              | CellEnd.Finished _ -> Expect.isSome (CellFile.read folder own) "its file"
               | ended -> failtest $"{ended}"
 
               Expect.isTrue alone.IsSet "the end of its input is told") ]
@@ -437,38 +452,55 @@ let private cells =
               Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
 
 let private progress =
-    testCase "what is told of a sweep adds up, and the time left is that of each method" (fun () ->
+    testCase "what is told of a study adds up, and the time left is that of each method" (fun () ->
         let cell method seed = { cell with Method = method; Seed = seed }
-        let finished seconds = Some { record (Ok nothing) with Seconds = seconds }
+        let ended how cell = Progress.after (StudyEvent.Cell(cell, CellEvent.Ended how))
+        let finished seconds = ended (CellEnd.Finished(seconds, true))
+
+        let all =
+            [ cell "slow" 0, 10L
+              cell "slow" 1, 10L
+              cell "quick" 0, 1L
+              cell "quick" 1, 1L
+              cell "quick" 2, 1L
+              cell "bad" 0, 0L
+              cell "new" 0, 6L ]
 
         let start =
-            SweepProgress.start
-                [ cell "slow" 0, finished 10.0
-                  cell "slow" 1, None
-                  cell "quick" 0, finished 1.0
-                  cell "quick" 1, finished 3.0
-                  cell "quick" 2, None
-                  cell "bad" 0, Some(record (Error "diverged"))
-                  cell "new" 0, None ]
+            Progress.start all
+            |> finished 10.0 (cell "slow" 0)
+            |> finished 1.0 (cell "quick" 0)
+            |> finished 3.0 (cell "quick" 1)
+            |> ended (CellEnd.Failed("diverged", true)) (cell "bad" 0)
 
         Expect.equal (start.Total, start.Done, start.Failed, start.Waiting.Count) (7, 3, 1, 3) "at the start"
+        near "by their updates, of one without any 1" tight (Progress.share start) (13.0 / 30.0)
         // 10 for the slow one, 2 for the quick one, the mean of all, 14/3, for the unknown one.
-        near "left" tight (SweepProgress.left 2 start).Value ((10.0 + 2.0 + 14.0 / 3.0) / 2.0)
+        near "left" tight (Progress.left 2 start).Value ((10.0 + 2.0 + 14.0 / 3.0) / 2.0)
+
+        let at =
+            { Step = 1
+              Steps = 6
+              Name = "a"
+              Epoch = Some { Number = 1; Of = 2; Loss = 1.0 }
+              Share = 0.5 }
 
         let running =
             start
-            |> SweepProgress.after (SweepEvent.Began(cell "slow" 1))
-            |> SweepProgress.after (SweepEvent.Within(cell "slow" 1, "a", 0.5))
+            |> Progress.after (StudyEvent.Cell(cell "slow" 1, CellEvent.Started))
+            |> Progress.after (StudyEvent.Cell(cell "slow" 1, CellEvent.Progress at))
 
-        near "half of one is done" tight (SweepProgress.left 1 running).Value (5.0 + 2.0 + 14.0 / 3.0)
-        let ended e = SweepProgress.after (SweepEvent.Ended(cell "slow" 1, e)) running
-        Expect.equal (ended (CellEnd.Done 20.0)).Done 4 "done"
-        Expect.equal (ended (CellEnd.Failed "")).Failed 2 "failed"
-        Expect.equal (ended (CellEnd.Broken "")).Failed 2 "broken"
-        Expect.isEmpty (ended (CellEnd.Done 20.0)).Running "nothing runs"
-        near "learned" tight (SweepProgress.left 1 (ended (CellEnd.Done 20.0))).Value (2.0 + 34.0 / 4.0)
+        near "half of one is done" tight (Progress.left 1 running).Value (5.0 + 2.0 + 14.0 / 3.0)
+        near "its share" tight (Progress.share running) (18.0 / 30.0)
+        let ended how = ended how (cell "slow" 1) running
+        Expect.equal (ended (CellEnd.Finished(20.0, false))).Done 4 "done"
+        Expect.equal (ended (CellEnd.Failed("", false))).Failed 2 "failed"
+        Expect.equal (ended (CellEnd.Broken [])).Failed 2 "broken"
+        Expect.isEmpty (ended (CellEnd.Finished(20.0, false))).Running "nothing runs"
+        Expect.equal (ended CellEnd.Elsewhere).Waiting.Count 3 "another's"
+        near "learned" tight (Progress.left 1 (ended (CellEnd.Finished(20.0, false)))).Value (2.0 + 34.0 / 4.0)
 
-        Expect.isNone (SweepProgress.left 1 (SweepProgress.start [ cell "slow" 0, None ])) "nothing is known yet")
+        Expect.isNone (Progress.left 1 (Progress.start [ cell "slow" 0, 1L ])) "nothing is known yet")
 
 // ---- processes ---------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,6 @@ open System.Diagnostics
 open System.IO
 open System.Threading
 
-/// What a pool tells of its cells, by their places.
-[<RequireQualifiedAccess>]
-type PoolEvent =
-    | Began of place: int
-    | Told of place: int * event: WorkerEvent
-
 /// Worker processes: one that dies takes its own cell with it and nothing else.
 [<RequireQualifiedAccess>]
 module Pool =
@@ -56,15 +50,17 @@ module Pool =
         worker.Process.WaitForExit()
         worker.Process.Dispose()
 
+    let private broken (reason: string) : CellEnd = CellEnd.Broken [ Fault.Told reason ]
+
     /// How a worker ended that should not have.
     let private death (worker: Worker) : CellEnd =
         worker.Process.WaitForExit()
         let said = String.Join(" | ", worker.Tail)
         let words = if said = "" then "" else $" and said: {said}"
-        CellEnd.Broken $"its worker ended with exit code {worker.Process.ExitCode}{words}"
+        broken $"its worker ended with exit code {worker.Process.ExitCode}{words}"
 
     /// Has a worker run a cell. None if it died before it told how the cell ended.
-    let private work (worker: Worker) (job: WorkerJob) (tell: WorkerEvent -> unit) : CellEnd option =
+    let private work (worker: Worker) (job: WorkerJob) (tell: CellEvent -> unit) : CellEnd option =
         try
             worker.Process.StandardInput.WriteLine(Line.ofJob job)
             worker.Process.StandardInput.Flush()
@@ -79,28 +75,31 @@ module Pool =
         events
         |> Seq.tryPick (fun event ->
             match event with
-            | WorkerEvent.Ended ended -> Some ended
+            | CellEvent.Ended ended -> Some ended
+            // It was told when the worker was asked.
+            | CellEvent.Started -> None
             | within ->
                 tell within
                 None)
 
     /// Runs every job, in their order, by as many workers side by side; `start` says how one is started. A worker that dies is
     /// replaced; its cell is run again if the worker asks for it by its exit code, `Again`, else it ends as `CellEnd.Broken`. After a
-    /// result that could not be written no more are begun. `tell` is called by one at a time. When `cancel` says so the workers are ended at once, and no more is told.
+    /// result that could not be written no more are begun. `tell` is called with a job's place, by one at a time. When `cancel` says so the workers
+    /// are ended at once, and no more is told.
     let run
         (start: unit -> ProcessStartInfo)
         (workers: int)
         (cancel: CancellationToken)
-        (tell: PoolEvent -> unit)
+        (tell: int -> CellEvent -> unit)
         (jobs: WorkerJob list)
         : unit =
         let waiting = ConcurrentQueue(List.indexed jobs)
         let gate = obj ()
 
-        let tellOne event =
+        let tellOne place event =
             lock gate (fun () ->
                 if not cancel.IsCancellationRequested then
-                    tell event)
+                    tell place event)
 
         let take () =
             match cancel.IsCancellationRequested, waiting.TryDequeue() with
@@ -113,7 +112,7 @@ module Pool =
 
             let told (w: Worker) (place, job) =
                 use _ = cancel.Register(fun () -> w.Process.Kill())
-                work w job (fun event -> tellOne (PoolEvent.Told(place, event)))
+                work w job (tellOne place)
 
             /// How the cell ended; None if it is to be run again.
             let attempt cell =
@@ -132,24 +131,24 @@ module Pool =
             let finished cell =
                 Seq.init MostAgain (fun _ -> cell)
                 |> Seq.tryPick attempt
-                |> Option.defaultValue (CellEnd.Broken $"its worker was resumed {MostAgain} times without finishing it")
+                |> Option.defaultValue (broken $"its worker was resumed {MostAgain} times without finishing it")
 
             try
                 while next.IsSome do
                     let place, _ = next.Value
-                    tellOne (PoolEvent.Began place)
+                    tellOne place CellEvent.Started
 
                     let ended =
                         try
                             finished next.Value
                         with :? Win32Exception as e ->
-                            CellEnd.Broken $"no worker can be started: {e.Message}"
+                            broken $"no worker can be started: {e.Message}"
 
                     match ended with
                     | CellEnd.Unwritten _ -> waiting.Clear()
                     | _ -> ()
 
-                    tellOne (PoolEvent.Told(place, WorkerEvent.Ended ended))
+                    tellOne place (CellEvent.Ended ended)
                     next <- take ()
             finally
                 Option.iter stop worker

@@ -53,18 +53,6 @@ type SweepCell =
         Memory: int64
     }
 
-/// What a sweep tells while it goes on.
-[<RequireQualifiedAccess>]
-type SweepEvent =
-    | Began of Cell
-    /// In which step it is, and the share of its updates that are done.
-    | Within of Cell * step: string * share: float
-    /// What went wrong beside a cell, and the cell goes on.
-    | Remark of Cell * text: string
-    | Ended of Cell * CellEnd
-    /// Results cannot be written, so that so many cells were not begun. The last event, if it comes.
-    | Stopped of cells: int
-
 [<RequireQualifiedAccess>]
 module Sweep =
     /// What a process holds without data; and how often a stream's features stand in memory as float32: as stored, and what of
@@ -222,7 +210,7 @@ module Sweep =
             left <-
                 [ for c, record in states left do
                       match record with
-                      | Some record -> ended c (CellEnd.ofRecord record)
+                      | Some record -> ended c (CellEnd.ofRecord true record)
                       | None -> c ]
 
             free <- List.exists isFree left
@@ -240,44 +228,44 @@ module Sweep =
         (start: unit -> ProcessStartInfo)
         (jobs: int)
         (cancel: CancellationToken)
-        (tell: SweepEvent -> unit)
+        (tell: StudyEvent -> unit)
         (cells: SweepCell list)
         : (Cell * string) list =
         let broken = ResizeArray()
         let begun = HashSet()
-        let mutable unwritten = false
+        let mutable unwritten: Fault list = []
         let all = List.distinctBy _.Identity cells
 
         let mutable left = states all |> List.filter (snd >> Option.isNone) |> List.map fst
 
-        while not (left.IsEmpty || unwritten || cancel.IsCancellationRequested) do
+        while not (left.IsEmpty || not unwritten.IsEmpty || cancel.IsCancellationRequested) do
             let now = Array.ofList left
             let elsewhere = ResizeArray()
 
-            let tellOne event =
-                match event with
-                | PoolEvent.Began place ->
-                    begun.Add now[place].Identity |> ignore
-                    tell (SweepEvent.Began now[place].Cell)
-                | PoolEvent.Told(place, WorkerEvent.Remark text) -> tell (SweepEvent.Remark(now[place].Cell, text))
-                | PoolEvent.Told(place, WorkerEvent.Within(step, share)) -> tell (SweepEvent.Within(now[place].Cell, step, share))
-                | PoolEvent.Told(place, WorkerEvent.Ended ended) ->
-                    match ended with
-                    | CellEnd.Broken message -> broken.Add(now[place].Cell, message)
-                    | CellEnd.Unwritten message ->
-                        unwritten <- true
-                        broken.Add(now[place].Cell, message)
-                    | CellEnd.Elsewhere -> elsewhere.Add now[place]
-                    | _ -> ()
+            let tellOne place event =
+                let c = now[place]
 
-                    tell (SweepEvent.Ended(now[place].Cell, ended))
+                match event with
+                | CellEvent.Started -> begun.Add c.Identity |> ignore
+                | CellEvent.Ended ended ->
+                    match ended with
+                    | CellEnd.Broken faults -> broken.Add(c.Cell, (Fault.Several faults).Message)
+                    | CellEnd.Unwritten faults ->
+                        unwritten <- faults
+                        broken.Add(c.Cell, (Fault.Several faults).Message)
+                    | CellEnd.Elsewhere -> elsewhere.Add c
+                    | _ -> ()
+                | _ -> ()
+
+                tell (StudyEvent.Cell(c.Cell, event))
 
             Pool.run start jobs cancel tellOne [ for c in now -> c.Job ]
 
-            if unwritten then
-                tell (SweepEvent.Stopped(left |> List.filter (fun c -> not (begun.Contains c.Identity)) |> List.length))
+            if not unwritten.IsEmpty then
+                List.iter (StudyEvent.Unwritten >> tell) unwritten
+                tell (StudyEvent.Stopped(left |> List.filter (fun c -> not (begun.Contains c.Identity)) |> List.length))
             else
-                left <- await cancel (fun c ended -> tell (SweepEvent.Ended(c.Cell, ended))) (List.ofSeq elsewhere)
+                left <- await cancel (fun c ended -> tell (StudyEvent.Cell(c.Cell, CellEvent.Ended ended))) (List.ofSeq elsewhere)
 
         List.ofSeq broken
 

@@ -31,36 +31,6 @@ type WorkerJob =
         Hash: string
     }
 
-/// How a cell ended.
-[<RequireQualifiedAccess>]
-type CellEnd =
-    /// Its file is written.
-    | Done of seconds: float
-    /// It diverged, and its file says so.
-    | Failed of message: string
-    /// It has no file: something went wrong that need not go wrong again.
-    | Broken of message: string
-    /// It has no file, since none can be written: neither can another's.
-    | Unwritten of message: string
-    /// Another process runs it.
-    | Elsewhere
-
-[<RequireQualifiedAccess>]
-module CellEnd =
-    let ofRecord (record: CellRecord) : CellEnd =
-        match record.Result with
-        | Ok _ -> CellEnd.Done record.Seconds
-        | Error message -> CellEnd.Failed message
-
-/// What a worker tells of the cell that it runs.
-[<RequireQualifiedAccess>]
-type WorkerEvent =
-    /// In which step it is, and the share of its updates that are done.
-    | Within of step: string * share: float
-    /// What went wrong beside it: a checkpoint that cannot be written or read.
-    | Remark of text: string
-    | Ended of CellEnd
-
 /// What a worker reads and writes: a line each.
 [<RequireQualifiedAccess>]
 module Line =
@@ -69,33 +39,63 @@ module Line =
     /// None for a line that is none.
     let job (line: string) : WorkerJob option = Child.line line
 
-    /// A list of texts: what it is, and what it says.
-    let ofEvent (event: WorkerEvent) : string =
-        let number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
+    let private number (x: float) = x.ToString("R", CultureInfo.InvariantCulture)
+    let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
 
+    /// A list of texts: what it is, and what it says. A fault becomes the sentence that tells it.
+    let ofEvent (event: CellEvent) : string =
         JsonSerializer.Serialize(
             match event with
-            | WorkerEvent.Within(step, share) -> [ "within"; number share; step ]
-            | WorkerEvent.Remark text -> [ "remark"; text ]
-            | WorkerEvent.Ended(CellEnd.Done seconds) -> [ "done"; number seconds ]
-            | WorkerEvent.Ended(CellEnd.Failed message) -> [ "failed"; message ]
-            | WorkerEvent.Ended(CellEnd.Broken message) -> [ "broken"; message ]
-            | WorkerEvent.Ended(CellEnd.Unwritten message) -> [ "unwritten"; message ]
-            | WorkerEvent.Ended CellEnd.Elsewhere -> [ "elsewhere" ]
+            | CellEvent.Started -> [ "started" ]
+            | CellEvent.Resumed steps -> [ "resumed"; string steps ]
+            | CellEvent.Progress p ->
+                [ "progress"; string p.Step; string p.Steps; p.Name; number p.Share ]
+                @ [ for e in Option.toList p.Epoch do
+                        yield! [ string e.Number; string e.Of; number e.Loss ] ]
+            | CellEvent.Remark(step, name, text) -> [ "remark"; string step; name; text ]
+            | CellEvent.Warning fault -> [ "warning"; fault.Message ]
+            | CellEvent.Ended ended ->
+                match ended with
+                | CellEnd.Finished(seconds, before) -> [ "finished"; number seconds; string before ]
+                | CellEnd.Failed(message, before) -> [ "failed"; message; string before ]
+                | CellEnd.Broken faults -> [ "broken"; sentences faults ]
+                | CellEnd.Unwritten faults -> [ "unwritten"; sentences faults ]
+                | CellEnd.Elsewhere -> [ "elsewhere" ]
+                | CellEnd.Stopped -> [ "stopped" ]
         )
 
     /// None for a line that is none: a native library may have its own to say.
-    let event (line: string) : WorkerEvent option =
-        let number (text: string) = Double.Parse(text, CultureInfo.InvariantCulture)
+    let event (line: string) : CellEvent option =
+        let real (text: string) = Double.Parse(text, CultureInfo.InvariantCulture)
+        let told text = [ Fault.Told text ]
 
         match Child.line<string list> line with
-        | Some [ "within"; share; step ] -> Some(WorkerEvent.Within(step, number share))
-        | Some [ "remark"; text ] -> Some(WorkerEvent.Remark text)
-        | Some [ "done"; seconds ] -> Some(WorkerEvent.Ended(CellEnd.Done(number seconds)))
-        | Some [ "failed"; message ] -> Some(WorkerEvent.Ended(CellEnd.Failed message))
-        | Some [ "broken"; message ] -> Some(WorkerEvent.Ended(CellEnd.Broken message))
-        | Some [ "unwritten"; message ] -> Some(WorkerEvent.Ended(CellEnd.Unwritten message))
-        | Some [ "elsewhere" ] -> Some(WorkerEvent.Ended CellEnd.Elsewhere)
+        | Some [ "started" ] -> Some CellEvent.Started
+        | Some [ "resumed"; steps ] -> Some(CellEvent.Resumed(int steps))
+        | Some("progress" :: step :: steps :: name :: share :: ([] | [ _; _; _ ] as epoch)) ->
+            Some(
+                CellEvent.Progress
+                    { Step = int step
+                      Steps = int steps
+                      Name = name
+                      Epoch =
+                        match epoch with
+                        | [ number; all; loss ] ->
+                            Some
+                                { Number = int number
+                                  Of = int all
+                                  Loss = real loss }
+                        | _ -> None
+                      Share = real share }
+            )
+        | Some [ "remark"; step; name; text ] -> Some(CellEvent.Remark(int step, name, text))
+        | Some [ "warning"; text ] -> Some(CellEvent.Warning(Fault.Told text))
+        | Some [ "finished"; seconds; before ] -> Some(CellEvent.Ended(CellEnd.Finished(real seconds, Boolean.Parse before)))
+        | Some [ "failed"; message; before ] -> Some(CellEvent.Ended(CellEnd.Failed(message, Boolean.Parse before)))
+        | Some [ "broken"; text ] -> Some(CellEvent.Ended(CellEnd.Broken(told text)))
+        | Some [ "unwritten"; text ] -> Some(CellEvent.Ended(CellEnd.Unwritten(told text)))
+        | Some [ "elsewhere" ] -> Some(CellEvent.Ended CellEnd.Elsewhere)
+        | Some [ "stopped" ] -> Some(CellEvent.Ended CellEnd.Stopped)
         | _ -> None
 
 /// A process that runs cells for another and leaves their files.
@@ -104,15 +104,13 @@ module Worker =
     let private split (name: string) : Split =
         [ Split.Train; Split.Validation; Split.Test ] |> List.find (fun s -> string s = name)
 
-    let private sentences (faults: Fault list) = String.Join(" ", [ for f in faults -> f.Message ])
-
-    /// Runs one cell on the stream of its job, unless another process has it or has finished it since. None: it was left, and its state is kept.
+    /// Runs one cell on the stream of its job, unless another process has it or has finished it since.
     let private runOn
         (leave: unit -> bool)
-        (tell: WorkerEvent -> unit)
+        (tell: CellEvent -> unit)
         (e: WorkerJob)
         (stream: Cmcl.Stream)
-        : Result<CellEnd option, Fault list> =
+        : Result<CellEnd, Fault list> =
         let stream = Order.apply e.Order stream
         let given = [ for pair in e.Given -> pair[0], pair[1] ]
 
@@ -136,16 +134,6 @@ module Worker =
                     Checkpointing = Checkpointing.auto
                     Jobs = e.Jobs }
 
-            let tellOf =
-                function
-                | JobEvent.Training(Event.Epoch(step, _, _, sofar, total))
-                | JobEvent.Training(Event.Solved(step, sofar, total)) ->
-                    tell (WorkerEvent.Within(step.Name, float sofar / float (max 1L total)))
-                | JobEvent.Warning fault -> tell (WorkerEvent.Remark fault.Message)
-                | JobEvent.Training(Event.Remark _)
-                | JobEvent.Started
-                | JobEvent.Resumed _ -> ()
-
             if Identity.hash (Job.identity protocol job) <> e.Hash then
                 Error
                     [ Fault.Contradiction(
@@ -153,29 +141,24 @@ module Worker =
                           "start the same command again"
                       ) ]
             else
-                match Job.run settings leave tellOf job with
-                | JobEnd.Finished(record, _) -> Ok(Some(CellEnd.ofRecord record))
-                | JobEnd.Broken faults -> Ok(Some(CellEnd.Broken(sentences faults)))
-                | JobEnd.Unwritten(_, faults) -> Ok(Some(CellEnd.Unwritten(sentences faults)))
-                | JobEnd.Elsewhere -> Ok(Some CellEnd.Elsewhere)
-                | JobEnd.Stopped -> Ok None)
+                Ok(fst (Job.run settings leave tell job)))
 
     /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
     let private runWith
         (find: string -> Result<Cmcl.Stream, Fault list>)
         (leave: unit -> bool)
-        (tell: WorkerEvent -> unit)
+        (tell: CellEvent -> unit)
         (job: WorkerJob)
-        : CellEnd option =
+        : CellEnd =
         try
             match find job.Source |> Result.bind (runOn leave tell job) with
             | Ok ended -> ended
-            | Error faults -> Some(CellEnd.Broken(sentences faults))
+            | Error faults -> CellEnd.Broken faults
         with e ->
-            Some(CellEnd.Broken(Check.reason e))
+            CellEnd.Broken [ Fault.Told(Check.reason e) ]
 
-    /// Runs one cell in this process. None if `leave`, asked after every update, said to stop; its last checkpoint is kept.
-    let run (leave: unit -> bool) (tell: WorkerEvent -> unit) (job: WorkerJob) : CellEnd option =
+    /// Runs one cell in this process; `leave` is asked after every update whether to stop, with a last checkpoint.
+    let run (leave: unit -> bool) (tell: CellEvent -> unit) (job: WorkerJob) : CellEnd =
         use scope = torch.NewDisposeScope()
         runWith Catalogue.find leave tell job
 
@@ -206,18 +189,20 @@ module Worker =
                     loaded[source] <- stream
                     stream)
 
-        let tell (event: WorkerEvent) =
+        let tell (event: CellEvent) =
             output.WriteLine(Line.ofEvent event)
             output.Flush()
 
-        /// Whether the cell came to an end, which is told.
+        /// Whether the cell came to an end. How is told, but that it was left: this process's exit code tells that.
         let ended (line: string) : bool =
             let ended =
                 match Line.job line with
-                | None -> Some(CellEnd.Broken $"a worker cannot read '{line}'")
+                | None -> CellEnd.Broken [ Fault.Told $"a worker cannot read '{line}'" ]
                 | Some job -> runWith streamOf leave tell job
 
-            Option.iter (WorkerEvent.Ended >> tell) ended
-            ended.IsSome
+            if ended <> CellEnd.Stopped then
+                tell (CellEvent.Ended ended)
+
+            ended <> CellEnd.Stopped
 
         jobs.GetConsumingEnumerable() |> Seq.forall ended

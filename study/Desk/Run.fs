@@ -20,7 +20,7 @@ module Run =
           Threads = None
           Folder = None
           Command = "Run.go (F#)"
-          Tell = StudyProgress.console
+          Tell = StudyConsole.listener
           Stop = fun () -> false }
 
     /// Adds a method.
@@ -99,7 +99,7 @@ module Run =
     let command (text: string) (study: Study) : Study = { study with Command = text }
 
     /// Calls a function with what happens, one call at a time, in place of writing progress to standard error.
-    let tell (listener: StudyEvent -> unit) (study: Study) : Study = { study with Tell = fun () -> listener }
+    let tell (listener: StudyEvent -> unit) (study: Study) : Study = { study with Tell = fun _ -> listener }
 
     /// Says nothing while it runs.
     let quietly (study: Study) : Study = tell ignore study

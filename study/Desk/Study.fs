@@ -23,8 +23,8 @@ type Study =
             Threads: int option
             Folder: string option
             Command: string
-            /// Makes a listener when the study begins.
-            Tell: unit -> StudyEvent -> unit
+            /// Makes a listener when the study of these cells, each with its updates, begins.
+            Tell: (Cell * int64) list -> StudyEvent -> unit
             /// Asked after every update by every thread that trains: whether to stop with what has finished.
             Stop: unit -> bool
         }

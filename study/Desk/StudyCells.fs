@@ -128,9 +128,9 @@ module internal StudyCells =
                              Plan = plan
                              Seed = seed } |]
 
-        let results: JobEnd option[] = Array.create all.Length None
+        let results: (CellEnd * CellRecord option) option[] = Array.create all.Length None
         let unwritten = ref []
-        let outside = Callbacks(study.Tell(), study.Stop)
+        let outside = Callbacks(study.Tell [ for job in all -> job.Cell, Train.work job.Stream job.Plan ], study.Stop)
         let sideBySide = jobs study all.Length
         let before = torch.get_num_threads ()
 
@@ -141,11 +141,11 @@ module internal StudyCells =
             else
                 []
 
-        let ended place result : Fault list =
-            results[place] <- Some result
+        let ended place how record : Fault list =
+            results[place] <- Some(how, record)
 
-            match result with
-            | JobEnd.Unwritten(_, faults) -> refuse faults
+            match how with
+            | CellEnd.Unwritten faults -> refuse faults
             | _ -> []
 
         outside.Tell(StudyEvent.Began(all.Length, sideBySide))
@@ -165,15 +165,14 @@ module internal StudyCells =
             [ for job, result in ended do
                   match result with
                   | None
-                  | Some(JobEnd.Unwritten(None, _)) -> job.Cell
+                  | Some(CellEnd.Unwritten _, None) -> job.Cell
                   | Some _ -> () ]
 
         let failures =
             [ for job, result in ended do
                   match result with
-                  | Some(JobEnd.Finished({ Result = Error message }, _)) -> job.Plan.Label, job.Seed, message
-                  | Some(JobEnd.Broken faults) ->
-                      for fault in faults do
+                  | Some((CellEnd.Failed _ | CellEnd.Broken _) as how, _) ->
+                      for fault in CellEnd.faults how do
                           job.Plan.Label, job.Seed, fault.Message
                   | _ -> ()
               match unwritten.Value with
@@ -185,8 +184,7 @@ module internal StudyCells =
         let over =
             [ for job, result in ended do
                   match result with
-                  | Some(JobEnd.Finished({ Result = Ok found }, _))
-                  | Some(JobEnd.Unwritten(Some { Result = Ok found }, _)) -> job.Cell, found.Outcome
+                  | Some(_, Some { Result = Ok found }) -> job.Cell, found.Outcome
                   | _ -> () ]
 
         if not left.IsEmpty && unwritten.Value.IsEmpty then

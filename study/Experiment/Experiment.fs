@@ -16,6 +16,9 @@ module Experiment =
                      Plan = plan
                      Seed = seed } |]
 
+    /// The cells of a request, each with its updates.
+    let cells (request: Request) : (Cell * int64) list = [ for job in jobs request -> job.Cell, Train.work job.Stream job.Plan ]
+
     /// What a request's runs depend on, with as many threads as libtorch has now.
     let internal protocol (request: Request) : Protocol =
         { Split = request.Split
@@ -100,18 +103,19 @@ module Experiment =
                 IsComplete = fun job -> not request.SaveWeights || hasWeights request job
                 Save = save }
 
-        let ended place (result: JobEnd) : Fault list =
+        let ended place (how: CellEnd) (record: CellRecord option) : Fault list =
             let cell = jobs[place].Cell
+            let lines = record |> Option.map (Lines.ofRecord request cell)
 
-            match result with
-            | JobEnd.Finished(record, true) -> ledger.Take(place, Lines.ofRecord request cell record)
-            | JobEnd.Finished(record, false) -> ledger.Finish(place, Lines.ofRecord request cell record)
-            | JobEnd.Broken faults -> ledger.Finish(place, Lines.broken cell faults)
-            | JobEnd.Unwritten(record, faults) ->
-                record |> Option.iter (fun record -> ledger.Finish(place, Lines.ofRecord request cell record))
-                ledger.Refuse faults
-            | JobEnd.Elsewhere
-            | JobEnd.Stopped -> ()
+            match how, lines with
+            | (CellEnd.Finished(_, true) | CellEnd.Failed(_, true)), Some lines -> ledger.Take(place, lines)
+            | _, Some lines -> ledger.Finish(place, lines)
+            | CellEnd.Broken faults, None -> ledger.Finish(place, Lines.broken cell faults)
+            | _, None -> ()
+
+            match how with
+            | CellEnd.Unwritten faults -> ledger.Refuse faults
+            | _ -> ()
 
             ledger.Unwritten
 

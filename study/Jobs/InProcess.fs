@@ -7,25 +7,6 @@ open System.Runtime.ExceptionServices
 open System.Threading
 open System.Threading.Tasks
 
-/// What a study reports while it runs.
-[<RequireQualifiedAccess>]
-type StudyEvent =
-    | Began of jobs: int * sideBySide: int
-    /// A job begins; the share of all work (`Train.work`) that is done.
-    | Started of job: Job * share: float
-    /// It resumes from a checkpoint taken after this many steps.
-    | Resumed of job: Job * steps: int
-    /// An event while it learns, and the share of all work that is done.
-    | Progress of job: Job * event: Event * share: float
-    /// A checkpoint could not be written, read or deleted; the job goes on.
-    | Warning of job: Job * fault: Fault
-    /// A job ended: whether its result was there already and was only read, and why it failed, if it did.
-    | Ended of job: Job * before: bool * fault: Fault option
-    /// Results cannot be written, so no more jobs begin; what has finished is in the result.
-    | Unwritten of fault: Fault
-    /// The study was stopped with this many jobs unfinished. The last event, if it comes.
-    | Stopped of unfinished: int
-
 /// Functions that a caller passed in: `tell` is called by one thread at a time, `stop` by every thread that trains. What one of them raises is no
 /// fault of the job that happens to run: from then on nothing is told and every job is to stop, and at the end `Rethrow` raises it.
 type internal Callbacks(tell: StudyEvent -> unit, stop: unit -> bool) =
@@ -74,7 +55,7 @@ module internal InProcess =
         (sideBySide: int)
         (stop: unit -> bool)
         (tell: StudyEvent -> unit)
-        (ended: int -> JobEnd -> Fault list)
+        (ended: int -> CellEnd -> CellRecord option -> Fault list)
         (jobs: Job[])
         : unit =
         let settings =
@@ -83,49 +64,17 @@ module internal InProcess =
                 IsAlone = sideBySide <= 1 }
 
         let gate = obj ()
-        let all = jobs |> Array.map (fun job -> Train.work job.Stream job.Plan)
-        let total = float (max 1L (Array.sum all))
-        let done' = Array.zeroCreate<int64> jobs.Length
-        let sum = ref 0L
         let unwritten = ref false
-        let share () = float sum.Value / total
+        let cells = jobs |> Array.map _.Cell
 
-        let reach place count =
-            sum.Value <- sum.Value + count - done'[place]
-            done'[place] <- count
+        let within place event = lock gate (fun () -> tell (StudyEvent.Cell(cells[place], event)))
 
-        let within place event =
+        let over (place: int) (how: CellEnd, record: CellRecord option) : unit =
             lock gate (fun () ->
-                let job = jobs[place]
-
-                match event with
-                | JobEvent.Started -> tell (StudyEvent.Started(job, share ()))
-                | JobEvent.Resumed steps -> tell (StudyEvent.Resumed(job, steps))
-                | JobEvent.Warning fault -> tell (StudyEvent.Warning(job, fault))
-                | JobEvent.Training training ->
-                    match training with
-                    | Event.Epoch(_, _, _, sofar, _)
-                    | Event.Solved(_, sofar, _) -> reach place sofar
-                    | Event.Remark _ -> ()
-
-                    tell (StudyEvent.Progress(job, training, share ())))
-
-        let over (place: int) (result: JobEnd) : unit =
-            let before, fault =
-                match result with
-                | JobEnd.Finished({ Result = Error message }, before) -> before, Some(Fault.Told message)
-                | JobEnd.Finished(_, before) -> before, None
-                | JobEnd.Broken faults -> false, List.tryHead faults
-                | JobEnd.Unwritten _
-                | JobEnd.Elsewhere
-                | JobEnd.Stopped -> false, None
-
-            lock gate (fun () ->
-                reach place all[place]
-                let faults = ended place result
+                let faults = ended place how record
                 let news = if unwritten.Value then [] else faults
                 unwritten.Value <- unwritten.Value || not faults.IsEmpty
-                tell (StudyEvent.Ended(jobs[place], before, fault))
+                tell (StudyEvent.Cell(cells[place], CellEvent.Ended how))
                 List.iter (StudyEvent.Unwritten >> tell) news)
 
         let leave () = unwritten.Value || stop ()
@@ -134,15 +83,15 @@ module internal InProcess =
         let work place =
             if not (leave ()) then
                 match Job.run settings stop (within place) jobs[place] with
-                | JobEnd.Stopped -> ()
-                | JobEnd.Elsewhere -> elsewhere.Enqueue place
+                | CellEnd.Stopped, _ -> within place (CellEvent.Ended CellEnd.Stopped)
+                | CellEnd.Elsewhere, _ -> elsewhere.Enqueue place
                 | result -> over place result
 
         /// Is it finished, which is told then?
         let isOver (place: int) : bool =
             match Job.finished settings jobs[place] with
             | Ok(Some record) ->
-                over place (JobEnd.Finished(record, true))
+                over place (CellEnd.ofRecord true record, Some record)
                 true
             | Ok None
             | Error _ -> false

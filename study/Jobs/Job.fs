@@ -20,31 +20,6 @@ type Job =
           Order = j.Order
           Seed = j.Seed }
 
-/// What a job reports while it runs.
-[<RequireQualifiedAccess>]
-type JobEvent =
-    /// This process has its cell, which is not finished.
-    | Started
-    /// It resumes from a checkpoint taken after this many steps.
-    | Resumed of steps: int
-    | Training of Event
-    /// A checkpoint could not be written or read, or a result not be read; the job goes on.
-    | Warning of Fault
-
-/// How a job ended.
-[<RequireQualifiedAccess>]
-type JobEnd =
-    /// Its result is in the store, also that it diverged; whether it was there already.
-    | Finished of CellRecord * before: bool
-    /// It has no result: something went wrong that need not go wrong again.
-    | Broken of Fault list
-    /// The store takes no results, so neither another's; what it would have been, if it came so far.
-    | Unwritten of CellRecord option * Fault list
-    /// Another process runs it.
-    | Elsewhere
-    /// It was asked to stop; where it stands is in its last checkpoint, if it has any.
-    | Stopped
-
 /// How often a job's state is written.
 type Checkpointing =
     {
@@ -103,15 +78,33 @@ module internal Job =
     let finished (s: JobSettings) (job: Job) : Result<CellRecord option, Fault list> =
         Store.find (s.Store job) (identity s.Protocol job) |> Result.map (Option.filter (fun _ -> s.IsComplete job))
 
+    /// What a run tells, as an event of the job's cell.
+    let ofRun (job: Job) (event: Event) : CellEvent =
+        let progress (step: Step) epoch (sofar: int64) (total: int64) =
+            CellEvent.Progress
+                { Step = step.Index
+                  Steps = job.Stream.Steps.Length
+                  Name = step.Name
+                  Epoch = epoch
+                  Share = float sofar / float (max 1L total) }
+
+        match event with
+        | Event.Epoch(step, epoch, loss, sofar, total) ->
+            let epoch = { Number = epoch; Of = job.Plan.Settings.Epochs; Loss = loss }
+
+            progress step (Some epoch) sofar total
+        | Event.Solved(step, sofar, total) -> progress step None sofar total
+        | Event.Remark(step, text) -> CellEvent.Remark(step.Index, step.Name, text)
+
     let private train
         (s: JobSettings)
         (stop: unit -> bool)
-        (tell: JobEvent -> unit)
+        (tell: CellEvent -> unit)
         (job: Job)
         (folder: CheckpointFolder option)
         : Result<Ending * MonitorMeasurement list, Fault list> =
         use scope = torch.NewDisposeScope()
-        let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
+        let warn (faults: Fault list) = List.iter (CellEvent.Warning >> tell) faults
         let found, unread = folder |> Option.map _.Latest() |> Option.defaultValue (None, [])
         warn unread
 
@@ -121,7 +114,7 @@ module internal Job =
         | None -> ()
         | Some { State = state } ->
             let steps = state.Heads.Length - 1
-            tell (JobEvent.Resumed steps)
+            tell (CellEvent.Resumed steps)
 
             // Whoever took the checkpoint may have saved none of these.
             for step, heads in Seq.zip (List.truncate steps job.Stream.Steps) state.Heads.Tail do
@@ -134,7 +127,7 @@ module internal Job =
             | _ -> ()
 
         let observer =
-            { Tell = JobEvent.Training >> tell
+            { Tell = ofRun job >> tell
               Save = s.Save job
               Begin =
                 match s.Protocol.Monitor with
@@ -151,9 +144,9 @@ module internal Job =
     /// Runs a job, from its last checkpoint where there is one, unless its result is there or another process has it. One policy for every door: a
     /// checkpoint that cannot be written or read is a warning, and the job goes on; so is a result that cannot be read; an exception ends the
     /// job alone; a result that cannot be written ends the study. `stop` is asked after every update.
-    let run (s: JobSettings) (stop: unit -> bool) (tell: JobEvent -> unit) (job: Job) : JobEnd =
+    let run (s: JobSettings) (stop: unit -> bool) (tell: CellEvent -> unit) (job: Job) : CellEnd * CellRecord option =
         let store, identity = s.Store job, identity s.Protocol job
-        let warn (faults: Fault list) = List.iter (JobEvent.Warning >> tell) faults
+        let warn (faults: Fault list) = List.iter (CellEvent.Warning >> tell) faults
         let clock = Stopwatch()
         let mutable unwritten: CellRecord option = None
 
@@ -162,7 +155,7 @@ module internal Job =
               Seconds = clock.Elapsed.TotalSeconds
               Memory = PeakMemory.read () }
 
-        let over (record: CellRecord) : Result<JobEnd, Fault list> =
+        let over (record: CellRecord) : Result<CellEnd * CellRecord option, Fault list> =
             let stored =
                 { Identity = identity
                   Cell = job.Cell
@@ -175,18 +168,18 @@ module internal Job =
             match s.Gone() with
             | [] -> Store.finish store stored
             | faults -> Error faults
-            |> Result.map (fun () -> JobEnd.Finished(record, false))
+            |> Result.map (fun () -> CellEnd.ofRecord false record, Some record)
             |> Result.mapError (fun faults ->
                 unwritten <- Some record
                 faults)
 
-        let work () : Result<JobEnd, Fault list> =
+        let work () : Result<CellEnd * CellRecord option, Fault list> =
             // Another process may just have finished it.
             match finished s job with
-            | Ok(Some record) -> Ok(JobEnd.Finished(record, true))
+            | Ok(Some record) -> Ok(CellEnd.ofRecord true record, Some record)
             | found ->
                 Result.mapError warn found |> ignore
-                tell JobEvent.Started
+                tell CellEvent.Started
                 torch.set_num_threads s.Protocol.Threads
 
                 if s.IsAlone then
@@ -196,7 +189,7 @@ module internal Job =
                 let folder = Store.checkpoints store identity s.Protocol.Device s.Checkpointing.Keep
 
                 match Check.guarded job.Cell.Name (fun () -> train s stop tell job folder) with
-                | Ok(Ending.Stopped, _) -> Ok JobEnd.Stopped
+                | Ok(Ending.Stopped, _) -> Ok(CellEnd.Stopped, None)
                 | Ok(Ending.Finished outcome, monitor) -> over (record (Ok { Outcome = outcome; Monitor = monitor }))
                 | Error faults when faults |> List.forall _.IsDiverged -> over (record (Error (Fault.Several faults).Message))
                 | Error faults -> Error faults
@@ -204,9 +197,9 @@ module internal Job =
         match s.Gone() with
         | [] ->
             match Store.holding store identity work with
-            | Ok None -> JobEnd.Elsewhere
+            | Ok None -> CellEnd.Elsewhere, None
             | Ok(Some(Ok ended)) -> ended
-            | Ok(Some(Error faults)) when unwritten.IsSome -> JobEnd.Unwritten(unwritten, faults)
-            | Ok(Some(Error faults)) -> JobEnd.Broken faults
-            | Error faults -> JobEnd.Unwritten(None, faults)
-        | faults -> JobEnd.Unwritten(None, faults)
+            | Ok(Some(Error faults)) when unwritten.IsSome -> CellEnd.Unwritten faults, unwritten
+            | Ok(Some(Error faults)) -> CellEnd.Broken faults, None
+            | Error faults -> CellEnd.Unwritten faults, None
+        | faults -> CellEnd.Unwritten faults, None

@@ -133,33 +133,34 @@ module Verification =
     /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
     /// As in `Verification.run ignore request`.
     let run (tell: StudyEvent -> unit) (request: Request) : Result<Verification, Fault list> =
-        let count, seed = float request.Plans.Length, request.Seeds.Head
+        let seed = request.Seeds.Head
 
         let one (index: int) (plan: Plan) =
-            let share (within: float) = (float index + within) / count
-
             let job =
                 { Stream = request.Stream
                   Order = 0
                   Plan = plan
                   Seed = seed }
 
-            tell (StudyEvent.Started(job, share 0.0))
+            let say event = tell (StudyEvent.Cell(job.Cell, event))
+            say CellEvent.Started
 
             // Checking takes about as long as training.
             let within event =
-                match event with
-                | Event.Epoch(_, _, _, sofar, total)
-                | Event.Solved(_, sofar, total) -> 0.5 * float sofar / float total
-                | Event.Remark _ -> 0.0
-                |> fun done' -> tell (StudyEvent.Progress(job, event, share done'))
+                match Job.ofRun job event with
+                | CellEvent.Progress p -> say (CellEvent.Progress { p with Share = 0.5 * p.Share })
+                | other -> say other
+
+            let clock = Diagnostics.Stopwatch.StartNew()
 
             Trace.run request.Stream request.Device seed within plan
             |> Result.map (fun trace ->
                 use trace = trace
                 let findings, points, places = ofTrace trace
                 let map = if index = 0 then Points.map trace else []
-                findings, points @ map, stability trace places, moved trace places)
+                let found = findings, points @ map, stability trace places, moved trace places
+                say (CellEvent.Ended(CellEnd.Finished(clock.Elapsed.TotalSeconds, false)))
+                found)
 
         let folder sofar (index, plan) =
             sofar |> Result.bind (fun sofar -> one index plan |> Result.map (fun next -> sofar @ [ next ]))

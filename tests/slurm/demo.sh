@@ -24,7 +24,7 @@ cat > "$work/sweep.json" <<END
 END
 
 say() { echo "$(date '+%T') $(finished) finished: $*"; }
-finished() { find "$out/cells" -name '*.json' -not -name '.*' | wc -l; }
+finished() { find "$out/cells" -maxdepth 1 -name '*.json' -not -name '.*' | wc -l; }
 until_finished() { while [ "$(finished)" -lt "$1" ]; do sleep 0.1; done; }
 
 # The process of a cell that runs now.
