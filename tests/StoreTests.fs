@@ -486,6 +486,47 @@ let private together =
 
               Expect.equal (table out) (table alone) "the same table")
 
+          testCase "a script's study that is killed goes on to what one leaves that was never killed"
+          <| onLinux (fun folder ->
+              let out, whole = Path.Combine(folder, "out"), Path.Combine(folder, "whole")
+              let script = Path.Combine(folder, "study.fsx")
+              let load = Path.Combine(root, "scripts", "load.fsx")
+
+              File.WriteAllLines(
+                  script,
+                  [ $"#load @\"{load}\""
+                    "open Cmcl"
+                    "Run.on (Stream.load \"synthetic\") |> Run.method Baseline.vanilla |> Run.method Dns.defaults |> Run.each (Learn.epochs 4)"
+                    $"|> Run.seeds [ 0..3 ] |> Run.jobs 1 |> Run.into @\"{out}\" |> Run.quietly |> Run.go |> ignore" ]
+              )
+
+              let c = start "dotnet" [ "fsi"; script ]
+
+              while (cellFiles out).Length < 2 && not c.Process.HasExited do
+                  Threading.Thread.Sleep 20
+
+              // The script runs in a process of dotnet fsi's own.
+              List.iter kill (children c.Process.Id)
+              let code, said = finish c
+              Expect.isGreaterThanOrEqual (cellFiles out).Length 2 $"{code} {said}"
+
+              let into (folder: string) =
+                  Run.on (stream ())
+                  |> Run.method Baseline.vanilla
+                  |> Run.method Dns.defaults
+                  |> Run.each (Learn.epochs 4)
+                  |> Run.seeds [ 0..3 ]
+                  |> Run.jobs 1
+                  |> Run.into folder
+                  |> Run.quietly
+                  |> Run.go
+                  |> ignore
+
+              into out
+              into whole
+              Expect.equal (results out) (results whole) "the same cells"
+              Expect.hasLength (cellFiles out) 8 "all")
+
           testCase "a resume that is stopped at once leaves the tables as they were"
           <| onLinux (fun folder ->
               let out = Path.Combine(folder, "out")
