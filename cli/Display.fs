@@ -71,34 +71,36 @@ let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit)
            PercentageColumn()
            TaskDescriptionColumn(Alignment = Justify.Left) |]
 
-    AnsiConsole
-        .Progress()
-        .Columns(columns)
-        .Start(fun context ->
-            let mutable progress = start
-            let all = context.AddTask("starting", maxValue = 1.0)
-            let free = Stack [ for _ in 1 .. min sideBySide MostLines -> context.AddTask("–", maxValue = 1.0) ]
-            let taken = Dictionary<Cell, ProgressTask>()
+    let progress = ref start
 
-            let show (cell: Cell) (description: string) (share: float) =
-                match taken.TryGetValue cell with
-                | true, bar ->
-                    bar.Description <- Markup.Escape description
-                    // A bar at its end is finished for good, and another cell will need it.
-                    bar.Value <- min 0.999 share
-                | _ -> ()
+    let result =
+        AnsiConsole
+            .Progress()
+            .AutoClear(true)
+            .Columns(columns)
+            .Start(fun context ->
+                let all = context.AddTask("starting", maxValue = 1.0)
+                let free = Stack [ for _ in 1 .. min sideBySide MostLines -> context.AddTask("–", maxValue = 1.0) ]
+                let taken = Dictionary<Cell, ProgressTask>()
 
-            let result =
+                let show (cell: Cell) (description: string) (share: float) =
+                    match taken.TryGetValue cell with
+                    | true, bar ->
+                        bar.Description <- Markup.Escape description
+                        // A bar at its end is finished for good, and another cell will need it.
+                        bar.Value <- min 0.999 share
+                    | _ -> ()
+
                 work (fun event ->
-                    progress <- Progress.after event progress
+                    progress.Value <- Progress.after event progress.Value
 
                     match event with
                     | StudyEvent.Cell(cell, CellEvent.Started) ->
                         if free.Count > 0 && not (taken.ContainsKey cell) then
                             taken[cell] <- free.Pop()
 
-                        show cell (place progress cell) 0.0
-                    | StudyEvent.Cell(cell, CellEvent.Progress at) -> show cell (place progress cell) at.Share
+                        show cell (place progress.Value cell) 0.0
+                    | StudyEvent.Cell(cell, CellEvent.Progress at) -> show cell (place progress.Value cell) at.Share
                     | StudyEvent.Cell(cell, CellEvent.Ended _) ->
                         show cell "–" 0.0
 
@@ -109,20 +111,16 @@ let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit)
                         | _ -> ()
                     | _ -> ()
 
-                    match Progress.said progress event with
+                    match Progress.said progress.Value event with
                     | Some message when Progress.isBad event -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
                     | Some message -> AnsiConsole.MarkupLineInterpolated $"[yellow]{message}[/]"
                     | None -> ()
 
-                    all.Value <- min 0.999 (Progress.share progress)
-                    all.Description <- Markup.Escape(Progress.sentence sideBySide watch.Elapsed progress))
+                    all.Value <- min 0.999 (Progress.share progress.Value)
+                    all.Description <- Markup.Escape(Progress.sentence sideBySide watch.Elapsed progress.Value)))
 
-            for bar in Seq.append free taken.Values do
-                bar.StopTask()
-
-            all.Value <- Progress.share progress
-            all.Description <- Markup.Escape(Progress.sentence sideBySide watch.Elapsed progress)
-            result)
+    printfn "%s" (Progress.sentence sideBySide watch.Elapsed progress.Value)
+    result
 
 /// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet. What goes wrong is told on standard error, but for
 /// failures of cells where these are told when all is over (`failuresLater`).

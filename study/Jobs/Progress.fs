@@ -113,7 +113,13 @@ module Progress =
             | Some seconds when p.Done + p.Failed < p.Total -> $", about {duration (TimeSpan.FromSeconds seconds)} left"
             | _ -> ""
 
-        $"{p.Done} of {p.Total} cells done{failed}, {p.Running.Count} running, {p.Waiting.Count} waiting; {duration passed}{left}"
+        let open' =
+            if p.Running.IsEmpty && p.Waiting.IsEmpty then
+                ""
+            else
+                $", {p.Running.Count} running, {p.Waiting.Count} waiting"
+
+        $"{p.Done} of {p.Total} cells done{failed}{open'}; {duration passed}{left}"
 
     /// A cell in a line, with its stream where a study has several.
     let name (p: Progress) (c: Cell) : string =
