@@ -365,7 +365,12 @@ let private terminals =
                                 for seed in [ 0; 1 ] -> cell 0 m seed, CellState.Finished(rate @ also) ] }
 
               let t = CompareFiles.tables [] c |> Check.get |> List.head
-              let text = String.Join("\n", Layout.table (fun _ text -> text) 120 (Cmcl.Cli.CompareDisplay.table "table.csv has them." t))
+
+              let text =
+                  String.Join(
+                      "\n",
+                      Layout.table (fun _ text -> text) 120 (Cmcl.Cli.CompareDisplay.table "table.csv has them." t)
+                  )
 
               for width in [ 60; 80; 100 ] do
                   let lines = Layout.table (fun _ text -> text) width (Cmcl.Cli.CompareDisplay.table "table.csv has them." t)

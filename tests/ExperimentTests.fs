@@ -160,7 +160,8 @@ let tests =
 
               let tell progress =
                   match progress with
-                  | StudyEvent.Cell(cell, CellEvent.Progress p) -> told.Add((cell.Method, cell.Seed), (p.Step, p.Epoch |> Option.map _.Number), p.Share)
+                  | StudyEvent.Cell(cell, CellEvent.Progress p) ->
+                      told.Add((cell.Method, cell.Seed), (p.Step, p.Epoch |> Option.map _.Number), p.Share)
                   | _ -> ()
 
               for jobs in [ 1; 3 ] do

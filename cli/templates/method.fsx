@@ -22,8 +22,7 @@ let pull (strength: float) : Method =
 
         { plain with Direction = Direction.Of pulled }
 
-    Training.method "pull" "fine-tuning pulled back to where the step began"
-    |> Method.beginning begin'
+    Training.method "pull" "fine-tuning pulled back to where the step began" |> Method.beginning begin'
 
 type PullOptions = { Strength: float }
 

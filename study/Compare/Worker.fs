@@ -80,11 +80,7 @@ module Line =
                       Name = name
                       Epoch =
                         match epoch with
-                        | [ number; all; loss ] ->
-                            Some
-                                { Number = int number
-                                  Of = int all
-                                  Loss = real loss }
+                        | [ number; all; loss ] -> Some { Number = int number; Of = int all; Loss = real loss }
                         | _ -> None
                       Share = real share }
             )

@@ -90,7 +90,10 @@ module internal Job =
 
         match event with
         | Event.Epoch(step, epoch, loss, sofar, total) ->
-            let epoch = { Number = epoch; Of = job.Plan.Settings.Epochs; Loss = loss }
+            let epoch =
+                { Number = epoch
+                  Of = job.Plan.Settings.Epochs
+                  Loss = loss }
 
             progress step (Some epoch) sofar total
         | Event.Solved(step, sofar, total) -> progress step None sofar total
