@@ -178,9 +178,7 @@ let summary (request: Request) (finished: Finished) : CompareTable =
 
     Comparison.ofRows request.Stream.Name roles request.Seeds request.Command rows
     |> Measured.ofComparison
-    |> CompareTable.make
-        ([ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] |> List.map (Metric.find >> Check.get))
-        request.Stream.Name
+    |> CompareTable.make Metric.brief request.Stream.Name
     |> CompareTable.withoutEmpty
 
 /// How fast methods trained that took long enough to tell: a line each, the mean over steps and seeds.

@@ -8,8 +8,8 @@ open Cmcl
 open Cmcl.Cli.Arguments
 open Cmcl.Cli.Commands
 
-let private template (kind: ScriptKind) : string =
-    let name = $"Cmcl.Cli.{(string kind).ToLowerInvariant()}.fsx"
+let private template (file: string) : string =
+    let name = $"Cmcl.Cli.{file}"
 
     match typeof<NewArgument>.Assembly.GetManifestResourceStream name with
     | null -> invalidOp $"the resource {name} is missing"
@@ -19,27 +19,22 @@ let private template (kind: ScriptKind) : string =
 
 /// What a script in a folder loads: that of the clone around it, or else the one beside this command.
 let private library (folder: string) : string =
-    let rec parents (folder: DirectoryInfo | null) =
-        match folder with
-        | null -> []
-        | folder -> folder.FullName :: parents folder.Parent
-
-    parents (DirectoryInfo folder)
+    Catalogue.upwards folder
     |> List.tryFind (fun parent -> File.Exists(Path.Combine(parent, "src", "Cmcl.fsproj")))
     |> Option.map (fun clone -> Path.GetRelativePath(folder, Path.Combine(clone, "scripts", "load.fsx")))
     |> Option.defaultValue (Path.Combine(AppContext.BaseDirectory, "load.fsx"))
 
 let create (arguments: ParseResults<NewArgument>) : int =
-    let kind = arguments.GetResult(NewArgument.Kind, ScriptKind.Ablation)
+    let like = $"{arguments.GetResult(NewArgument.Kind, ScriptKind.Ablation)}.fsx".ToLowerInvariant()
     let file = arguments.GetResult NewArgument.File
     let file = if Path.HasExtension file then file else file + ".fsx"
     let name = string (Path.GetFileNameWithoutExtension file)
     let folder = string (Path.GetDirectoryName(Path.GetFullPath file))
 
     let text =
-        (template kind)
+        (template like)
             .Replace("#load \"../../scripts/load.fsx\"", $"#load @\"{library folder}\"")
-            .Replace($"{(string kind).ToLowerInvariant()}.fsx", Path.GetFileName file)
+            .Replace(like, Path.GetFileName file)
             .Replace("results/ablation", $"results/{name}")
 
     let free =

@@ -171,6 +171,13 @@ let tests =
                 testCase "a number that is none" (fun () ->
                     withText "results.csv" (header + "t,m,0,1,1,r10,0.5\nt,m,0,1,1,r10,much\n") (fun folder ->
                         Expect.equal (lineOf (Results.read folder)) "line 3: value takes a number, not 'much'" "reason"))
+                testCase "a step that is none" (fun () ->
+                    for step, task in [ "x", "1"; "2000000000", "1"; "final", "1"; "1", "all" ] do
+                        withText "results.csv" (header + $"t,m,0,{step},{task},r10,0.5\n") (fun folder ->
+                            Expect.stringContains
+                                (lineOf (Results.read folder))
+                                $"line 2: step and task take"
+                                $"{step} and {task}"))
                 testCase "a field too few" (fun () ->
                     withText "results.csv" (header + "t,m,0,1,1,r10\n") (fun folder ->
                         Expect.equal (lineOf (Results.read folder)) "line 2: 6 fields instead of 7" "reason"))

@@ -68,7 +68,7 @@ module Desk =
             tabulate [ "method" ] (fun t row -> [ CompareTable.name t row ]) metrics result
 
         /// Accuracy, recall@10, their backward transfer, deviation of old scores: methods by metrics, mean ± sd over seeds.
-        let table (result: StudyResult) : TextTable = tableOf [ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] result
+        let table (result: StudyResult) : TextTable = tableOf (Metric.brief |> List.map _.Name) result
 
         /// A metric over orders of the steps: its mean, how it varies with the seed, and how with the order.
         let orderTable (metrics: string list) (result: StudyResult) : TextTable =

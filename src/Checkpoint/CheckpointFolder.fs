@@ -211,9 +211,6 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
     member _.Write(checkpoint: Checkpoint) : Result<unit, Fault list> =
         Files.writing folder (fun () -> write checkpoint) |> Result.bind id
 
-    /// Deletes them all: the run is over. Files of other names stay. Fault: `Unwritable`.
-    member _.Delete() : Result<unit, Fault list> = CheckpointFolder.Forget folder
-
     /// The last checkpoint that can be read, its tensors in the caller's scope, and why those after it could not be; none where there is none
     /// that can be read: that costs time, and no result.
     member _.Latest() : Checkpoint option * Fault list =
@@ -233,7 +230,7 @@ type CheckpointFolder private (folder: string, identity: string, device: torch.D
     static member Of(folder: string, identity: string, device: torch.Device, keep: int) : CheckpointFolder =
         CheckpointFolder(Path.Combine(folder, Identity.hash identity), identity, device, max 1 keep)
 
-    /// Deletes the checkpoints in the folder of a run, and it if nothing else is in it. Fault: `Unwritable`.
+    /// Deletes the checkpoints in the folder of a run, and it if nothing else is in it; files of other names stay. Fault: `Unwritable`.
     static member Forget(folder: string) : Result<unit, Fault list> =
         Files.writing folder (fun () ->
             if Directory.Exists folder then

@@ -25,8 +25,8 @@ module Catalogue =
     /// The names that need no path.
     let names: string list = List.map fst shipped @ [ "synthetic" ]
 
-    /// The folder and all those above it, nearest first.
-    let rec private upwards (folder: string) : string list =
+    /// The folder and all those above it, nearest first. As in `Catalogue.upwards "/a/b"`: `/a/b`, `/a`, `/`.
+    let rec upwards (folder: string) : string list =
         match IO.Path.GetDirectoryName folder with
         | null -> [ folder ]
         | above -> folder :: upwards above

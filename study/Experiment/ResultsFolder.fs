@@ -11,9 +11,6 @@ module ResultsFolder =
 
     let weights (folder: string) : string = within folder "weights"
 
-    /// Where earlier versions kept checkpoints, which `cmcl store adopt` takes over.
-    let checkpoints (folder: string) : string = within folder "checkpoints"
-
     /// Makes sure that results can go to a folder that is there: it can be written to, holds none of these files and folders unless they may be
     /// replaced, and has no folder in a file's place. Nothing of the user's own in it is touched (`Ours.clear`). Faults: `Occupied`, `Unwritable`.
     let claim (files: string list, folders: string list) (force: bool) (folder: string) : Result<unit, Fault list> =

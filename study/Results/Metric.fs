@@ -223,6 +223,9 @@ module Metric =
         | Some m -> Ok m
         | None -> Error [ Fault.Unknown("metric", name, all |> List.map _.Name) ]
 
+    /// What a narrow table has: accuracy, recall@10, what was forgotten of both, deviation.
+    let brief: Metric list = [ "acc"; "bwt_acc"; "r10"; "bwt_r10"; "deviation_rel" ] |> List.map (find >> Check.get)
+
     /// The columns of the paper's table, then what it cost.
     let paper: Metric list =
         [ "acc"; "bwt_acc"; "r1"; "r5"; "r10"; "bwt_r10"; "deviation_rel"; "seconds"; "bytes_state"; "replayed" ]
