@@ -52,6 +52,7 @@ module Train =
         (plan: Plan)
         : Result<Ending, Fault list> =
         use whole = torch.NewDisposeScope()
+        Native.linearAlgebra device
         let settings, m = plan.Settings, plan.Method
 
         let run =

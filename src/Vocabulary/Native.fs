@@ -241,3 +241,14 @@ module Native =
 
     /// Whether libtorch's part for CUDA was loaded, with a device or without, or what the loader said.
     let cuda () : Result<unit, string> = once.Force().Cuda
+
+    let private decomposed =
+        lazy
+            (use scope = torch.NewDisposeScope()
+             torch.linalg.eigh (torch.eye (2L, dtype = torch.float64, device = torch.CUDA)) |> ignore)
+
+    /// Loads libtorch's linear algebra for CUDA, if the device is of CUDA; does nothing the second time. libtorch loads it with the first
+    /// decomposition, and two threads that come to one at once break off: "lazy wrapper should be called at most once" (pytorch issue 90613).
+    let linearAlgebra (device: torch.Device) : unit =
+        if device.``type`` = DeviceType.CUDA then
+            decomposed.Force()
