@@ -51,3 +51,5 @@ let da, db = deltas[pair.A] * (-0.1).AsScalar(), deltas[pair.B] * (-0.1).AsScala
 let after: Heads = Map [ pair.A, heads[pair.A] + da; pair.B, heads[pair.B] + db ]
 /// What is kept of the old rows.
 let old = OldStep.ofRows 1 pair heads xa xb
+/// The moments of other matched rows, of weight 16.
+let joint = JointMoments.ofRows pair newA newB

@@ -53,7 +53,7 @@ module Moment =
     let private panel, private chunk = 256L, 4096L
 
     /// Adds XᵀX of some rows to a sum, of which only what is on and above the diagonal counts.
-    let private addRows (sum: torch.Tensor) (x: torch.Tensor) : unit =
+    let internal addRows (sum: torch.Tensor) (x: torch.Tensor) : unit =
         let n, d = x.shape[0], x.shape[1]
 
         for start in 0L .. chunk .. n - 1L do
@@ -70,7 +70,7 @@ module Moment =
         torch.zeros (d, d, dtype = torch.float64, device = like.device)
 
     /// A sum as a whole: what is below the diagonal is the same numbers.
-    let private whole (sum: torch.Tensor) : torch.Tensor = sum.triu () .+ sum.triu(1L).t()
+    let internal whole (sum: torch.Tensor) : torch.Tensor = sum.triu () .+ sum.triu(1L).t()
 
     /// XᵀX of wide rows.
     let private halfProduct (x: torch.Tensor) : torch.Tensor =

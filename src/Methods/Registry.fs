@@ -1,6 +1,6 @@
 namespace Cmcl
 
-/// Every method by name: bounds, the paper's rivals in its order, null spaces and what is left of them, DNS. A new one is one file and one line here.
+/// Every method by name: bounds, the paper's rivals in its order, null spaces and what is left of them, DNS, closed forms. A new one is one file and one line here.
 [<RequireQualifiedAccess>]
 module Registry =
     let private first: Entry list =
@@ -21,7 +21,8 @@ module Registry =
           Spec.entry NullSpace.eigenbasisOnly
           Spec.entry NullSpace.dns
           Spec.entry NullSpace.soft
-          Spec.entry NullSpace.trust ]
+          Spec.entry NullSpace.trust
+          Spec.entry ClosedForm.cca ]
 
     /// Those that a method which changes how another trains can be put around.
     let hosts: Entry list = first @ last |> List.filter (fun e -> Method.trains e.Method)

@@ -192,6 +192,14 @@ module Task =
                 Tensors.scoped (fun () -> t.Take(m, Tensors.range t.Device first (min t.Count (first + Moment.blockRows))))
         }
 
+    /// The matched rows of all its modalities in order, in blocks for one pass; whoever takes a block frees it.
+    let jointBlocks (t: Task) : seq<Map<Modality, torch.Tensor>> =
+        seq {
+            for first in 0L .. Moment.blockRows .. t.Count - 1L do
+                use numbers = Tensors.range t.Device first (min t.Count (first + Moment.blockRows))
+                Map [ for m in t.Modalities -> m, t.Take(m, numbers) ]
+        }
+
     /// The second moment of its rows of one modality.
     let moment (m: Modality) (t: Task) : Moment =
         match t.Held m with

@@ -53,7 +53,7 @@ module Progress =
                 Running = p.Running.Remove cell
                 Waiting = p.Waiting.Remove cell }
 
-        let over p =
+        let over (p: Progress) =
             { p with
                 Weight = p.Weight + (Map.tryFind cell p.Weights |> Option.defaultValue 1.0) }
 

@@ -1,0 +1,130 @@
+namespace Cmcl
+
+open TorchSharp
+
+/// What counts the same in sums of moments over steps.
+[<RequireQualifiedAccess>]
+type StepWeight =
+    /// Every step, however many rows it has.
+    | Steps
+    /// Every row.
+    | Rows
+
+/// Methods that are solved from moments: no rate, no epoch, no seed and no old row, and steps in any order.
+[<RequireQualifiedAccess>]
+module ClosedForm =
+    type Options =
+        { Cca: CcaOptions; Weights: StepWeight }
+
+    let private cca' (option: Opt<CcaOptions, 'v>) : Opt<Options, 'v> =
+        Opt.within (fun (o: Options) -> o.Cca) (fun cca o -> { o with Cca = cca }) option
+
+    let ridge: Opt<Options, float> =
+        Opt.make
+            "ridge"
+            "γ, added to each modality's moment in shares of its mean diagonal"
+            Codec.notNegative
+            (fun (o: CcaOptions) -> o.Ridge)
+            (fun v o -> { o with Ridge = v })
+        |> Opt.tried [ "0.01"; "0.03"; "0.1"; "0.3"; "1" ]
+        |> cca'
+
+    let exponent: Opt<Options, float> =
+        Opt.make
+            "exponent"
+            "q: a direction counts with its correlation to this power"
+            Codec.notNegative
+            (fun (o: CcaOptions) -> o.Exponent)
+            (fun v o -> { o with Exponent = v })
+        |> Opt.tried [ "0.5"; "0.75"; "1"; "1.5" ]
+        |> cca'
+
+    let private rankCodec: Codec<int option> =
+        let whole = Codec.whole 1
+
+        Codec.make
+            "a whole number ≥ 1, or all"
+            (Option.map whole.Show >> Option.defaultValue "all")
+            (fun given ->
+                match given, whole.Read "rank" given with
+                | "all", _ -> Some None
+                | _, Ok n -> Some(Some n)
+                | _, Error _ -> None)
+
+    let rank: Opt<Options, int option> =
+        Opt.make "rank" "how many directions are kept" rankCodec (fun (o: CcaOptions) -> o.Rank) (fun v o -> { o with Rank = v })
+        |> cca'
+
+    let prior: Opt<Options, float> =
+        Opt.make
+            "prior"
+            "ν: how much it counts that encoders are aligned already, in shares of each moment's mean diagonal"
+            Codec.notNegative
+            (fun (o: CcaOptions) -> o.Prior)
+            (fun v o -> { o with Prior = v })
+        |> cca'
+
+    let unseen: Opt<Options, Unseen> =
+        Opt.make
+            "unseen"
+            "pairs that no step has: nothing is known of them (zero), or they are composed by way of a third modality (composed)"
+            (Codec.choice [ "zero", Unseen.Zero; "composed", Unseen.Composed ])
+            (fun (o: CcaOptions) -> o.Unseen)
+            (fun v o -> { o with Unseen = v })
+        |> cca'
+
+    let weights: Opt<Options, StepWeight> =
+        Opt.make
+            "weights"
+            "what counts the same: every step, or every row"
+            (Codec.choice [ "steps", StepWeight.Steps; "rows", StepWeight.Rows ])
+            _.Weights
+            (fun v o -> { o with Weights = v })
+
+    /// The moments of a step's rows by what counts the same: of weight 1, or of as many as it has rows. Example:
+    /// `ClosedForm.moments StepWeight.Steps (Task.ofPair 1 "first" pair xa xb)`.
+    let moments (weights: StepWeight) (task: Task) : JointMoments =
+        let blocks =
+            match task.IsHeld with
+            | true -> Seq.singleton (task.Modalities |> List.map (fun m -> m, (task.All m).alias ()) |> Map)
+            | false -> Task.jointBlocks task
+
+        Tensors.scopedWith (fun (m: JointMoments) -> m.Tensors) (fun () ->
+            let all = JointMoments.accumulate task.Terms blocks
+
+            match weights with
+            | StepWeight.Rows -> all
+            | StepWeight.Steps -> JointMoments.scale (1.0 / float task.Count) all)
+
+    let private solve
+        (o: Options)
+        (_: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        : Result<Solution, Fault list> =
+        let kept (found: Result<Solution, Fault list>) : seq<torch.Tensor> =
+            match found with
+            | Ok s -> Seq.append s.Heads.Values s.Memory.Values
+            | Error _ -> []
+
+        Tensors.scopedWith kept (fun () ->
+            let all = JointMoments.ofNamed memory :: List.map (moments o.Weights) tasks |> JointMoments.mergeAll
+            let d = (Seq.head heads.Values).shape[0]
+
+            Cca.solve o.Cca d all
+            |> Result.map (fun (found, directions) ->
+                let found = found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
+
+                { Heads = Heads.replace found heads
+                  Memory = JointMoments.toNamed all
+                  Remarks =
+                    [ if directions < min (int d) (o.Cca.Rank |> Option.defaultValue System.Int32.MaxValue) then
+                          $"there are {directions} directions of positive correlation, fewer than the {d} rows of the heads; the other rows are 0" ] }))
+
+    /// Multiset canonical correlations of all modalities that were seen, from second and cross moments alone.
+    let cca: Spec<Options> =
+        Spec.make
+            { Cca = Cca.defaults; Weights = StepWeight.Steps }
+            [ Opt.any ridge; Opt.any exponent; Opt.any rank; Opt.any prior; Opt.any unseen; Opt.any weights ]
+            (fun o -> Method.solving "cca" "canonical correlations of all that was seen, from moments, in one solve" (solve o))
