@@ -330,6 +330,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
+    | [<CliPrefix(CliPrefix.None)>] Solve of ParseResults<SolveArgument>
     | [<CliPrefix(CliPrefix.None)>] Notebook of ParseResults<NotebookArgument>
     | [<CliPrefix(CliPrefix.None)>] New of ParseResults<NewArgument>
     | [<CliPrefix(CliPrefix.None); SubCommand>] Metrics
@@ -356,7 +357,8 @@ type Command =
             | Export _ -> "export trained heads from a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
             | Extract _ -> "run an encoder over images, texts or recordings and save the features"
-            | Moments _ -> "accumulate and merge second moments of features in many files"
+            | Moments _ -> "accumulate, merge and subtract moments of features in many files"
+            | Solve _ -> "heads from moments, in one solve"
             | Retrieve _ -> "find for each row of one array the best rows of another, with their scores"
             | Notebook _ -> "run the F# cells of a notebook and store their outputs, without Jupyter"
             | New _ -> "write a script to begin with: an ablation, or a method of your own"

@@ -64,20 +64,155 @@ let private accumulate (arguments: ParseResults<AccumulateArgument>) : int =
             out)
     |> code
 
+let private parseFile (text: string) : Result<string * string, Fault list> =
+    match text.Split('=', 2) with
+    | [| modality; file |] when modality <> "" && file <> "" -> Ok(modality, file)
+    | _ -> Error [ Fault.BadValue("a file of cmcl moments pair", "MODALITY=FILE.npy, such as vision=pictures.npy", text) ]
+
+let private describe (m: JointMoments) : string list =
+    [ for KeyValue(modality, s) in m.Second -> $"{modality}: {s.Sum.shape[0]} columns, weight {s.Weight:G9}" ]
+    @ [ for KeyValue(struct (a, b), s) in m.Cross -> $"{a} with {b}: weight {s.Weight:G9}" ]
+
+/// Writes joint moments, and says what is in them.
+let private writeJoint
+    (quiet: bool)
+    (force: bool)
+    (out: string)
+    (make: unit -> Result<JointMoments, Fault list>)
+    : Result<unit, Fault list> =
+    use scope = torch.NewDisposeScope()
+
+    Files.free force out
+    |> Result.bind (fun () ->
+        try
+            make ()
+        with CmclException fault ->
+            Error [ fault ])
+    |> Result.bind (fun m ->
+        Files.makeFolderOf out
+        |> Result.bind (fun () -> JointMomentFile.write out m)
+        |> Result.map (fun () ->
+            if not quiet then
+                for line in describe m @ [ Terminal.path out ] do
+                    Terminal.say line))
+
+let private pair (arguments: ParseResults<PairArgument>) : int =
+    let out, threads = arguments.GetResult PairArgument.Out, arguments.TryGetResult PairArgument.Threads
+    let first, second = arguments.GetResult PairArgument.Files
+
+    validated {
+        let! () = checkGiven arguments (Some out) threads None None
+        and! a, fileA = parseFile first
+        and! b, fileB = parseFile second
+
+        let! both =
+            validated {
+                let! a = Modality.create a
+                and! b = Modality.create b
+                return! Pair.create a b
+            }
+
+        return both, fileA, fileB
+    }
+    |> Result.bind (fun (pair, fileA, fileB) ->
+        torch.set_num_threads (Option.defaultValue (min Protocol.MostThreads Environment.ProcessorCount) threads)
+
+        writeJoint (arguments.Contains PairArgument.Quiet) (arguments.Contains PairArgument.Force) out (fun () ->
+            Shards.joint pair fileA fileB))
+    |> code
+
+/// Files by their paths, each read once.
+let private joints (names: string list) : Result<JointMoments list, Fault list> =
+    names |> List.map JointMomentFile.read |> Check.all
+
 let private merge (arguments: ParseResults<MergeArgument>) : int =
-    let out = arguments.GetResult MergeArgument.Out
+    let out, names = arguments.GetResult MergeArgument.Out, arguments.GetResult MergeArgument.Moments
+    let quiet, force = arguments.Contains MergeArgument.Quiet, arguments.Contains MergeArgument.Force
 
     checkGiven arguments (Some out) None None None
     |> Result.bind (fun () ->
-        toFile
-            (arguments.Contains MergeArgument.Quiet)
-            (arguments.Contains MergeArgument.Force)
-            MomentFile.read
-            (arguments.GetResult MergeArgument.Moments)
-            out)
+        if JointMomentFile.is names.Head then
+            Shards.once names
+            |> Result.bind (fun () -> writeJoint quiet force out (fun () -> joints names |> Result.map JointMoments.mergeAll))
+        else
+            toFile quiet force MomentFile.read names out)
+    |> code
+
+let private subtract (arguments: ParseResults<SubtractArgument>) : int =
+    let out, names = arguments.GetResult SubtractArgument.Out, arguments.GetResult SubtractArgument.Moments
+
+    checkGiven arguments (Some out) None None None
+    |> Result.bind (fun () ->
+        match names with
+        | whole :: (_ :: _ as parts) ->
+            Shards.once parts
+            |> Result.bind (fun () ->
+                writeJoint
+                    (arguments.Contains SubtractArgument.Quiet)
+                    (arguments.Contains SubtractArgument.Force)
+                    out
+                    (fun () ->
+                        joints (whole :: parts)
+                        |> Result.map (fun all ->
+                            List.fold (fun left part -> JointMoments.subtract part left) all.Head all.Tail)))
+        | _ ->
+            Error
+                [ Fault.BadValue("cmcl moments subtract", "a file, and one or more to be taken off it", $"{names.Length} file") ])
     |> code
 
 let moments (arguments: ParseResults<MomentsArgument>) : int =
     match arguments.GetSubCommand() with
     | MomentsArgument.Accumulate arguments -> accumulate arguments
+    | MomentsArgument.Pair arguments -> pair arguments
     | MomentsArgument.Merge arguments -> merge arguments
+    | MomentsArgument.Subtract arguments -> subtract arguments
+
+/// The method that `cmcl solve` applies, with options as they were given.
+let private closedForm (given: (string * string) list) : Result<ClosedForm.Options, Fault list> =
+    (Ok(Spec.entry ClosedForm.cca), given)
+    ||> List.fold (fun entry (name, value) -> entry |> Result.bind (fun e -> e.Read name value))
+    |> Result.map (Entry.own<ClosedForm.Options> >> Option.get)
+
+let solve (given: (string * string) list) (arguments: ParseResults<SolveArgument>) : int =
+    use scope = torch.NewDisposeScope()
+    let out, names = arguments.GetResult(SolveArgument.Out, "heads.safetensors"), arguments.GetResult SolveArgument.Moments
+
+    validated {
+        let! () = checkGiven arguments (Some out) None None None
+        and! () = Shards.once names
+        and! o = closedForm given
+        and! parts = joints names
+        return o, parts
+    }
+    |> Result.bind (fun (o, parts) ->
+        let weighted = parts |> List.map (ClosedForm.weighted o.Weights) |> JointMoments.mergeAll
+        let widest = weighted.Second.Values |> Seq.map _.Sum.shape[0] |> Seq.max
+        let d = arguments.TryGetResult SolveArgument.Dimension |> Option.map int64 |> Option.defaultValue widest
+
+        if d < 1L then
+            Error [ Fault.BadValue("--dimension", "a whole number ≥ 1", string d) ]
+        else
+            Cca.solve o.Cca d weighted
+            |> Result.bind (fun (heads, directions) ->
+                let saved =
+                    { Heads = heads
+                      About =
+                        Map
+                            [ "format", "cmcl-heads/1"
+                              "cmcl", Record.cmclVersion
+                              "method", "cca"
+                              "scores", "cosine"
+                              "bias", "no" ] }
+
+                SavedHeads.files out saved
+                |> List.map (Files.free (arguments.Contains SolveArgument.Force))
+                |> Check.all
+                |> Result.bind (fun _ -> SavedHeads.write out saved)
+                |> Result.map (fun () ->
+                    if not (arguments.Contains SolveArgument.Quiet) then
+                        for line in describe weighted do
+                            Terminal.say line
+
+                        Terminal.say $"{directions} directions of positive correlation, heads of {d} rows"
+                        Terminal.say (Terminal.path out))))
+    |> code

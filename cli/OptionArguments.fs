@@ -5,8 +5,22 @@ module Cmcl.Cli.OptionArguments
 open System
 open Cmcl
 
-/// Commands that take them.
+/// Commands that take all of them.
 let commands: string list = [ "run"; "compare"; "tune"; "verify" ]
+
+/// The methods whose options the command that these arguments begin with takes.
+let entries (argv: string[]) : Entry list =
+    match Array.tryHead argv with
+    | Some "solve" -> [ Spec.entry ClosedForm.cca ]
+    | Some command when List.contains command commands -> Registry.entries
+    | _ -> []
+
+/// What these methods take: options of training where one of them trains, and their own.
+let table (entries: Entry list) : OptionInfo list =
+    if entries |> List.exists (fun e -> Method.trains e.Method) then
+        Registry.optionsOf entries
+    else
+        Registry.owned entries |> List.map fst
 
 /// What was found among the arguments of a command.
 type Taken =
@@ -74,13 +88,17 @@ let help (width: int) (entries: Entry list) : string list =
         | [] -> ""
         | others -> $""" (also {String.Join(", ", others)})"""
 
-    [ ""
-      "OPTIONS OF TRAINING, for every method that trains:"
-      ""
-      for o in Settings.options do
-          yield! line width o.Info (text o.Info)
-      ""
-      "OPTIONS OF METHODS, for every method here that takes them:"
+    [ if entries |> List.exists (fun e -> Method.trains e.Method) then
+          ""
+          "OPTIONS OF TRAINING, for every method that trains:"
+          ""
+
+          for o in Settings.options do
+              yield! line width o.Info (text o.Info)
+      if not entries.IsEmpty then
+          ""
+          "OPTIONS OF METHODS, for every method here that takes them:"
+
       for first, options in Registry.owned entries |> List.groupBy (snd >> List.head) do
           ""
           $"  {first}"

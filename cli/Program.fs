@@ -34,8 +34,13 @@ let private options () =
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
       "moments",
       names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<PairArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<MergeArgument>().GetArgumentCases())
+      @ names (ArgumentParser.Create<SubtractArgument>().GetArgumentCases())
       |> List.distinct
+      "solve",
+      names (ArgumentParser.Create<SolveArgument>().GetArgumentCases())
+      @ OptionArguments.names (OptionArguments.table (OptionArguments.entries [| "solve" |]))
       "notebook",
       names (ArgumentParser.Create<RunNotebookArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<StripNotebookArgument>().GetArgumentCases())
@@ -45,7 +50,7 @@ let private options () =
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "import"; "notebook"; "new"; "store" ]
+    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "solve"; "import"; "notebook"; "new"; "store" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -98,9 +103,8 @@ let private dispatch (argv: string[]) : int =
               ) ]
         | _ -> []
 
-    let takesOptions = argv.Length > 0 && List.contains argv[0] OptionArguments.commands
-
-    let taken: OptionArguments.Taken = OptionArguments.take (if takesOptions then Registry.options else []) (List.ofArray argv)
+    let entries = OptionArguments.entries argv
+    let taken: OptionArguments.Taken = OptionArguments.take (OptionArguments.table entries) (List.ofArray argv)
 
     try
         let results = parser.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true)
@@ -141,6 +145,7 @@ let private dispatch (argv: string[]) : int =
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
         | Some(Extract arguments), _ -> ExtractCommand.extract arguments
         | Some(Moments arguments), _ -> MomentsCommand.moments arguments
+        | Some(Solve arguments), _ -> MomentsCommand.solve taken.Options arguments
         | _ when results.Contains Version ->
             printfn "cmcl %s" Record.cmclVersion
             0
@@ -151,9 +156,8 @@ let private dispatch (argv: string[]) : int =
     | :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText ->
         printfn "%s" e.Message
 
-        if takesOptions then
-            for line in OptionArguments.help (min 80 (Terminal.width ())) Registry.entries do
-                printfn "%s" line
+        for line in OptionArguments.help (min 80 (Terminal.width ())) entries do
+            printfn "%s" line
 
         0
     | :? ArguParseException as e ->

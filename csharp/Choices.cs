@@ -77,6 +77,26 @@ public enum FreeBasis
     Shared,
 }
 
+/// <summary>What stands for the cross moment of two modalities that no step has together.</summary>
+public enum UnseenPairs
+{
+    /// <summary>0: nothing is known.</summary>
+    Zero,
+
+    /// <summary>What a third modality that was seen with both tells.</summary>
+    Composed,
+}
+
+/// <summary>What counts the same in sums of moments.</summary>
+public enum Weights
+{
+    /// <summary>Every step.</summary>
+    Steps,
+
+    /// <summary>Every row.</summary>
+    Rows,
+}
+
 /// <summary>How scores are made of outputs.</summary>
 public enum Scoring
 {

@@ -87,6 +87,29 @@ public static class Methods
     /// <param name="threshold">Cut of the input spectrum.</param>
     public static Configuration Reference(Cut? threshold = null) => Named("reference").Set("threshold", threshold?.ToString());
 
+    /// <summary>Heads from moments in one solve: multiset canonical correlations of all that was seen. Nothing is trained.</summary>
+    /// <param name="ridge">γ, added to each modality's moment in shares of its mean diagonal; 0 or more.</param>
+    /// <param name="exponent">A direction counts with its correlation to this power; 0 or more.</param>
+    /// <param name="rank">How many directions are kept, 1 or more; as many as the heads have rows unless given.</param>
+    /// <param name="prior">How much it counts that encoders are aligned already; 0 or more.</param>
+    /// <param name="unseen">What stands for pairs that no step has.</param>
+    /// <param name="weights">What counts the same: every step, or every row.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration Cca(
+        double? ridge = null,
+        double? exponent = null,
+        int? rank = null,
+        double? prior = null,
+        UnseenPairs? unseen = null,
+        Weights? weights = null) =>
+        Named("cca")
+            .Set("ridge", ridge)
+            .Set("exponent", exponent)
+            .Set("rank", rank)
+            .Set("prior", prior)
+            .Set("unseen", unseen)
+            .Set("weights", weights);
+
     /// <summary>Fine-tuning, step after step, with nothing against forgetting.</summary>
     public static Configuration Vanilla() => Named("vanilla");
 

@@ -204,6 +204,8 @@ let private naming =
               check "partner" [ for v in values<CSharp.Partner>() -> CSharp.Methods.DnsSoft(partner = v) ]
               check "moments" [ for v in values<CSharp.Moments>() -> CSharp.Methods.DnsSoft(moments = v) ]
               check "free-basis" [ for v in values<CSharp.FreeBasis>() -> CSharp.Methods.Dns(freeBasis = v) ]
+              check "unseen" [ for v in values<CSharp.UnseenPairs>() -> CSharp.Methods.Cca(unseen = v) ]
+              check "weights" [ for v in values<CSharp.Weights>() -> CSharp.Methods.Cca(weights = v) ]
               check "scores" [ for v in values<CSharp.Scoring>() -> plain.Learn(scores = v) ]
               check "optimizer" [ for v in values<CSharp.Optimiser>() -> plain.Learn(optimiser = v) ]
               check "decay" [ for v in values<CSharp.Schedule>() -> plain.Learn(schedule = v) ]
@@ -228,6 +230,7 @@ let private naming =
               check (everythingLearned (CSharp.Methods.DnsTrust(CSharp.Sides.Input, CSharp.Partner.Current, 0.1, 0.4)))
               check (everythingLearned (CSharp.Methods.EigenbasisOnly(CSharp.Partner.Current, CSharp.Moments.Centred)))
               check (everythingLearned (CSharp.Methods.Nsp(CSharp.Cut.Trace 1e-3)))
+              check (CSharp.Methods.Cca(0.2, 0.5, 8, 0.1, CSharp.UnseenPairs.Composed, CSharp.Weights.Rows))
               check (everythingLearned (CSharp.Methods.Reference(CSharp.Cut.Relative 1e-3))))
           test "labels are those of the F# options" (fun () ->
               let same (ours: CSharp.Configuration) (theirs: Config<'m>) = Expect.equal ours.Label theirs.Label "the label"

@@ -13,11 +13,14 @@ let private va, vb, third = modality vision, modality text, modality audio
 
 /// Matched rows of three modalities in three steps, with something in common.
 let private steps (c: Case) : (Pair * torch.Tensor * torch.Tensor) list =
-    let width m = if m = vision then c.Da elif m = text then c.Db else c.D
+    let width m =
+        if m = vision then c.Da
+        elif m = text then c.Db
+        else c.D
+
     let common = normal c "common" (c.N + 9L) 4L
 
-    let rows name n m =
-        common.narrow(0L, 0L, n).mm(normal c $"view {m}" 4L (width m)) .+ normal c $"noise {name} {m}" n (width m)
+    let rows name n m = common.narrow(0L, 0L, n).mm(normal c $"view {m}" 4L (width m)) .+ normal c $"noise {name} {m}" n (width m)
 
     [ for name, a, b, n in [ "1", vision, text, c.N + 9L; "2", audio, text, c.N + 2L; "3", vision, audio, c.N + 5L ] ->
           Pair.named a b, rows name n a, rows name n b ]
@@ -197,7 +200,12 @@ let private invariance =
           property "duplicated rows" (fun c ->
               let twice (p, a: torch.Tensor, b: torch.Tensor) = p, torch.cat ([| a; a |], 0L), torch.cat ([| b; b |], 0L)
               let o = options c
-              sameProducts "twice" 1e-8 (solved o (steps c |> List.map (twice >> mean) |> JointMoments.mergeAll)) (solved o (jointOf c)))
+
+              sameProducts
+                  "twice"
+                  1e-8
+                  (solved o (steps c |> List.map (twice >> mean) |> JointMoments.mergeAll))
+                  (solved o (jointOf c)))
 
           property "an orthogonal change of a modality's features" (fun c ->
               let struct (q, _) = torch.linalg.qr (normal c "turn" c.Db c.Db)
@@ -209,7 +217,7 @@ let private invariance =
               let o = options c
               let before = solved o (jointOf c)
               let after = solved o (steps c |> List.map (turned >> mean) |> JointMoments.mergeAll)
-              let back = after |> Map.add vb (after[vb].mm (q.t ()))
+              let back = after |> Map.add vb (after[vb].mm(q.t ()))
               sameProducts "turned" 1e-8 back before)
 
           test "rows, order or scale of a step change them where they should: a check that must fail" (fun () ->
@@ -240,7 +248,11 @@ let private limits =
               let gram =
                   [ for KeyValue(a, v) in found.Directions ->
                         let d = m.Second[a].Sum
-                        let ridge = torch.eye (d.shape[0], dtype = torch.float64) * number (o.Ridge * item (d.trace ()) / float d.shape[0])
+
+                        let ridge =
+                            torch.eye (d.shape[0], dtype = torch.float64)
+                            * number (o.Ridge * item (d.trace ()) / float d.shape[0])
+
                         v.t().mm(d .+ ridge).mm v ]
                   |> List.reduce (.+)
 
@@ -252,16 +264,15 @@ let private limits =
           property "at full rank without a ridge and q = ½ they minimise the spectral contrastive loss" (fun c ->
               let n = c.Da + c.Db + 20L
               let common = normal c "common" n (min c.Da c.Db)
-              let xa = common.mm(normal c "a" common.shape[1] c.Da) .+ normal c "noise a" n c.Da
-              let xb = common.mm(normal c "b" common.shape[1] c.Db) .+ normal c "noise b" n c.Db
+              let xa = common.mm (normal c "a" common.shape[1] c.Da) .+ normal c "noise a" n c.Da
+              let xb = common.mm (normal c "b" common.shape[1] c.Db) .+ normal c "noise b" n c.Db
               let m = mean (pair, xa, xb)
               let o = { Cca.defaults with Ridge = 0.0; Exponent = 0.5 }
               let found = Cca.correlations o 99 m |> Check.getAll
               let heads = Cca.heads o.Exponent 30L m found
               let cross = xa.t().mm(xb) / number (float n)
 
-              let optimum =
-                  torch.linalg.solve((Moment.ofRows xa).Matrix, cross).mm (torch.linalg.inv (Moment.ofRows xb).Matrix)
+              let optimum = torch.linalg.solve((Moment.ofRows xa).Matrix, cross).mm(torch.linalg.inv (Moment.ofRows xb).Matrix)
 
               // The one factor of all heads is free here; its ratio is the same for every entry.
               let found = heads[va].t().mm heads[vb]
@@ -272,7 +283,7 @@ let private limits =
               let m = mean (pair, x vision, x text)
               let heads = solved { Cca.defaults with Prior = 1e9 } m
               let product = heads[va].t().mm heads[vb]
-              let size = item (product.diagonal().mean ())
+              let size = item (product.diagonal().mean())
               same "the identity" 1e-6 (product / number size) (torch.eye (c.D, dtype = torch.float64)))
 
           property "a rank keeps the leading directions" (fun c ->
@@ -280,8 +291,8 @@ let private limits =
               let all = Cca.correlations o 99 m |> Check.getAll
               let heads, count = Cca.solve { o with Rank = Some 1 } 9L m |> Check.getAll
               Expect.equal count 1 "one"
-              same "its own" close (heads[va].narrow (0L, 1L, 8L)) (torch.zeros (8L, c.Da, dtype = torch.float64))
-              let direction = all.Directions[va].narrow (1L, 0L, 1L)
+              same "its own" close (heads[va].narrow(0L, 1L, 8L)) (torch.zeros (8L, c.Da, dtype = torch.float64))
+              let direction = all.Directions[va].narrow(1L, 0L, 1L)
               let row = heads[va].narrow(0L, 0L, 1L).t()
               let cosine = item ((row * direction).sum()) / (Tensors.norm row * Tensors.norm direction)
               near "the first" 1e-9 (abs cosine) 1.0)
@@ -294,7 +305,12 @@ let private limits =
               Expect.isGreaterThan (Tensors.relativeDifference composed["audio|vision"] zero["audio|vision"]) 1e-3 "they differ"
               // With every pair seen nothing is composed.
               let full = jointOf c
-              sameProducts "all seen" tight (solved { Cca.defaults with Unseen = Unseen.Composed } full) (solved Cca.defaults full)) ]
+
+              sameProducts
+                  "all seen"
+                  tight
+                  (solved { Cca.defaults with Unseen = Unseen.Composed } full)
+                  (solved Cca.defaults full)) ]
 
 let private refusals =
     testList

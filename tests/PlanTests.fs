@@ -104,7 +104,13 @@ let private table =
       "rho", [ "0"; "0.2" ], [ "-1" ]
       "flatness", [ "0"; "0.2" ], [ "-1" ]
       "ratio", [ "0"; "1" ], [ "-1" ]
-      "averages", [ "last-epoch"; "all-epochs" ], [ "last" ] ]
+      "averages", [ "last-epoch"; "all-epochs" ], [ "last" ]
+      "ridge", [ "0.1"; "0" ], [ "-1"; "x" ]
+      "exponent", [ "1"; "0.5" ], [ "-0.1" ]
+      "rank", [ "all"; "8" ], [ "0"; "-1"; "some" ]
+      "prior", [ "0"; "10" ], [ "-1" ]
+      "unseen", [ "zero"; "composed" ], [ "none" ]
+      "weights", [ "steps"; "rows" ], [ "pairs" ] ]
 
 let tests =
     testList

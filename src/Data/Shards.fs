@@ -57,6 +57,15 @@ module Shards =
                     with CmclException fault ->
                         Error [ fault ]))
 
+    /// Refuses files that are given more than once. Fault: `Contradiction` for each.
+    let once (paths: string list) : Result<unit, Fault list> =
+        match paths |> List.countBy Path.GetFullPath |> List.filter (fun (_, times) -> times > 1) with
+        | [] -> Ok()
+        | twice ->
+            Error
+                [ for path, _ in twice ->
+                      Fault.Contradiction($"'{path}' is given twice, and its rows would count twice", "give each file once") ]
+
     /// The moment of everything that some sources have, each by its name: one after another, never two held beside the sum. All
     /// faults are gathered; sources of different widths are one. In another order the result is the same to rounding.
     /// Example: `Shards.merged (fun _ -> Ok(Moment.ofRows xa)) [ "one"; "two" ]`.
@@ -78,16 +87,8 @@ module Shards =
                     m.Matrix.Dispose()
                     Ok(Some(first, both))
 
-        let twice =
-            names
-            |> List.countBy Path.GetFullPath
-            |> List.filter (fun (_, times) -> times > 1)
-            |> List.map (fun (path, _) ->
-                Fault.Contradiction($"'{path}' is given twice, and its rows would count twice", "give each file once"))
-
-        if not twice.IsEmpty then
-            Error twice
-        else
+        once names
+        |> Result.bind (fun () ->
             Tensors.scopedWith
                 (function
                 | Ok m -> [ m.Matrix ]
@@ -96,7 +97,33 @@ module Shards =
                     match List.fold add (Ok None) names with
                     | Ok(Some(_, m)) -> Ok m
                     | Ok None -> Error [ Fault.BadValue("a moment", "at least one file", "none") ]
-                    | Error faults -> Error faults)
+                    | Error faults -> Error faults))
 
     /// The moment of all rows of some files.
     let moments (paths: string list) : Result<Moment, Fault list> = merged moment paths
+
+    /// The joint moments of a pair whose matched rows lie in two files, a weight of 1 a row, in one pass over both. Faults: those of `moment`,
+    /// of both files, and `Shape` where they have different numbers of rows.
+    let joint (pair: Pair) (a: string) (b: string) : Result<JointMoments, Fault list> =
+        Tensors.scopedWith
+            (function
+            | Ok(m: JointMoments) -> m.Tensors
+            | Error _ -> [])
+            (fun () ->
+                validated {
+                    let! xa = features a
+                    and! xb = features b
+                    return xa, xb
+                }
+                |> Result.bind (fun (xa, xb) ->
+                    if xa.shape[0] <> xb.shape[0] then
+                        Error
+                            [ Fault.Shape($"'{b}'", $"{xa.shape[0]} rows, matched with those of '{a}'", $"{xb.shape[0]} rows") ]
+                    else
+                        try
+                            Seq.zip (blocks a xa) (blocks b xb)
+                            |> Seq.map (fun (first, second) -> Map [ pair.A, first; pair.B, second ])
+                            |> JointMoments.accumulate (Terms.one pair)
+                            |> Ok
+                        with CmclException fault ->
+                            Error [ fault ]))

@@ -203,5 +203,4 @@ module Cca =
                 (function
                 | Ok(h: Heads, _) -> h.Values
                 | Error _ -> [])
-                (fun () ->
-                    correlations o most m |> Result.map (fun c -> heads o.Exponent d m c, c.Values.Length))
+                (fun () -> correlations o most m |> Result.map (fun c -> heads o.Exponent d m c, c.Values.Length))

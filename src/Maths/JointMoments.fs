@@ -42,7 +42,11 @@ module JointMoments =
 
     let private scoped (make: unit -> JointMoments) : JointMoments = Tensors.scopedWith (fun (m: JointMoments) -> m.Tensors) make
 
-    let private combine (f: 'k -> MomentSum option -> MomentSum option -> MomentSum option) (a: Map<'k, MomentSum>) (b: Map<'k, MomentSum>) =
+    let private combine
+        (f: 'k -> MomentSum option -> MomentSum option -> MomentSum option)
+        (a: Map<'k, MomentSum>)
+        (b: Map<'k, MomentSum>)
+        =
         Map
             [ for key in Seq.append a.Keys b.Keys |> Seq.distinct do
                   match f key (Map.tryFind key a) (Map.tryFind key b) with
@@ -58,10 +62,7 @@ module JointMoments =
 
     let private plus (a: MomentSum option) (b: MomentSum option) : MomentSum option =
         match a, b with
-        | Some a, Some b ->
-            Some
-                { Weight = a.Weight + b.Weight
-                  Sum = a.Sum .+ b.Sum }
+        | Some a, Some b -> Some { Weight = a.Weight + b.Weight; Sum = a.Sum .+ b.Sum }
         | Some one, None
         | None, Some one -> Some { one with Sum = one.Sum.clone () }
         | None, None -> None
@@ -129,7 +130,7 @@ module JointMoments =
         for first in 0L .. Moment.blockRows .. xa.shape[0] - 1L do
             use scope = torch.NewDisposeScope()
             let rows (x: torch.Tensor) = x.narrow(0L, first, min Moment.blockRows (x.shape[0] - first)).``to`` torch.float64
-            sum.addmm_ ((rows xa).t (), rows xb, 1.0f, 1.0f) |> ignore
+            sum.addmm_ ((rows xa).t(), rows xb, 1.0f, 1.0f) |> ignore
 
     /// The moments of rows that come in blocks, each the matched rows (n × d_m) of every modality of the pairs. A row counts once for
     /// each pair, with the pair's weight. A block is freed after it was added. Faults, as `CmclException`: `Shape` for a block of other
@@ -192,9 +193,7 @@ module JointMoments =
 
     /// As named tensors: `second/M` and `cross/A|B`, and the weight of each under its name with `#` behind it.
     let toNamed (m: JointMoments) : Map<string, torch.Tensor> =
-        let named name (s: MomentSum) =
-            [ name, s.Sum
-              name + weightOf, torch.tensor (s.Weight, dtype = torch.float64) ]
+        let named name (s: MomentSum) = [ name, s.Sum; name + weightOf, torch.tensor (s.Weight, dtype = torch.float64) ]
 
         Map
             [ for KeyValue(m, s) in m.Second do

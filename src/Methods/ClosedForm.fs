@@ -13,8 +13,7 @@ type StepWeight =
 /// Methods that are solved from moments: no rate, no epoch, no seed and no old row, and steps in any order.
 [<RequireQualifiedAccess>]
 module ClosedForm =
-    type Options =
-        { Cca: CcaOptions; Weights: StepWeight }
+    type Options = { Cca: CcaOptions; Weights: StepWeight }
 
     let private cca' (option: Opt<CcaOptions, 'v>) : Opt<Options, 'v> =
         Opt.within (fun (o: Options) -> o.Cca) (fun cca o -> { o with Cca = cca }) option
@@ -26,7 +25,7 @@ module ClosedForm =
             Codec.notNegative
             (fun (o: CcaOptions) -> o.Ridge)
             (fun v o -> { o with Ridge = v })
-        |> Opt.tried [ "0.01"; "0.03"; "0.1"; "0.3"; "1" ]
+        |> Opt.tried [ "0.003"; "0.01"; "0.03"; "0.1"; "0.3" ]
         |> cca'
 
     let exponent: Opt<Options, float> =
@@ -42,14 +41,11 @@ module ClosedForm =
     let private rankCodec: Codec<int option> =
         let whole = Codec.whole 1
 
-        Codec.make
-            "a whole number ≥ 1, or all"
-            (Option.map whole.Show >> Option.defaultValue "all")
-            (fun given ->
-                match given, whole.Read "rank" given with
-                | "all", _ -> Some None
-                | _, Ok n -> Some(Some n)
-                | _, Error _ -> None)
+        Codec.make "a whole number ≥ 1, or all" (Option.map whole.Show >> Option.defaultValue "all") (fun given ->
+            match given, whole.Read "rank" given with
+            | "all", _ -> Some None
+            | _, Ok n -> Some(Some n)
+            | _, Error _ -> None)
 
     let rank: Opt<Options, int option> =
         Opt.make "rank" "how many directions are kept" rankCodec (fun (o: CcaOptions) -> o.Rank) (fun v o -> { o with Rank = v })
@@ -81,20 +77,19 @@ module ClosedForm =
             _.Weights
             (fun v o -> { o with Weights = v })
 
-    /// The moments of a step's rows by what counts the same: of weight 1, or of as many as it has rows. Example:
-    /// `ClosedForm.moments StepWeight.Steps (Task.ofPair 1 "first" pair xa xb)`.
-    let moments (weights: StepWeight) (task: Task) : JointMoments =
-        let blocks =
-            match task.IsHeld with
-            | true -> Seq.singleton (task.Modalities |> List.map (fun m -> m, (task.All m).alias ()) |> Map)
-            | false -> Task.jointBlocks task
+    /// A step's moments, of a weight of 1 a row, by what counts the same: of weight 1, or as they are. Example:
+    /// `ClosedForm.weighted StepWeight.Steps joint`.
+    let weighted (weights: StepWeight) (step: JointMoments) : JointMoments =
+        match weights with
+        | StepWeight.Rows -> step
+        | StepWeight.Steps -> JointMoments.scale (1.0 / JointMoments.weight step) step
 
-        Tensors.scopedWith (fun (m: JointMoments) -> m.Tensors) (fun () ->
-            let all = JointMoments.accumulate task.Terms blocks
-
-            match weights with
-            | StepWeight.Rows -> all
-            | StepWeight.Steps -> JointMoments.scale (1.0 / float task.Count) all)
+    /// The moments of a step's rows, a weight of 1 a row. Example: `ClosedForm.moments (Task.ofPair 1 "first" pair xa xb)`.
+    let moments (task: Task) : JointMoments =
+        if task.IsHeld then
+            JointMoments.accumulate task.Terms [ Map [ for m in task.Modalities -> m, (task.All m).alias() ] ]
+        else
+            JointMoments.accumulate task.Terms (Task.jointBlocks task)
 
     let private solve
         (o: Options)
@@ -109,7 +104,7 @@ module ClosedForm =
             | Error _ -> []
 
         Tensors.scopedWith kept (fun () ->
-            let all = JointMoments.ofNamed memory :: List.map (moments o.Weights) tasks |> JointMoments.mergeAll
+            let all = JointMoments.ofNamed memory :: List.map (moments >> weighted o.Weights) tasks |> JointMoments.mergeAll
             let d = (Seq.head heads.Values).shape[0]
 
             Cca.solve o.Cca d all

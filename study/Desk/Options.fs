@@ -159,3 +159,10 @@ module Baseline =
     let co2l: Config<OnlyTrainingOptions> = Config.ofName "co2l"
     let cFlat: Config<OnlyTrainingOptions> = Config.ofName "c-flat"
     let cila: Config<OnlyTrainingOptions> = Config.ofName "cila"
+
+/// Heads from moments, in one solve; nothing is trained, so none of `Learn` applies. Options by `Config.setTo`, as in
+/// `Closed.cca |> Config.setTo ClosedForm.ridge 0.2`.
+[<RequireQualifiedAccess>]
+module Closed =
+    /// Multiset canonical correlations of all that was seen.
+    let cca: Config<NoOptions> = Config.ofName "cca"
