@@ -286,6 +286,28 @@ let private limits =
               let size = item (product.diagonal().mean())
               same "the identity" 1e-6 (product / number size) (torch.eye (c.D, dtype = torch.float64)))
 
+          property "turned towards other heads, scores stay, and no turn before it matters" (fun c ->
+              let m = jointOf c
+              let d = most m
+              let heads = solved (options c) m
+              let others = heads |> Map.map (fun a w -> normal c $"other {a}" d w.shape[1])
+              let struct (q, _) = torch.linalg.qr (normal c "turn" d d)
+              let there = Cca.towards others m heads
+              sameProducts "scores" close there heads
+              let again = Cca.towards others m (heads |> Heads.map (fun w -> q.mm w))
+
+              let apart (h: Heads) =
+                  Seq.sum
+                      [ for KeyValue(a, w) in h do
+                            let left = w - others[a]
+                            item ((left.mm m.Second[a].Sum * left).sum()) ]
+
+              for KeyValue(a, w) in there do
+                  same $"{a}, turned before" 1e-6 again[a] w
+
+              Expect.isLessThanOrEqual (apart there) (apart heads + 1e-9) "nearer"
+              Expect.isLessThanOrEqual (apart there) (apart (heads |> Heads.map (fun w -> q.mm w)) + 1e-9) "nearest")
+
           property "a rank keeps the leading directions" (fun c ->
               let o, m = options c, jointOf c
               let all = Cca.correlations o 99 m |> Check.getAll

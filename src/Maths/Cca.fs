@@ -190,6 +190,20 @@ module Cca =
             let factor = if outputs > 0.0 then sqrt (features / outputs) else 1.0
             heads |> Heads.map (fun w -> w * factor.AsScalar()))
 
+    /// Q W_m for all m, with the orthogonal Q (d × d) that brings outputs nearest to those of other heads V_m on the same rows: of all Q,
+    /// Σ_m tr (Q W_m − V_m) D_m (Q W_m − V_m)ᵀ is least for Q = V Uᵀ with U Σ Vᵀ = Σ_m W_m D_m V_mᵀ (orthogonal Procrustes). Scores between
+    /// these modalities stay as they are; those with a head that was not solved depend on Q, which an eigensolver leaves open.
+    /// Example: `Cca.towards heads joint heads`.
+    let towards (others: Heads) (m: JointMoments) (heads: Heads) : Heads =
+        Tensors.scopedWith (fun (h: Heads) -> h.Values) (fun () ->
+            let toward (a: Modality) (w: torch.Tensor) =
+                w.mm(m.Second[a].Sum).mm((Heads.weight a others).``to``(torch.float64).t())
+
+            let all = [ for KeyValue(a, w) in heads -> toward a w ] |> List.reduce (.+)
+            let struct (u, _, vt) = torch.linalg.svd (all, true)
+            let q = vt.t().mm(u.t ())
+            heads |> Heads.map (fun w -> q.mm w))
+
     /// Heads of all modalities that were seen, d × d_m, and how many directions they have. Faults: those of `correlations`, and `BadValue` for a
     /// rank above d. Example: `Cca.solve Cca.defaults 4L joint |> Check.getAll |> fst`.
     let solve (o: CcaOptions) (d: int64) (m: JointMoments) : Result<Heads * int, Fault list> =

@@ -93,7 +93,7 @@ module ClosedForm =
 
     let private solve
         (o: Options)
-        (_: Context)
+        (context: Context)
         (memory: Memory)
         (heads: Heads)
         (tasks: Task list)
@@ -109,7 +109,7 @@ module ClosedForm =
 
             Cca.solve o.Cca d all
             |> Result.map (fun (found, directions) ->
-                let found = found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
+                let found = Cca.towards context.Initial all found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
 
                 { Heads = Heads.replace found heads
                   Memory = JointMoments.toNamed all
