@@ -14,10 +14,10 @@ let private all () =
           if Method.learns e.Method || e.Method.Role = Role.Floor then
               e.Method.Name ]
 
-let private sweep
+let private study
     (options: (string * string) list)
     (arguments: ParseResults<CompareArgument>)
-    : Result<Sweep * SweepCell list, Fault list> =
+    : Result<Study * Job list, Fault list> =
     let sources = arguments.GetResult(CompareArgument.Stream, "emoji") |> Plan.split
     let threads = arguments.TryGetResult CompareArgument.Threads
     let orders = arguments.GetResult(CompareArgument.Orders, 1)
@@ -25,7 +25,7 @@ let private sweep
     let load (source: string) =
         Catalogue.find source
         |> Result.map (fun stream ->
-            { Source = source
+            { Source = Some source
               Stream = stream
               Threads = Protocol.threads stream threads })
 
@@ -65,23 +65,21 @@ let private sweep
 
         return
             { Streams = streams
-              Methods = methods
-              Given = given options (arguments.GetResults CompareArgument.Set)
+              Configurations = Configurations.Written(methods, given options (arguments.GetResults CompareArgument.Set), [])
+              Orders = [ 0 .. orders - 1 ]
               Seeds = seeds
-              Orders = orders
               Split = split
               Device = device
-              Jobs = SweepCommand.jobs (arguments.TryGetResult CompareArgument.Jobs) device streams
-              Out = arguments.GetResult(CompareArgument.Out, Path.Combine("results", "compare")) }
+              Monitor = None }
     }
-    |> Result.bind (fun sweep ->
-        Sweep.cells sweep
+    |> Result.bind (fun study ->
+        Study.cells study
         |> Result.mapError (asWritten arguments (arguments.GetResults CompareArgument.Set))
-        |> Result.map (fun cells -> sweep, cells))
+        |> Result.map (fun cells -> study, cells))
 
 /// The label of the method that others are tested against.
-let private against (arguments: ParseResults<CompareArgument>) (cells: SweepCell list) : Result<string option, Fault list> =
-    let labels = cells |> List.map _.Cell.Method |> List.distinct
+let private against (arguments: ParseResults<CompareArgument>) (cells: Job list) : Result<string option, Fault list> =
+    let labels = cells |> List.map _.Plan.Label |> List.distinct
 
     match arguments.TryGetResult CompareArgument.Against with
     | Some name when not (List.contains name labels) -> Error [ Fault.Unknown("method in this comparison", name, labels) ]
@@ -121,26 +119,29 @@ let compare (command: string) (options: (string * string) list) (arguments: Pars
 
     let metrics = arguments.TryGetResult CompareArgument.Metrics |> Option.map Plan.split |> Option.defaultValue []
 
+    let out = arguments.GetResult(CompareArgument.Out, Path.Combine("results", "compare"))
+
     let prepared =
         CompareFiles.columns metrics
-        |> Result.bind (fun _ -> sweep options arguments)
-        |> Result.bind (fun (sweep, cells) ->
+        |> Result.bind (fun _ -> study options arguments)
+        |> Result.bind (fun (study, cells) ->
             against arguments cells
             |> Result.bind (fun against ->
-                Sweep.prepare (arguments.Contains CompareArgument.Force) sweep.Out cells
-                |> Result.map (fun () -> sweep, cells, against)))
+                StudyFolder.prepare (arguments.Contains CompareArgument.Force) out cells
+                |> Result.map (fun () -> study, cells, against)))
 
     match prepared with
     | Error faults -> refuse faults
-    | Ok(sweep, cells, against) ->
-        let swept = SweepCommand.run quiet sweep.Jobs cells
-        let comparison = Sweep.comparison command sweep cells
+    | Ok(study, cells, against) ->
+        let jobs = SweepCommand.jobs (arguments.TryGetResult CompareArgument.Jobs) study
+        let swept = SweepCommand.run quiet jobs out (Study.inRounds study cells)
+        let comparison = Comparison.ofStudy command out study cells
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."
             Signals.Stopped
         else
-            match CompareFiles.write sweep.Out metrics against comparison with
+            match CompareFiles.write out metrics against comparison with
             | Error faults -> refuse faults
             | Ok page ->
                 let failed = tellFailures swept.Broken comparison

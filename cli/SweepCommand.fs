@@ -8,7 +8,6 @@ open System.Reflection
 open System.Runtime.InteropServices
 open System.Text
 open System.Threading
-open TorchSharp
 open Cmcl
 
 /// `cmcl worker`: runs cells for the process that started it and ends with it.
@@ -47,11 +46,11 @@ type Swept =
     }
 
 /// Workers side by side, as given or as many as the threads of each leave cores for.
-let jobs (given: int option) (device: torch.Device) (streams: SweepStream list) : int =
-    given |> Option.defaultWith (fun () -> Commands.jobsFor device (streams |> List.map _.Threads |> List.max))
+let jobs (given: int option) (study: Study) : int =
+    given |> Option.defaultWith (fun () -> Commands.jobsFor study.Device (study.Streams |> List.map _.Threads |> List.max))
 
-/// Runs what is missing of a sweep, its progress shown, until it is done or stopped by Ctrl-C.
-let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
+/// Runs what is missing of these cells in worker processes, one of each identity, its progress shown, until it is done or stopped by Ctrl-C.
+let run (quiet: bool) (jobs: int) (out: string) (cells: Job list) : Swept =
     use cancel = new CancellationTokenSource()
 
     let stop (context: PosixSignalContext) =
@@ -61,36 +60,42 @@ let run (quiet: bool) (jobs: int) (cells: SweepCell list) : Swept =
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGINT, stop)
     use _ = PosixSignalRegistration.Create(PosixSignal.SIGTERM, stop)
 
-    for fault in Sweep.damaged cells do
+    for fault in StudyFolder.damaged out cells do
         eprintfn "cmcl: %s The cell is run again." fault.Message
 
-    match Adoption.others cells.Head.Job.Out [ for c in cells -> c.Identity ] with
+    match Adoption.others out (List.map Job.identity cells) with
     | 0 -> ()
-    | count -> eprintfn "cmcl: %s" (Adoption.fault cells.Head.Job.Out count "they are run again now").Message
+    | count -> eprintfn "cmcl: %s" (Adoption.fault out count "they are run again now").Message
 
-    let all = cells |> List.distinctBy (fun (c: SweepCell) -> c.Identity)
+    let all = StudyFolder.records out (List.distinctBy Job.identity cells)
 
     let start =
-        (Progress.start [ for c in all -> c.Cell, c.Updates ], Sweep.states all)
-        ||> List.fold (fun progress (c, record) ->
+        (Progress.start [ for job, _ in all -> job.Cell, Job.work job ], all)
+        ||> List.fold (fun progress (job, record) ->
             match record with
-            | Some record -> Progress.after (StudyEvent.Cell(c.Cell, CellEvent.Ended(CellEnd.ofRecord true record))) progress
+            | Some record -> Progress.after (StudyEvent.Cell(job.Cell, CellEvent.Ended(CellEnd.ofRecord true record))) progress
             | None -> progress)
 
-    let waiting = start.Waiting.Count
-    let jobs = max 1 (min jobs waiting)
+    let waiting =
+        [| for job, record in all do
+               if record.IsNone then
+                   job |]
+
+    let jobs = max 1 (min jobs waiting.Length)
 
     if not quiet then
-        let threads = cells |> List.map _.Job.Threads |> List.max
+        let threads = cells |> List.map _.Protocol.Threads |> List.max
         let workers = if jobs = 1 then "one worker" else $"{jobs} workers"
         let each = if threads = 1 then "one thread" else $"{threads} threads"
-        printfn "%d cells, %d of them to be run, by %s of %s" start.Total waiting workers each
+        printfn "%d cells, %d of them to be run, by %s of %s" start.Total waiting.Length workers each
 
     let broken =
-        if waiting = 0 then
+        if waiting.Length = 0 then
             []
         else
-            Display.progress quiet true jobs start (fun tell -> Sweep.run (fun () -> again "worker") jobs cancel.Token tell cells)
+            Display.progress quiet true jobs start (fun tell ->
+                let engine = Pool.engine (fun () -> again "worker") jobs
+                StudyFolder.run engine out (fun () -> cancel.IsCancellationRequested) tell waiting |> Check.getAll)
 
     { Broken = broken
       Stopped = cancel.IsCancellationRequested }

@@ -5,7 +5,6 @@ module Cmcl.Cli.SweepFolderCommand
 open System
 open System.Globalization
 open System.IO
-open System.Threading
 open Argu
 open TorchSharp
 open Cmcl
@@ -13,7 +12,14 @@ open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.Commands
 
 /// A sweep with the folder that it runs in.
-type private Target = { Folder: string; File: SweepFile; Cells: SweepCell list }
+type private Target =
+    {
+        Folder: string
+        File: SweepFile
+        Jobs: Job list
+        /// As the folder lists them.
+        Cells: SweepCell list
+    }
 
 /// From a sweep file, or from the folder of a sweep; every configuration checked.
 let private target (source: string) (out: string option) (threads: int option) : Result<Target, Fault list> =
@@ -27,7 +33,12 @@ let private target (source: string) (out: string option) (threads: int option) :
 
         SweepFile.read path
         |> Result.bind (fun file ->
-            SweepFile.cells threadsOf folder file |> Result.map (fun cells -> { Folder = folder; File = file; Cells = cells }))
+            SweepFile.jobs threadsOf file
+            |> Result.map (fun jobs ->
+                { Folder = folder
+                  File = file
+                  Jobs = jobs
+                  Cells = List.choose (SweepCell.ofJob folder) jobs }))
 
     match SweepFolder.is source, out with
     | true, Some _ -> Error [ Fault.Contradiction($"'{source}' is the folder of a sweep already", "leave --out out") ]
@@ -102,7 +113,7 @@ let private adopt (t: Target) : Result<unit, Fault list> =
     (if isRun then
          Error [ Fault.Contradiction($"'{t.Folder}' holds results of another command", "choose another folder with --out") ]
      else
-         Sweep.prepare false t.Folder t.Cells)
+         StudyFolder.prepare false t.Folder t.Jobs)
     |> Result.bind (fun () -> SweepFolder.adopt t.Folder t.File t.Cells)
 
 /// Workers side by side: no more than cores, by the threads of each, and memory leave room for.
@@ -141,7 +152,7 @@ let private runTarget (quiet: bool) (given: int option) (memory: int64 option) (
     match ready with
     | Error faults -> refuse faults
     | Ok jobs ->
-        let swept = SweepCommand.run quiet jobs [ for c in t.Cells -> { c with Job = { c.Job with Jobs = jobs } } ]
+        let swept = SweepCommand.run quiet jobs t.Folder t.Jobs
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; cmcl sweep run %s goes on from here." t.Folder
@@ -255,48 +266,40 @@ let private toSlurm (arguments: ParseResults<SweepSubmitArgument>) (beyond: stri
 
     queued
     |> Result.bind (fun queued ->
-        // After the queue: what left it in between is finished.
         let states = SweepFolder.states t.Cells
+        let memory = SweepFolder.memory states
+        let line name value = value |> Option.map (fun v -> $"--{name}={v}") |> Option.toList
+        let made = ref false
 
-        let isRunning (_, state) =
-            match state with
-            | CellState.Running _ -> true
-            | _ -> false
-
-        let cells =
-            [ for c, state in states do
-                  if isOpen (c, state) && not (isRunning (c, state) || Map.containsKey c.Job.Hash queued) then
-                      c ]
-
-        if cells.IsEmpty then
-            printfn "Nothing to submit: every cell is finished, failed, running or queued."
-            Ok()
-        else
-            let most = cells |> List.map (SweepFolder.memory states) |> List.max
-            let line name value = value |> Option.map (fun v -> $"--{name}={v}") |> Option.toList
-            let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, cells |> List.map _.Job.Threads |> List.max)
+        let wishes (jobs: Job list) =
+            let hashes = set [ for job in jobs -> Identity.hash (Job.identity job) ]
+            let most = t.Cells |> List.filter (fun c -> hashes.Contains c.Job.Hash) |> List.map memory |> List.max
+            let cpus = arguments.GetResult(SweepSubmitArgument.Cpus, jobs |> List.map _.Protocol.Threads |> List.max)
             let mem = arguments.GetResult(SweepSubmitArgument.Mem, $"{2L * most >>> 20}M")
 
-            let wishes =
-                { ArrayLimit = arguments.TryGetResult SweepSubmitArgument.Array_Limit
-                  CellsPerTask = arguments.GetResult(SweepSubmitArgument.Cells_Per_Task, 1)
-                  Options =
-                    line "partition" (arguments.TryGetResult SweepSubmitArgument.Partition)
-                    @ line "gres" (arguments.TryGetResult SweepSubmitArgument.Gres)
-                    @ line "time" (arguments.TryGetResult SweepSubmitArgument.Time)
-                    @ [ $"--cpus-per-task={cpus}"; $"--mem={mem}" ]
-                    @ beyond
-                  Program = SweepCommand.program () }
+            { ArrayLimit = arguments.TryGetResult SweepSubmitArgument.Array_Limit
+              CellsPerTask = arguments.GetResult(SweepSubmitArgument.Cells_Per_Task, 1)
+              Options =
+                line "partition" (arguments.TryGetResult SweepSubmitArgument.Partition)
+                @ line "gres" (arguments.TryGetResult SweepSubmitArgument.Gres)
+                @ line "time" (arguments.TryGetResult SweepSubmitArgument.Time)
+                @ [ $"--cpus-per-task={cpus}"; $"--mem={mem}" ]
+                @ beyond
+              Program = SweepCommand.program () }
 
-            Slurm.write t.Folder wishes [ for c in cells -> c.Job.Hash ]
-            |> Result.bind (fun (array, collect) ->
-                if dry then
-                    printfn "%d cells. Not submitted: %s, and after it %s" cells.Length array collect
-                    Ok()
-                else
-                    Slurm.submit (array, collect)
-                    |> Result.map (fun (job, after) ->
-                        printfn "%d cells submitted as job %s; job %s collects after it." cells.Length job after)))
+        let say submission =
+            made.Value <- true
+
+            match submission with
+            | SlurmSubmission.Written(cells, array, collect) ->
+                printfn "%d cells. Not submitted: %s, and after it %s" cells array collect
+            | SlurmSubmission.Submitted(cells, job, after) ->
+                printfn "%d cells submitted as job %s; job %s collects after it." cells job after
+
+        StudyFolder.run (Slurm.engine queued dry wishes say) t.Folder (fun () -> false) ignore (Array.ofList t.Jobs)
+        |> Result.map (fun _ ->
+            if not made.Value then
+                printfn "Nothing to submit: every cell is finished, failed, running or queued."))
 
 let private jobList (t: Target) : Result<unit, Fault list> =
     let path = Path.GetFullPath(Path.Combine(t.Folder, "jobs.txt"))
@@ -384,9 +387,6 @@ let sweep (beyond: string list) (arguments: ParseResults<SweepArgument>) : int =
 
 // ---- one cell ----------------------------------------------------------------------------------------------------------
 
-/// How often it is looked whether a cell that another process runs is free.
-let private pause = TimeSpan.FromSeconds 1.0
-
 /// Runs one cell of a folder in this process. If another process runs it, this one waits for it, and runs it if that one dies.
 let cell (arguments: ParseResults<CellArgument>) : int =
     let folder, hash = arguments.GetResult CellArgument.Cell
@@ -397,34 +397,28 @@ let cell (arguments: ParseResults<CellArgument>) : int =
         refuse
             [ Fault.Contradiction($"the sweep in '{folder}' has no cell '{hash}'", $"cmcl sweep plan {folder} --cells lists them") ]
     | Ok(Some c) ->
-        let job = c.Job
-
-        let wait () =
-            if CellLock.isTaken job.Out hash then
-                eprintfn "cmcl: another process has the cell; waiting."
-
-                while CellLock.isTaken job.Out hash do
-                    Thread.Sleep pause
-
+        use scope = torch.NewDisposeScope()
         use leaving = new Signals.Leaving true
+        let ended = ref CellEnd.Stopped
 
-        let rec attempt () =
-            wait ()
+        let tell event =
+            match event with
+            | StudyEvent.Cell(_, CellEvent.Ended how) -> ended.Value <- how
+            | StudyEvent.Cell(_, CellEvent.Warning fault) -> eprintfn "cmcl: %s" fault.Message
+            | _ -> ()
 
-            let tell event =
-                match event with
-                | CellEvent.Warning fault -> eprintfn "cmcl: %s" fault.Message
-                | _ -> ()
+        if CellLock.isTaken c.Job.Out hash then
+            eprintfn "cmcl: another process has the cell; waiting."
 
-            match Worker.run (fun () -> leaving.Asked) tell job with
-            | CellEnd.Elsewhere -> attempt ()
-            | ended -> ended
+        let ran =
+            Worker.job Catalogue.find c.Job
+            |> Result.bind (fun job -> StudyFolder.run (InProcess.engine 1) c.Job.Out (fun () -> leaving.Asked) tell [| job |])
 
-        match attempt () with
-        | CellEnd.Finished _ -> 0
-        | CellEnd.Stopped -> Signals.ResumeMe
-        | ended ->
-            for fault in CellEnd.faults ended do
+        match ran, ended.Value with
+        | Ok _, CellEnd.Finished _ -> 0
+        | Ok _, CellEnd.Stopped -> Signals.ResumeMe
+        | result, how ->
+            for fault in CellEnd.faults how @ (Result.map (fun _ -> []) result |> Result.defaultWith id) do
                 eprintfn "cmcl: %s" fault.Message
 
             1

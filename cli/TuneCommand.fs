@@ -12,8 +12,9 @@ open Cmcl.Cli.Commands
 
 /// What there is to try.
 type private Search =
-    { Sweep: Sweep
-      Cells: SweepCell list
+    { Study: Study
+      Cells: Job list
+      Out: string
       Grids: (string * Grid) list
       Trials: Trial list
       Within: float }
@@ -76,53 +77,54 @@ let private search (options: (string * string) list) (arguments: ParseResults<Tu
         let trials = grids |> List.collect (fun (method, grid) -> Tuning.trials most method grid)
 
         let streams =
-            [ { Source = source
+            [ { Source = Some source
                 Stream = stream
                 Threads = Protocol.threads stream threads } ]
 
-        let sweep =
+        let methods = [ for t in trials -> t.Written ]
+
+        let study =
             { Streams = streams
-              Methods = [ for t in trials -> t.Written ]
-              Given = given options (arguments.GetResults TuneArgument.Set)
+              Configurations = Configurations.Written(methods, given options (arguments.GetResults TuneArgument.Set), [])
+              Orders = [ 0 ]
               Seeds = seeds
-              Orders = 1
               Split = Split.Validation
               Device = device
-              Jobs = SweepCommand.jobs (arguments.TryGetResult TuneArgument.Jobs) device streams
-              Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name) }
+              Monitor = None }
 
-        Sweep.cells sweep
+        Study.cells study
         |> Result.mapError (asWritten arguments (arguments.GetResults TuneArgument.Set))
         |> Result.map (fun cells ->
-            { Sweep = sweep
+            { Study = study
               Cells = cells
+              Out = arguments.GetResult(TuneArgument.Out, Names.within (Path.Combine("results", "tune")) stream.Name)
               Grids = grids
               Trials = trials
               Within = points }))
 
 /// Each trial with the figures that its cells left.
 let private tried (search: Search) (broken: (Cell * string) list) : Tried list =
-    let states = Sweep.states search.Cells
+    let records = StudyFolder.records search.Out search.Cells
     let why = Map.ofList broken
 
     [ for trial in search.Trials ->
-          let own = states |> List.filter (fun (c, _) -> c.Job.Method = trial.Written)
+          let own = records |> List.filter (fun (job, _) -> job.Written = trial.Written)
 
-          let result (c: SweepCell, record: CellRecord option) =
+          let result (job: Job, record: CellRecord option) =
               match record with
               | Some({ Result = Ok _ } as record) ->
-                  Ok(Map [ for r in Results.aggregates (Sweep.rows c record) -> r.Metric, r.Value ])
+                  Ok(Map [ for r in Results.aggregates (Lines.ofCell job.Cell record) -> r.Metric, r.Value ])
               | Some { Result = Error message } -> Error message
-              | None -> Error(why |> Map.tryFind c.Cell |> Option.defaultValue "not run")
+              | None -> Error(why |> Map.tryFind job.Cell |> Option.defaultValue "not run")
 
           { Trial = trial
-            Role = own |> List.tryPick (fun (c, _) -> Role.parse c.Role) |> Option.defaultValue Role.Competitor
-            Seeds = [ for c, record in own -> c.Cell.Seed, result (c, record) ]
+            Role = own |> List.tryHead |> Option.map (fun (job, _) -> job.Plan.Method.Role) |> Option.defaultValue Role.Competitor
+            Seeds = [ for job, record in own -> job.Seed, result (job, record) ]
             Seconds =
               Map
-                  [ for c, record in own do
+                  [ for job, record in own do
                         match record with
-                        | Some r -> c.Cell.Seed, r.Seconds
+                        | Some r -> job.Seed, r.Seconds
                         | None -> () ] } ]
 
 /// A method with the trial that the rule chooses, its figures, and the options at the edge of their grid.
@@ -181,8 +183,8 @@ let private finish (quiet: bool) (command: string) (search: Search) (broken: (Ce
 
     let origin: Tuning.Origin =
         { Command = command
-          Stream = search.Sweep.Streams.Head.Stream
-          Seeds = search.Sweep.Seeds
+          Stream = search.Study.Streams.Head.Stream
+          Seeds = search.Study.Seeds
           Within = search.Within
           Tried =
             [ for method, grid in search.Grids ->
@@ -192,8 +194,8 @@ let private finish (quiet: bool) (command: string) (search: Search) (broken: (Ce
           Created = DateTimeOffset.Now }
 
     let written =
-        [ Tuning.write search.Sweep.Out (Map [ for c in chosen -> c.Trial.Method, (c.Trial.Number, c.Edges) ]) all
-          Tuning.writePreset search.Sweep.Out origin [ for c in chosen -> c.Trial ] ]
+        [ Tuning.write search.Out (Map [ for c in chosen -> c.Trial.Method, (c.Trial.Number, c.Edges) ]) all
+          Tuning.writePreset search.Out origin [ for c in chosen -> c.Trial ] ]
         |> Check.all
 
     match written with
@@ -218,8 +220,8 @@ let private finish (quiet: bool) (command: string) (search: Search) (broken: (Ce
                 if n < count then
                     Terminal.say $"{method}: {n} of {count} trials, drawn from seed 0."
 
-            let seeds = String.Join(", ", search.Sweep.Seeds)
-            let file (name: string) = Terminal.path (Path.Combine(search.Sweep.Out, name))
+            let seeds = String.Join(", ", search.Study.Seeds)
+            let file (name: string) = Terminal.path (Path.Combine(search.Out, name))
 
             Terminal.say $"""Validation rows, seeds {seeds}. Every trial: {file "trials.csv"} Preset: {file "preset.json"}"""
 
@@ -231,11 +233,12 @@ let tune (command: string) (options: (string * string) list) (arguments: ParseRe
     match
         search options arguments
         |> Result.bind (fun search ->
-            Sweep.prepare (arguments.Contains TuneArgument.Force) search.Sweep.Out search.Cells |> Result.map (fun () -> search))
+            StudyFolder.prepare (arguments.Contains TuneArgument.Force) search.Out search.Cells |> Result.map (fun () -> search))
     with
     | Error faults -> refuse faults
     | Ok search ->
-        let swept = SweepCommand.run quiet search.Sweep.Jobs search.Cells
+        let jobs = SweepCommand.jobs (arguments.TryGetResult TuneArgument.Jobs) search.Study
+        let swept = SweepCommand.run quiet jobs search.Out (Study.inRounds search.Study search.Cells)
 
         if swept.Stopped then
             eprintfn "cmcl: stopped; the same command goes on from here."

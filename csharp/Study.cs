@@ -9,9 +9,9 @@ namespace Cmcl.CSharp;
 /// </code></example>
 public sealed class Study
 {
-    private readonly Cmcl.Study value;
+    private readonly Cmcl.StudyBuilder value;
 
-    private Study(Cmcl.Study value) => this.value = value;
+    private Study(Cmcl.StudyBuilder value) => this.value = value;
 
     /// <summary>A study on a stream, with nothing to run yet: seed 0, test rows, the CPU.</summary>
     public static Study On(Stream stream)

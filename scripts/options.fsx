@@ -153,7 +153,7 @@ module Script =
     let few (own: 'a list) (asked: Asked) : 'a list = if asked.Small then List.truncate 2 own else own
 
     /// The study of some methods as it was asked for. What is finished is kept below the folder, by the build of the library that made it.
-    let study (stream: Stream) (configs: Config<'takes> list) (asked: Asked) : Study =
+    let study (stream: Stream) (configs: Config<'takes> list) (asked: Asked) : StudyBuilder =
         let build = typeof<Study>.Module.ModuleVersionId.ToString "N"
         let kept = Path.Combine(asked.Out, "runs", build.Substring(0, 8))
 

@@ -35,7 +35,7 @@ let private study () : CSharp.Study =
         .Seeds([ 0; 1 ])
         .Jobs(1)
 
-let private fsharp () : Study =
+let private fsharp () : StudyBuilder =
     Synthetic.make options (Seed.ofInt 0)
     |> Run.on
     |> Run.method Baseline.vanilla

@@ -679,20 +679,25 @@ let private sweeps =
                   Expect.equal (cmcl arguments).Code 0 "the run"
                   let stream = Catalogue.find "synthetic" |> Check.get
                   let plan = Plan.resolve stream.Preset [ "epochs", "1" ] [ "vanilla" ] |> Check.get |> List.exactlyOne
-                  let job = { Stream = stream; Order = 0; Plan = plan; Seed = 3 }
 
-                  let protocol =
-                      { Split = Split.Test
-                        Device = torch.CPU
-                        Threads = 1
-                        Monitor = None }
+                  let job =
+                      { Stream = stream
+                        Order = 0
+                        Plan = plan
+                        Seed = 3
+                        Protocol =
+                          { Split = Split.Test
+                            Device = torch.CPU
+                            Threads = 1
+                            Monitor = None }
+                        AsWritten = None }
 
                   let figures (rows: Row list) =
                       [ for r in rows do
                             if not (r.Metric.StartsWith "seconds_") then
                                 r ]
 
-                  match CellFile.read out (Identity.of' protocol stream plan 3) with
+                  match CellFile.read out (Job.identity job) with
                   | Some { Result = Ok left } ->
                       let rows = Lines.rows job.Cell left.Outcome
                       Expect.equal (figures (rows @ Results.aggregates rows)) (figures (Results.read other |> Check.get)) "rows"

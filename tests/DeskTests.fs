@@ -37,7 +37,7 @@ let private isTime (r: Row) = r.Metric.StartsWith "seconds" || r.Metric = "pairs
 let private figures (r: StudyResult) = r.Rows |> List.filter (isTime >> not) |> List.sort
 
 /// The study, and which of its cells were read and which trained.
-let private watched (study: Study) : StudyResult * int * int =
+let private watched (study: StudyBuilder) : StudyResult * int * int =
     let events = ConcurrentQueue()
     let result = study |> Run.tell events.Enqueue |> Run.go
 

@@ -220,10 +220,13 @@ let private running =
                       { Stream = s
                         Order = 0
                         Plan = planOf s "closed"
-                        Seed = 0 }
+                        Seed = 0
+                        Protocol = protocol ()
+                        AsWritten = None }
 
                   let settings =
-                      { JobSettings.on (protocol ()) (Store.Folder folder) with
+                      { JobSettings.on (Store.Folder folder) with
+                          Store = fun _ -> Store.Folder folder
                           Checkpointing = Checkpointing.auto }
 
                   let mutable asked = 0

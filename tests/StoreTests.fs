@@ -34,23 +34,24 @@ let private request (out: string) : Request =
       Command = "cmcl run"
       Arguments = [ "--stream"; "synthetic" ] }
 
-let private sweep (out: string) : SweepCell list =
-    Sweep.cells
-        { Streams =
-            [ { Source = "synthetic"
-                Stream = stream ()
-                Threads = Protocol.threads (stream ()) None } ]
-          Methods = methods
-          Given = given
-          Seeds = [ 0; 1 ]
-          Orders = 1
-          Split = Split.Test
-          Device = torch.CPU
-          Jobs = 1
-          Out = out }
-    |> Check.get
+let private cells (out: string) : (Job * SweepCell) list =
+    let jobs =
+        Study.cells
+            { Streams =
+                [ { Source = Some "synthetic"
+                    Stream = stream ()
+                    Threads = Protocol.threads (stream ()) None } ]
+              Configurations = Configurations.Written(methods, given, [])
+              Orders = [ 0 ]
+              Seeds = [ 0; 1 ]
+              Split = Split.Test
+              Device = torch.CPU
+              Monitor = None }
+        |> Check.get
 
-let private study (out: string) : Study =
+    List.zip jobs (List.choose (SweepCell.ofJob out) jobs)
+
+let private study (out: string) : StudyBuilder =
     Run.on (stream ())
     |> Run.method Baseline.vanilla
     |> Run.method Dns.defaults
@@ -62,47 +63,47 @@ let private study (out: string) : Study =
 /// What a door gives: its rows, and how many cells it trained.
 type private Door = string -> Row list * int
 
+/// A listener that counts the cells that are trained.
+let private counting () : int ref * (StudyEvent -> unit) =
+    let trained = ref 0
+
+    trained,
+    function
+    | StudyEvent.Cell(_, CellEvent.Started) -> trained.Value <- trained.Value + 1
+    | _ -> ()
+
 let private byRun: Door =
     fun out ->
-        let trained = ref 0
-
-        let tell =
-            function
-            | StudyEvent.Cell(_, CellEvent.Started) -> trained.Value <- trained.Value + 1
-            | _ -> ()
-
+        let trained, tell = counting ()
         let found = experiment tell (request out) |> Check.get
         found.Rows, trained.Value
 
 let private byWorker: Door =
     fun out ->
-        let trained = ref 0
-        let cells = sweep out
+        let cells = cells out
+        let before = [ for _, c in cells -> File.Exists(CellFile.path out c.Identity) ]
+        use input = new StringReader(String.Join("\n", [ for _, c in cells -> Line.ofJob c.Job ]))
+        use output = new StringWriter()
+        Expect.isTrue (Worker.serve input output (fun () -> false) ignore) "to the end"
 
-        for c in cells do
-            let before = File.Exists(CellFile.path out c.Identity)
+        let found =
+            [ for line in output.ToString().Split '\n' do
+                  match Line.event line with
+                  | Some(CellEvent.Ended(CellEnd.Finished(_, found))) -> found
+                  | Some(CellEvent.Ended other) -> failtest $"{other}"
+                  | _ -> () ]
 
-            match Worker.run (fun () -> false) ignore c.Job with
-            | CellEnd.Finished(_, found) ->
-                Expect.equal found before "it says so"
-                trained.Value <- trained.Value + (if before then 0 else 1)
-            | other -> failtest $"{other}"
+        Expect.equal found before "it says so"
 
         let rows =
-            [ for c, record in Sweep.states cells do
-                  yield! Sweep.rows c record.Value ]
+            [ for job, record in StudyFolder.records out (List.map fst cells) do
+                  yield! Lines.ofCell job.Cell record.Value ]
 
-        rows @ Results.aggregates rows, trained.Value
+        rows @ Results.aggregates rows, found |> List.filter not |> List.length
 
 let private byDesk: Door =
     fun out ->
-        let trained = ref 0
-
-        let tell =
-            function
-            | StudyEvent.Cell(_, CellEvent.Started) -> trained.Value <- trained.Value + 1
-            | _ -> ()
-
+        let trained, tell = counting ()
         let found = study out |> Run.tell tell |> Run.go
         found.Rows, trained.Value
 
@@ -259,7 +260,7 @@ let private adopting =
         [ testCase "cells of other code are found, taken over when that is asked, and then are finished, to the bit"
           <| inFolder (fun out ->
               let rows, _ = byRun out
-              let wanted = [ for c in sweep out -> c.Identity ]
+              let wanted = [ for job, _ in cells out -> Job.identity job ]
               Expect.equal (Adoption.others out wanted) 0 "of this code"
               age out
               Expect.equal (Adoption.others out wanted) 4 "of other code"

@@ -306,35 +306,40 @@ let private lines =
 
 // ---- cells of a sweep --------------------------------------------------------------------------------------------
 
-let private sweep folder : Sweep =
+let private methods = [ "zero-shot"; "vanilla"; "dns[tau=1,protect=soft]" ]
+
+let private study () : Study =
     { Streams =
-        [ { Source = "synthetic"
+        [ { Source = Some "synthetic"
             Stream = synthetic.Value
             Threads = 1 } ]
-      Methods = [ "zero-shot"; "vanilla"; "dns[tau=1,protect=soft]" ]
-      Given = [ "lr", "1e-3" ]
+      Configurations = Configurations.Written(methods, [ "lr", "1e-3" ], [])
+      Orders = [ 0; 1 ]
       Seeds = [ 0; 4 ]
-      Orders = 2
       Split = Split.Test
       Device = torch.CPU
-      Jobs = 2
-      Out = folder }
+      Monitor = None }
+
+let private run (methods: string list) (given: (string * string) list) (study: Study) : Study =
+    { study with
+        Configurations = Configurations.Written(methods, given, []) }
 
 let private cells =
     testList
         "cells"
         [ testCase "all seeds, orders and methods, a round of every method after another"
           <| inFolder (fun folder ->
-              let cells = Sweep.cells (sweep folder) |> Check.get
+              let table = Study.cells (study ()) |> Check.get
+              let cells = Study.inRounds (study ()) table
               let labels = set [ "zero-shot"; "vanilla"; "dns[tau=1;protect=soft]" ]
               Expect.hasLength cells 12 "methods × seeds × orders"
 
               for i, round in cells |> List.chunkBySize 3 |> List.indexed do
                   Expect.equal (set [ for c in round -> c.Cell.Method ]) labels "every method"
-                  Expect.equal (List.distinct [ for c in round -> c.Cell.Order, c.Cell.Seed ]).Length 1 $"round {i}"
+                  Expect.equal (List.distinct [ for c in round -> c.Order, c.Seed ]).Length 1 $"round {i}"
                   Expect.equal (List.last round).Cell.Method "zero-shot" "the cheapest is the last of a round"
 
-              let comparison = Sweep.comparison "cmcl" (sweep folder) cells
+              let comparison = Comparison.ofStudy "cmcl" folder (study ()) table
 
               Expect.equal
                   comparison.Methods
@@ -348,80 +353,95 @@ let private cells =
                   [ 0, 0; 0, 4; 1, 0; 1, 4 ]
                   "sorted")
 
-          testCase "a folder, a source and jobs decide no figure; everything else of a sweep does, threads, too"
-          <| inFolder (fun folder ->
-              let hashes (s: Sweep) = Sweep.cells s |> Check.get |> List.map (fun c -> Identity.hash c.Identity) |> set
-              let own = sweep folder
+          testCase "a source decides no figure; everything else of a study does, threads, too" (fun () ->
+              let hashes (s: Study) = Study.cells s |> Check.get |> List.map (Job.identity >> Identity.hash) |> set
 
-              for same in
-                  [ { own with Out = "elsewhere" }
-                    { own with Jobs = 7 }
-                    { own with
-                        Streams = [ { own.Streams.Head with Source = "./other" } ] } ] do
-                  Expect.equal (hashes same) (hashes own) "the same cells"
+              let same =
+                  { study () with
+                      Streams = [ { (study ()).Streams.Head with Source = Some "./other" } ] }
+
+              Expect.equal (hashes same) (hashes (study ())) "the same cells"
 
               for other in
-                  [ { own with
-                        Given = [ "lr", "2e-3" ]
-                        Methods = [ "vanilla"; "dns" ] }
-                    { own with Split = Split.Validation }
-                    { own with
-                        Streams = [ { own.Streams.Head with Threads = 5 } ] }
-                    { own with Seeds = [ 1; 2 ] } ] do
-                  Expect.isEmpty (Set.intersect (hashes other) (hashes own)) "other cells")
+                  [ study () |> run [ "vanilla"; "dns" ] [ "lr", "2e-3" ]
+                    { study () with Split = Split.Validation }
+                    { study () with
+                        Streams = [ { (study ()).Streams.Head with Threads = 5 } ] }
+                    { study () with Seeds = [ 1; 2 ] } ] do
+                  Expect.isEmpty (Set.intersect (hashes other) (hashes (study ()))) "other cells")
+
+          testCase "a folder and jobs decide no figure"
+          <| inFolder (fun folder ->
+              let job = (Study.cells (study ()) |> Check.get).Head
+              let hash out jobs = (WorkerJob.ofJob out jobs job.AsWritten.Value job).Hash
+              Expect.equal (hash folder 1) (hash "elsewhere" 7) "the same cell")
+
+          testCase "what other processes cannot find they do not take, and nothing begins"
+          <| inFolder (fun folder ->
+              let mine = { Plain.vanilla with Name = "mine" }
+
+              let own =
+                  { study () with
+                      Configurations = Configurations.Written([ "mine" ], [], [ Entry.ofMethod mine ]) }
+
+              let hidden =
+                  { study () with
+                      Streams = [ { (study ()).Streams.Head with Source = None } ] }
+
+              let tell event = failtest $"{event}"
+              let never () = ProcessStartInfo "/nowhere/cmcl"
+
+              for one, words in
+                  [ own, "worker processes cannot run mine: its method is this script's own"
+                    hidden, "worker processes cannot run zero-shot: its stream 'synthetic' or its method" ] do
+                  let jobs = Study.cells one |> Check.get |> Array.ofList
+                  let faults = StudyFolder.run (Pool.engine never 2) folder (fun () -> false) tell jobs |> faultsOf
+                  Expect.stringContains faults.Head.Message words "told"
+                  Expect.stringContains faults.Head.Message "run it in this process" "what to do"
+
+              Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written")
 
           testCase "one cell under two labels is run once, and both have its rows"
           <| inFolder (fun folder ->
               let own =
-                  { sweep folder with
-                      Methods = [ "vanilla"; "vanilla[lr=0.001]" ]
-                      Seeds = [ 0 ]
-                      Orders = 1 }
+                  { study () with Seeds = [ 0 ]; Orders = [ 0 ] } |> run [ "vanilla"; "vanilla[lr=0.001]" ] [ "lr", "1e-3" ]
 
-              let cells = Sweep.cells own |> Check.get
-              Expect.equal (cells |> List.map _.Identity |> List.distinct).Length 1 "one identity"
-              write folder cells.Head.Identity (Ok left)
+              let cells = Study.cells own |> Check.get
+              Expect.equal (cells |> List.map Job.identity |> List.distinct).Length 1 "one identity"
+              write folder (Job.identity cells.Head) (Ok left)
 
-              match (Sweep.comparison "cmcl" own cells).Cells with
+              match (Comparison.ofStudy "cmcl" folder own cells).Cells with
               | [ a, CellState.Finished first; b, CellState.Finished second ] ->
                   Expect.equal (a.Method, b.Method) ("vanilla", "vanilla[lr=0.001]") "labels"
                   Expect.all first (fun r -> r.Method = a.Method) "the first's rows"
                   Expect.all second (fun r -> r.Method = b.Method) "the second's rows"
               | other -> failtest $"{other}")
 
-          testCase "an option goes to the methods that take it"
-          <| inFolder (fun folder ->
+          testCase "an option goes to the methods that take it" (fun () ->
               let given = [ "lr", "1e-3"; "tau", "1e-2"; "scores", "cosine" ]
 
               let cells =
-                  Sweep.cells
-                      { sweep folder with
-                          Given = given
-                          Methods = [ "zero-shot"; "vanilla"; "dns-soft"; "dns" ]
-                          Seeds = [ 0 ]
-                          Orders = 1 }
+                  { study () with Seeds = [ 0 ]; Orders = [ 0 ] }
+                  |> run [ "zero-shot"; "vanilla"; "dns-soft"; "dns" ] given
+                  |> Study.cells
                   |> Check.get
 
               let names method =
-                  cells |> List.find (fun c -> c.Cell.Method = method) |> fun c -> [ for pair in c.Job.Given -> pair.Head ]
+                  cells |> List.find (fun c -> c.Cell.Method = method) |> fun c -> List.map fst c.AsWritten.Value.Given
 
               Expect.equal (names "zero-shot") [ "scores" ] "zero-shot"
               Expect.equal (names "vanilla") [ "lr"; "scores" ] "vanilla"
               Expect.equal (names "dns-soft") [ "lr"; "tau"; "scores" ] "dns-soft"
               Expect.equal (names "dns") [ "lr"; "scores" ] "dns: a setting that its protection does not have")
 
-          testCase "all faults at once"
-          <| inFolder (fun folder ->
-              let own = sweep folder
-
+          testCase "all faults at once" (fun () ->
               let faults =
-                  faultsOf (
-                      Sweep.cells
-                          { own with
-                              Streams = own.Streams @ own.Streams
-                              Methods = [ "nope"; "vanilla[tau=1]" ]
-                              Orders = 1000 }
-                  )
+                  { study () with
+                      Streams = (study ()).Streams @ (study ()).Streams
+                      Orders = [ 0..999 ] }
+                  |> run [ "nope"; "vanilla[tau=1]" ] [ "lr", "1e-3" ]
+                  |> Study.cells
+                  |> faultsOf
 
               let text = String.Join("\n", faults |> List.map _.Message)
 
@@ -434,21 +454,21 @@ let private cells =
 
           testCase "force takes the cells of this sweep and leaves others"
           <| inFolder (fun folder ->
-              let cells = Sweep.cells (sweep folder) |> Check.get
+              let cells = Study.cells (study ()) |> Check.get
               let stay = Path.Combine(CellFile.folder folder, "0123.json")
-              Sweep.prepare false folder cells |> Check.get
-              write folder cells.Head.Identity (Ok nothing)
+              StudyFolder.prepare false folder cells |> Check.get
+              write folder (Job.identity cells.Head) (Ok nothing)
               File.WriteAllText(stay, "another's")
-              Sweep.prepare false folder cells |> Check.get
-              Expect.isTrue (File.Exists(CellFile.path folder cells.Head.Identity)) "finished cells stay"
-              Sweep.prepare true folder cells |> Check.get
-              Expect.isFalse (File.Exists(CellFile.path folder cells.Head.Identity)) "forced"
+              StudyFolder.prepare false folder cells |> Check.get
+              Expect.isTrue (File.Exists(CellFile.path folder (Job.identity cells.Head))) "finished cells stay"
+              StudyFolder.prepare true folder cells |> Check.get
+              Expect.isFalse (File.Exists(CellFile.path folder (Job.identity cells.Head))) "forced"
               Expect.isTrue (File.Exists stay) "cells of others stay")
 
           testCase "the results of another command are not written among"
           <| inFolder (fun folder ->
               File.WriteAllText(Path.Combine(folder, "results.csv"), "")
-              Expect.isError (Sweep.prepare true folder []) "refused"
+              Expect.isError (StudyFolder.prepare true folder []) "refused"
               Expect.isFalse (Directory.Exists(CellFile.folder folder)) "nothing written") ]
 
 let private progress =

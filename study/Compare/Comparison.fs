@@ -40,3 +40,31 @@ module Comparison =
           Orders = orders.Count
           Cells = cells
           Command = command }
+
+    /// What a folder has of a study, as a comparison.
+    let ofStudy (command: string) (out: string) (study: Study) (cells: Job list) : Comparison =
+        let names = [ for s in study.Streams -> s.Stream.Name ]
+        let own (job: Job) = job.Stream.Name = names.Head && job.Order = study.Orders.Head && job.Seed = study.Seeds.Head
+        // Labels as plans have them, in the order in which the methods were asked for.
+        let methods =
+            [ for job in cells do
+                  if own job then
+                      job.Plan.Label, job.Plan.Method.Role ]
+
+        let place value all = List.findIndex ((=) value) all
+
+        let state (job: Job) (record: CellRecord option) =
+            record
+            |> Option.map CellState.ofRecord
+            |> Option.defaultValue CellState.Missing
+            |> CellState.map (Lines.ofCell job.Cell)
+
+        { Methods = methods
+          Streams = names
+          Seeds = study.Seeds
+          Orders = study.Orders.Length
+          Cells =
+            StudyFolder.records out cells
+            |> List.map (fun (job, record) -> job.Cell, state job record)
+            |> List.sortBy (fun (c, _) -> place c.Stream names, place c.Method (List.map fst methods), c.Order, c.Seed)
+          Command = command }

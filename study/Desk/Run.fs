@@ -8,7 +8,7 @@ open TorchSharp
 [<RequireQualifiedAccess>]
 module Run =
     /// A study on a stream, with nothing to run yet: seed 0, test rows, the CPU.
-    let on (stream: Stream) : Study =
+    let on (stream: Stream) : StudyBuilder =
         { Stream = stream
           Configs = []
           Given = []
@@ -24,21 +24,21 @@ module Run =
           Stop = fun () -> false }
 
     /// Adds a method.
-    let method (config: Config<'takes>) (study: Study) : Study =
+    let method (config: Config<'takes>) (study: StudyBuilder) : StudyBuilder =
         { study with
             Configs = study.Configs @ [ Config.any config ] }
 
     /// Adds methods of one kind, such as a product that `Config.over` made.
-    let methods (configs: Config<'takes> list) (study: Study) : Study =
+    let methods (configs: Config<'takes> list) (study: StudyBuilder) : StudyBuilder =
         { study with
             Configs = study.Configs @ List.map Config.any configs }
 
     /// Adds methods as the command line writes them: `vanilla,dns[exact=on]`.
-    let named (text: string) (study: Study) : Study = methods (Plan.split text |> List.map Config.named) study
+    let named (text: string) (study: StudyBuilder) : StudyBuilder = methods (Plan.split text |> List.map Config.named) study
 
     /// Sets options of every method that takes them, over the stream's preset and below what a method sets itself; each has to matter to one
     /// method at least. As in `Run.each (Learn.epochs 2 >> Learn.dtype Dtype.Float64)`.
-    let each (set: Config<AnyOptions> -> Config<AnyOptions>) (study: Study) : Study =
+    let each (set: Config<AnyOptions> -> Config<AnyOptions>) (study: StudyBuilder) : StudyBuilder =
         let given = (set (Config.ofName "")).Options
         let kept = study.Given |> List.filter (fun (name, _) -> not (List.exists (fst >> (=) name) given))
         { study with Given = kept @ given }
@@ -54,13 +54,13 @@ module Run =
         values
 
     /// The seeds; every method runs with each. Fault: `BadValue` for none or one twice.
-    let seeds (values: int list) (study: Study) : Study =
+    let seeds (values: int list) (study: StudyBuilder) : StudyBuilder =
         { study with
             Seeds = distinctly "seeds of a study" 0 values }
 
     /// Orders of the steps by number (`Order.permutation`), among them 0, the stream's own, which results are of where no other is named. Faults:
     /// `BadValue` for orders without 0, one twice, or one that the stream's steps do not have.
-    let orders (values: int list) (study: Study) : Study =
+    let orders (values: int list) (study: StudyBuilder) : StudyBuilder =
         for order in distinctly "orders of the steps" 0 values do
             Order.permutation study.Stream.Steps.Length order |> ignore
 
@@ -71,10 +71,10 @@ module Run =
         { study with Orders = values }
 
     /// Takes figures of validation rows: what settings are to be chosen on.
-    let onValidation (study: Study) : Study = { study with Split = Split.Validation }
+    let onValidation (study: StudyBuilder) : StudyBuilder = { study with Split = Split.Validation }
 
     /// Trains and measures on a device, such as `torch.CUDA`.
-    let device (device: torch.Device) (study: Study) : Study = { study with Device = device }
+    let device (device: torch.Device) (study: StudyBuilder) : StudyBuilder = { study with Device = device }
 
     let private atLeastOne (what: string) (count: int) : int option =
         if count < 1 then
@@ -83,46 +83,46 @@ module Run =
         Some count
 
     /// How many cells run side by side. What a cell gives does not depend on it.
-    let jobs (count: int) (study: Study) : Study = { study with Jobs = atLeastOne "jobs of a study" count }
+    let jobs (count: int) (study: StudyBuilder) : StudyBuilder = { study with Jobs = atLeastOne "jobs of a study" count }
 
     /// Threads of libtorch in each cell. Figures depend on it as far as sums of floats depend on their order.
-    let threads (count: int) (study: Study) : Study =
+    let threads (count: int) (study: StudyBuilder) : StudyBuilder =
         { study with
             Threads = atLeastOne "threads of a study" count }
 
     /// Keeps what is finished, and what is half done every half minute, below a folder, as `cmcl run` and `cmcl compare` do: the same study, or a
     /// larger one, goes on from there, and from what those have finished. Methods that are not the registry's are run again, since their code may
     /// be another one; so is everything after a change of this library's sources, unless `cmcl store adopt` takes it over.
-    let into (folder: string) (study: Study) : Study = { study with Folder = Some folder }
+    let into (folder: string) (study: StudyBuilder) : StudyBuilder = { study with Folder = Some folder }
 
     /// What results say that they were made by.
-    let command (text: string) (study: Study) : Study = { study with Command = text }
+    let command (text: string) (study: StudyBuilder) : StudyBuilder = { study with Command = text }
 
     /// Calls a function with what happens, one call at a time, in place of writing progress to standard error.
-    let tell (listener: StudyEvent -> unit) (study: Study) : Study = { study with Tell = fun _ -> listener }
+    let tell (listener: StudyEvent -> unit) (study: StudyBuilder) : StudyBuilder = { study with Tell = fun _ -> listener }
 
     /// Says nothing while it runs.
-    let quietly (study: Study) : Study = tell ignore study
+    let quietly (study: StudyBuilder) : StudyBuilder = tell ignore study
 
     /// Leaves the study as it stands once the function says so, which is asked after every update by each thread that trains. The result is of the
     /// cells that are over; with a folder (`into`) the others are kept, too, and the same study goes on from there.
-    let until (stop: unit -> bool) (study: Study) : Study = { study with Stop = stop }
+    let until (stop: unit -> bool) (study: StudyBuilder) : StudyBuilder = { study with Stop = stop }
 
     /// The plans that a study runs, with every setting, or why it cannot.
-    let plans (study: Study) : Result<Plan list, Fault list> = StudyCells.plans study
+    let plans (study: StudyBuilder) : Result<Plan list, Fault list> = StudyCells.plans study
 
     /// Runs the study. A cell that diverges, or breaks off by an exception of whatever kind, is recorded among the failures, and the others go on.
     /// Where what is over cannot be written to the study's folder, nothing more is begun: the result has what is over, and its failures say what was
     /// not run. Raises a `CmclException` that tells every
     /// fault: no method, an option that a method does not take or that changes nothing, a batch that a step cannot fill, a folder that
     /// cannot be written to at the beginning, or one that another process writes to.
-    let go (study: Study) : StudyResult = StudyCells.go study |> Check.getAll
+    let go (study: StudyBuilder) : StudyResult = StudyCells.go study |> Check.getAll
 
     /// The configuration that a study would choose: of all its methods with all their settings the one with the best recall@10 on validation rows, mean
     /// over its seeds; the first of equals. Of a method that starts again at every step what it learned counts. Runs the study on validation
     /// rows whatever rows it says, in the stream's own order of steps. Faults: those of `go`, or `Contradiction` if none has figures for every seed.
     /// As in `Run.on stream |> Run.methods ([ Dns.soft ] |> Config.over Dns.tau [ 1e-6; 1e-5 ]) |> Run.winner`.
-    let winner (study: Study) : Config<AnyOptions> =
+    let winner (study: StudyBuilder) : Config<AnyOptions> =
         let found = { study with Split = Split.Validation; Orders = [ 0 ] } |> go
         let measured = StudyResult.measured found
         let metric name = Metric.find name |> Check.get
@@ -144,7 +144,7 @@ module Run =
 
     /// The study of its `winner` alone, on test rows: what is chosen on validation rows is reported from rows that had no part in the choice.
     /// As in `study |> Run.best |> Run.go`. Faults as of `winner`.
-    let best (study: Study) : Study =
+    let best (study: StudyBuilder) : StudyBuilder =
         let chosen = winner study
         let plan = StudyCells.plans study |> Check.getAll |> List.find (fun p -> p.Label = chosen.Label)
 
@@ -161,4 +161,4 @@ module Run =
     /// known of where they come from; no folder is written to. Raises a `CmclException` as `go` does, and for a study of several cells, a method
     /// that does not train, or one that diverges.
     /// As in `Stream.load "emoji" |> Run.on |> Run.method Dns.defaults |> Run.heads |> SavedHeads.write "heads.safetensors" |> Check.get`.
-    let heads (study: Study) : SavedHeads = StudyCells.heads study |> Check.getAll
+    let heads (study: StudyBuilder) : SavedHeads = StudyCells.heads study |> Check.getAll

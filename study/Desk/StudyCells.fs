@@ -8,7 +8,7 @@ open TorchSharp
 [<RequireQualifiedAccess>]
 module internal StudyCells =
     /// What is set for every method, and by each that takes it again: it would change nothing.
-    let private idle (study: Study) (plans: Plan list) : Fault list =
+    let private idle (study: StudyBuilder) (plans: Plan list) : Fault list =
         [ for name, value in study.Given do
               let taking = List.zip study.Configs plans |> List.filter (fun (_, p) -> Plan.takes p name)
 
@@ -18,52 +18,48 @@ module internal StudyCells =
                       "leave it out, or let one method keep to it"
                   ) ]
 
-    let plans (study: Study) : Result<Plan list, Fault list> =
-        let own = study.Configs |> List.choose _.Own
+    let private threads (study: StudyBuilder) : int = Protocol.threads study.Stream study.Threads
 
-        let find name =
-            match own |> List.tryFind (fun e -> e.Method.Name = name) with
-            | Some e -> Ok e
-            | None -> Registry.find name
+    /// As every other way to run something has it, with these configurations.
+    let private asStudy (study: StudyBuilder) (configurations: Configurations) : Study =
+        { Streams =
+            [ { Source = None
+                Stream = study.Stream
+                Threads = threads study } ]
+          Configurations = configurations
+          Orders = study.Orders
+          Seeds = study.Seeds
+          Split = study.Split
+          Device = study.Device
+          Monitor = None }
 
-        let unlike =
-            [ for name, methods in own |> List.groupBy _.Method.Name do
-                  if methods |> List.exists (fun e -> not (obj.ReferenceEquals(e.Source, methods.Head.Source))) then
-                      Fault.Contradiction($"two methods of this study have the name '{name}'", "give each a Name of its own") ]
-
-        match unlike with
-        | _ :: _ -> Error unlike
-        | [] when study.Configs.IsEmpty -> Error [ Fault.BadValue("methods of a study", "one or more (Run.method)", "none") ]
-        | [] ->
-            Plan.resolveWith find study.Stream.Preset study.Given (study.Configs |> List.map _.Label)
+    let plans (study: StudyBuilder) : Result<Plan list, Fault list> =
+        if study.Configs.IsEmpty then
+            Error [ Fault.BadValue("methods of a study", "one or more (Run.method)", "none") ]
+        else
+            Configurations.Written(study.Configs |> List.map _.Label, study.Given, study.Configs |> List.choose _.Own)
+            |> asStudy study
+            |> fun whole -> Study.resolve whole study.Stream
             |> Result.bind (fun plans ->
                 match idle study plans @ List.collect (Plan.check study.Stream) plans with
                 | [] -> Ok plans
                 | faults -> Error faults)
 
-    let private threads (study: Study) : int = Protocol.threads study.Stream study.Threads
-
-    let private jobs (study: Study) (cells: int) : int =
+    let private jobs (study: StudyBuilder) (cells: int) : int =
         study.Jobs
         |> Option.defaultValue (if study.Device.``type`` = DeviceType.CPU then Environment.ProcessorCount / threads study else 1)
         |> max 1
         |> min cells
 
     /// What the study's jobs run on. What a method leaves that is not the registry's stays in memory, since its code may be another one next time.
-    let private settings (study: Study) (folder: FolderLock option) : JobSettings =
+    let private settings (study: StudyBuilder) (folder: FolderLock option) : JobSettings =
         let isOwn (name: string) = study.Configs |> List.exists (fun c -> c.Own.IsSome && c.Name = name)
         let passing = Store.memory ()
         let kept = study.Folder |> Option.map Store.Folder |> Option.defaultValue passing
 
-        let protocol =
-            { Split = study.Split
-              Device = study.Device
-              Threads = threads study
-              Monitor = None }
-
-        { JobSettings.on protocol kept with
+        { JobSettings.on kept with
             Checkpointing = Checkpointing.auto
-            Store = fun job -> if Job.isRegistered job && not (isOwn job.Plan.Method.Name) then kept else passing
+            Store = fun job -> if job.IsRegistered && not (isOwn job.Plan.Method.Name) then kept else passing
             Gone =
                 fun () ->
                     match folder with
@@ -71,7 +67,7 @@ module internal StudyCells =
                     | _ -> [] }
 
     let private info
-        (study: Study)
+        (study: StudyBuilder)
         (plans: Plan list)
         (jobs: int)
         (left: int)
@@ -95,7 +91,7 @@ module internal StudyCells =
               Arguments = [] }
         |> RunInfo.parse
 
-    let private gather (study: Study) (info: RunInfo) (ended: (Cell * Outcome) list) : StudyResult =
+    let private gather (study: StudyBuilder) (info: RunInfo) (ended: (Cell * Outcome) list) : StudyResult =
         let rowsOf order =
             let rows =
                 [ for cell, outcome in ended do
@@ -116,21 +112,11 @@ module internal StudyCells =
                       yield! Lines.spectrumRows cell outcome ]
           Monitor = [] }
 
-    let private runAll (study: Study) (plans: Plan list) (folder: FolderLock option) : StudyResult =
-        let streams = Map [ for order in study.Orders -> order, Order.apply order study.Stream ]
-
-        let all =
-            [| for order in study.Orders do
-                   for plan in plans do
-                       for seed in study.Seeds ->
-                           { Stream = streams[order]
-                             Order = order
-                             Plan = plan
-                             Seed = seed } |]
-
+    let private runAll (study: StudyBuilder) (plans: Plan list) (folder: FolderLock option) : StudyResult =
+        let all = Configurations.Planned plans |> asStudy study |> Study.cells |> Check.getAll |> Array.ofList
         let results: (CellEnd * CellRecord option) option[] = Array.create all.Length None
         let unwritten = ref []
-        let outside = Callbacks(study.Tell [ for job in all -> job.Cell, Train.work job.Stream job.Plan ], study.Stop)
+        let outside = Callbacks(study.Tell [ for job in all -> job.Cell, Job.work job ], study.Stop)
         let sideBySide = jobs study all.Length
         let before = torch.get_num_threads ()
 
@@ -151,7 +137,7 @@ module internal StudyCells =
         outside.Tell(StudyEvent.Began(all.Length, sideBySide))
 
         try
-            InProcess.run (settings study folder) sideBySide outside.Stop outside.Tell ended all
+            Engine.run (InProcess.engine sideBySide) (settings study folder) outside.Stop outside.Tell ended all |> Check.getAll
         finally
             torch.set_num_threads before
 
@@ -193,7 +179,7 @@ module internal StudyCells =
         outside.Rethrow()
         gather study (info study plans sideBySide left.Length failures) over
 
-    let go (study: Study) : Result<StudyResult, Fault list> =
+    let go (study: StudyBuilder) : Result<StudyResult, Fault list> =
         match study.Folder with
         | None -> plans study |> Result.map (fun plans -> runAll study plans None)
         | Some folder ->
@@ -205,7 +191,7 @@ module internal StudyCells =
             | Ok plans, Ok() -> FolderLock.Taking folder (fun locked -> runAll study plans (Some locked))
 
     /// The heads after the last step of a study's one cell.
-    let heads (study: Study) : Result<SavedHeads, Fault list> =
+    let heads (study: StudyBuilder) : Result<SavedHeads, Fault list> =
         plans study
         |> Result.bind (fun plans ->
             match plans, study.Orders, study.Seeds with

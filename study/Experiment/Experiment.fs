@@ -7,32 +7,31 @@ open TorchSharp
 /// Plans × seeds over a stream in this process, with the results in a folder: what `cmcl run` does.
 [<RequireQualifiedAccess>]
 module Experiment =
-    /// The jobs of a request: each plan with every seed.
-    let internal jobs (request: Request) : Job[] =
-        [| for plan in request.Plans do
-               for seed in request.Seeds ->
-                   { Stream = request.Stream
-                     Order = 0
-                     Plan = plan
-                     Seed = seed } |]
+    /// A request as a study, with as many threads as libtorch has now.
+    let private study (request: Request) : Study =
+        { Streams =
+            [ { Source = None
+                Stream = request.Stream
+                Threads = torch.get_num_threads () } ]
+          Configurations = Configurations.Planned request.Plans
+          Orders = [ 0 ]
+          Seeds = request.Seeds
+          Split = request.Split
+          Device = request.Device
+          Monitor = request.Monitor }
+
+    /// Each plan with every seed.
+    let internal jobs (request: Request) : Job[] = study request |> Study.cells |> Check.getAll |> Array.ofList
 
     /// The cells of a request, each with its updates.
-    let cells (request: Request) : (Cell * int64) list = [ for job in jobs request -> job.Cell, Train.work job.Stream job.Plan ]
-
-    /// What a request's runs depend on, with as many threads as libtorch has now.
-    let internal protocol (request: Request) : Protocol =
-        { Split = request.Split
-          Device = request.Device
-          Threads = torch.get_num_threads ()
-          Monitor = request.Monitor }
+    let cells (request: Request) : (Cell * int64) list = [ for job in jobs request -> job.Cell, Job.work job ]
 
     /// Whether every head that a job saves with its weights is there.
     let private hasWeights (request: Request) (job: Job) : bool =
         not (Method.learns job.Plan.Method)
         || ResultsFolder.hasWeights request.Out job.Plan.Label job.Seed request.Stream (List.last request.Stream.Steps)
 
-    let private identities (request: Request) (jobs: Job[]) : string list =
-        [ for job in jobs -> Job.identity (protocol request) job ]
+    let private identities (request: Request) : string list = [ for job in jobs request -> Job.identity job ]
 
     /// Whether a request goes on with what the results in its folder are of: all that is in its tables is finished in its store and would be in the
     /// tables again, and more would.
@@ -40,9 +39,7 @@ module Experiment =
         let store = Store.Folder request.Out
         let jobs = jobs request
 
-        let finished =
-            jobs
-            |> Array.filter (fun job -> (Store.find store (Job.identity (protocol request) job)) |> Result.exists Option.isSome)
+        let finished = jobs |> Array.filter (fun job -> Store.find store (Job.identity job) |> Result.exists Option.isSome)
 
         let cells = set [ for job in finished -> request.Stream.Name, job.Plan.Label, job.Seed ]
 
@@ -62,12 +59,11 @@ module Experiment =
             Ok()
         else
             ResultsFolder.prepare force request.Out
-            |> Result.bind (fun () ->
-                if force then Store.forget (Store.Folder request.Out) (identities request (jobs request)) else Ok())
+            |> Result.bind (fun () -> if force then Store.forget (Store.Folder request.Out) (identities request) else Ok())
 
     /// Whether a request that was left can be gone on with. Fault: `Contradiction` where an earlier version or other code has what it would begin anew.
     let resumable (request: Request) : Result<unit, Fault list> =
-        match Adoption.others request.Out (identities request (jobs request)) with
+        match Adoption.others request.Out (identities request) with
         | 0 -> Ok()
         | count -> Error [ Adoption.fault request.Out count "cmcl run with --force begins anew" ]
 
@@ -93,12 +89,9 @@ module Experiment =
             if request.SaveWeights then
                 ResultsFolder.saveWeights request.Out job.Plan.Label job.Seed step heads
 
-        let own, passing = Store.Folder request.Out, Store.memory ()
-
         let settings =
-            { JobSettings.on (protocol request) own with
+            { JobSettings.on (Store.Folder request.Out) with
                 Checkpointing = checkpointing
-                Store = fun job -> if Job.isRegistered job then own else passing
                 Gone = fun () -> if folder.IsAnothers then [ folder.Gone ] else []
                 IsComplete = fun job -> not request.SaveWeights || hasWeights request job
                 Save = save }
@@ -123,8 +116,8 @@ module Experiment =
 
         begun
         |> Result.bind (fun () -> Lines.writeRecord created jobs.Length request [])
+        |> Result.bind (fun () -> Engine.run (InProcess.engine request.Jobs) settings outside.Stop outside.Tell ended jobs)
         |> Result.map (fun () ->
-            InProcess.run settings request.Jobs outside.Stop outside.Tell ended jobs
             ledger.Write()
             outside.Rethrow()
             ledger.Finished)

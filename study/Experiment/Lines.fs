@@ -29,6 +29,12 @@ module Lines =
                 Metric = r.Metric
                 Value = r.Value } ]
 
+    /// The same of a finished cell; none of one that diverged.
+    let ofCell (cell: Cell) (record: CellRecord) : Row list =
+        match record.Result with
+        | Ok result -> rows cell result.Outcome
+        | Error _ -> []
+
     let internal lossRows (cell: Cell) (outcome: Outcome) : LossRow list =
         [ for step, epoch, loss in outcome.Losses ->
               { Method = cell.Method

@@ -3,7 +3,19 @@ namespace Cmcl
 open System.Diagnostics
 open TorchSharp
 
-/// One cell of a study as something to run: a method with all its options, a seed, and a stream whose steps stand in one order.
+/// A job's stream and method as the user wrote them, from which another process makes them.
+type AsWritten =
+    {
+        /// The stream as the user named it (`Catalogue.find`).
+        Source: string
+        /// The method as written.
+        Method: string
+        /// Options given for every method that takes them, as far as they change something for this one.
+        Given: (string * string) list
+    }
+
+/// One cell of a study as something to run: a method with all its options, a seed, and a stream whose steps stand in one order; with the rows, the
+/// device and the threads that decide its figures beside them.
 type Job =
     {
         /// With its steps in that order.
@@ -12,6 +24,9 @@ type Job =
         Order: int
         Plan: Plan
         Seed: int
+        Protocol: Protocol
+        /// None where the stream or the method is known to this process alone.
+        AsWritten: AsWritten option
     }
 
     member j.Cell: Cell =
@@ -19,6 +34,12 @@ type Job =
           Method = j.Plan.Label
           Order = j.Order
           Seed = j.Seed }
+
+    /// Whether its method is the registry's. The code of another is known to nobody, so that what it left is never taken for what it would leave.
+    member internal j.IsRegistered: bool = List.contains j.Plan.Method.Name Registry.names
+
+    /// Its method as the user wrote it, where that is known.
+    member j.Written: string = j.AsWritten |> Option.map _.Method |> Option.defaultValue j.Plan.Label
 
 /// How often a job's state is written.
 type Checkpointing =
@@ -39,7 +60,6 @@ module Checkpointing =
 /// What jobs run on, and where what they leave goes.
 type internal JobSettings =
     {
-        Protocol: Protocol
         Checkpointing: Checkpointing
         Store: Job -> Store
         /// Why nothing may be written there any more, if so.
@@ -56,11 +76,12 @@ type internal JobSettings =
 
 [<RequireQualifiedAccess>]
 module internal JobSettings =
-    /// Without checkpoints, results in a store.
-    let on (protocol: Protocol) (store: Store) : JobSettings =
-        { Protocol = protocol
-          Checkpointing = Checkpointing.none
-          Store = fun _ -> store
+    /// Without checkpoints; results in a store, but for those of methods that are not the registry's, which stay in memory.
+    let on (store: Store) : JobSettings =
+        let passing = Store.memory ()
+
+        { Checkpointing = Checkpointing.none
+          Store = fun job -> if job.IsRegistered then store else passing
           Gone = fun () -> []
           Jobs = 1
           IsAlone = true
@@ -68,18 +89,19 @@ module internal JobSettings =
           Save = fun _ _ _ -> () }
 
 [<RequireQualifiedAccess>]
-module internal Job =
-    let identity (protocol: Protocol) (job: Job) : string = Identity.of' protocol job.Stream job.Plan job.Seed
+module Job =
+    /// Whose result and whose state: everything that decides what the job leaves, in words (`Identity.hash` names its files).
+    let identity (job: Job) : string = Identity.of' job.Protocol job.Stream job.Plan job.Seed
 
-    /// Whether a job's method is the registry's. The code of another is known to nobody, so that what it left is never taken for what it would leave.
-    let isRegistered (job: Job) : bool = List.contains job.Plan.Method.Name Registry.names
+    /// Updates of training, all steps together.
+    let work (job: Job) : int64 = Train.work job.Stream job.Plan
 
     /// What is finished of a job. Fault: `Unreadable`; such a job is run again.
-    let finished (s: JobSettings) (job: Job) : Result<CellRecord option, Fault list> =
-        Store.find (s.Store job) (identity s.Protocol job) |> Result.map (Option.filter (fun _ -> s.IsComplete job))
+    let internal finished (s: JobSettings) (job: Job) : Result<CellRecord option, Fault list> =
+        Store.find (s.Store job) (identity job) |> Result.map (Option.filter (fun _ -> s.IsComplete job))
 
     /// What a run tells, as an event of the job's cell.
-    let ofRun (job: Job) (event: Event) : CellEvent =
+    let internal ofRun (job: Job) (event: Event) : CellEvent =
         let progress (step: Step) epoch (sofar: int64) (total: int64) =
             CellEvent.Progress
                 { Step = step.Index
@@ -133,7 +155,7 @@ module internal Job =
             { Tell = ofRun job >> tell
               Save = s.Save job
               Begin =
-                match s.Protocol.Monitor with
+                match job.Protocol.Monitor with
                 | Some n -> Monitor.every n monitored.Add
                 | None -> Observer.silent.Begin }
 
@@ -141,14 +163,14 @@ module internal Job =
         let checkpointer = Cadence.checkpointer cadence stop write
         let state = found |> Option.map _.State
 
-        Train.resume job.Stream s.Protocol.Device s.Protocol.Split job.Seed observer checkpointer state job.Plan
+        Train.resume job.Stream job.Protocol.Device job.Protocol.Split job.Seed observer checkpointer state job.Plan
         |> Result.map (fun ending -> ending, List.ofSeq monitored)
 
     /// Runs a job, from its last checkpoint where there is one, unless its result is there or another process has it. One policy for every door: a
     /// checkpoint that cannot be written or read is a warning, and the job goes on; so is a result that cannot be read; an exception ends the
     /// job alone; a result that cannot be written ends the study. `stop` is asked after every update.
-    let run (s: JobSettings) (stop: unit -> bool) (tell: CellEvent -> unit) (job: Job) : CellEnd * CellRecord option =
-        let store, identity = s.Store job, identity s.Protocol job
+    let internal run (s: JobSettings) (stop: unit -> bool) (tell: CellEvent -> unit) (job: Job) : CellEnd * CellRecord option =
+        let store, identity = s.Store job, identity job
         let warn (faults: Fault list) = List.iter (CellEvent.Warning >> tell) faults
         let clock = Stopwatch()
         let mutable unwritten: CellRecord option = None
@@ -183,13 +205,13 @@ module internal Job =
             | found ->
                 Result.mapError warn found |> ignore
                 tell CellEvent.Started
-                torch.set_num_threads s.Protocol.Threads
+                torch.set_num_threads job.Protocol.Threads
 
                 if s.IsAlone then
                     PeakMemory.restart ()
 
                 clock.Start()
-                let folder = Store.checkpoints store identity s.Protocol.Device s.Checkpointing.Keep
+                let folder = Store.checkpoints store identity job.Protocol.Device s.Checkpointing.Keep
 
                 match Check.guarded job.Cell.Name (fun () -> train s stop tell job folder) with
                 | Ok(Ending.Stopped, _) -> Ok(CellEnd.Stopped, None)

@@ -133,15 +133,9 @@ module Verification =
     /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
     /// As in `Verification.run ignore request`.
     let run (tell: StudyEvent -> unit) (request: Request) : Result<Verification, Fault list> =
-        let seed = request.Seeds.Head
+        let jobs = Experiment.jobs { request with Seeds = [ request.Seeds.Head ] }
 
-        let one (index: int) (plan: Plan) =
-            let job =
-                { Stream = request.Stream
-                  Order = 0
-                  Plan = plan
-                  Seed = seed }
-
+        let one (index: int) (job: Job) =
             let say event = tell (StudyEvent.Cell(job.Cell, event))
             say CellEvent.Started
 
@@ -153,7 +147,7 @@ module Verification =
 
             let clock = Diagnostics.Stopwatch.StartNew()
 
-            Trace.run request.Stream request.Device seed within plan
+            Trace.run job.Stream request.Device job.Seed within job.Plan
             |> Result.map (fun trace ->
                 use trace = trace
                 let findings, points, places = ofTrace trace
@@ -162,10 +156,10 @@ module Verification =
                 say (CellEvent.Ended(CellEnd.Finished(clock.Elapsed.TotalSeconds, false)))
                 found)
 
-        let folder sofar (index, plan) =
-            sofar |> Result.bind (fun sofar -> one index plan |> Result.map (fun next -> sofar @ [ next ]))
+        let folder sofar (index, job) =
+            sofar |> Result.bind (fun sofar -> one index job |> Result.map (fun next -> sofar @ [ next ]))
 
-        List.fold folder (Ok []) (List.indexed request.Plans)
+        Seq.fold folder (Ok []) (Seq.indexed jobs)
         |> Result.map (fun runs ->
             { Findings = runs |> List.collect (fun (findings, _, _, _) -> findings)
               Points = runs |> List.collect (fun (_, points, _, _) -> points)

@@ -3,9 +3,9 @@ namespace Cmcl
 open System
 open TorchSharp
 
-/// Configurations × seeds × orders over a stream, and how they are to be run: a value that `Run` makes step by step and `Run.go` runs.
+/// A study of one stream that a script makes step by step, and how it is to be run: a value that the functions of `Run` change and `Run.go` runs.
 [<StructuredFormatDisplay("{Text}")>]
-type Study =
+type StudyBuilder =
     internal
         {
             Stream: Stream

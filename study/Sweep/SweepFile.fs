@@ -290,19 +290,18 @@ module SweepFile =
                   if times > 1 then
                       Fault.At($"{where}.grid", Fault.Contradiction($"'{name}' stands there twice", "give each option one list")) ]
 
-    let private cellsOf
+    let private jobsOf
         (find: string -> Result<Cmcl.Stream, Fault list>)
         (threads: Cmcl.Stream -> int)
         (device: torch.Device)
-        (out: string)
         (where: string)
         (b: SweepBlock)
-        : Result<SweepCell list, Fault list> =
+        : Result<Job list, Fault list> =
         let streams =
             [ for i, source in List.indexed b.Streams ->
                   find source
                   |> Result.map (fun stream ->
-                      { Source = source
+                      { Source = Some source
                         Stream = stream
                         Threads = threads stream })
                   |> Result.mapError (at $"{where}.streams[{i}]") ]
@@ -310,30 +309,31 @@ module SweepFile =
 
         match optionFaults where b, streams with
         | [], Ok streams ->
-            let product methods given : Sweep =
+            let product methods given : Study =
                 { Streams = streams
-                  Methods = methods
-                  Given = given
+                  Configurations = Configurations.Written(methods, given, [])
+                  Orders = [ 0 .. b.Orders - 1 ]
                   Seeds = b.Seeds
-                  Orders = b.Orders
                   Split = b.Split
                   Device = device
-                  Jobs = 1
-                  Out = out }
+                  Monitor = None }
 
             // Methods alone first, so that what is wrong with one is told of its own place.
             [ for i, method in List.indexed b.Methods ->
-                  Sweep.cells { product [ method ] [] with Seeds = [ 0 ] } |> Result.mapError (at $"{where}.methods[{i}]") ]
+                  Study.cells { product [ method ] [] with Seeds = [ 0 ] } |> Result.mapError (at $"{where}.methods[{i}]") ]
             |> Check.all
             |> Result.bind (fun _ ->
-                Sweep.cells (product (written b) b.Set)
+                let study = product (written b) b.Set
+
+                Study.cells study
+                |> Result.map (Study.inRounds study)
                 |> Result.mapError (at (if b.Grid.IsEmpty then where else $"{where}.grid")))
         | faults, Ok _ -> Error faults
         | faults, Error more -> Error(faults @ more)
 
     /// Cells that differ and that no table could tell apart by stream, method, order and seed.
-    let private ambiguous (cells: SweepCell list) : Fault list =
-        [ for label, all in List.groupBy _.Cell cells do
+    let private ambiguous (jobs: Job list) : Fault list =
+        [ for label, all in jobs |> List.groupBy _.Cell do
               if all.Length > 1 then
                   Fault.Contradiction(
                       $"the sweep has {all.Length} different cells '{label.Stream}: {label.Method}' with seed {label.Seed}",
@@ -343,7 +343,7 @@ module SweepFile =
 
     /// Every cell once, in the order of the blocks, and in each as a comparison runs them. Streams are loaded once and belong to the
     /// caller. All that is wrong with any block is told at once.
-    let cells (threads: Cmcl.Stream -> int) (out: string) (file: SweepFile) : Result<SweepCell list, Fault list> =
+    let jobs (threads: Cmcl.Stream -> int) (file: SweepFile) : Result<Job list, Fault list> =
         let loaded = Collections.Generic.Dictionary<string, Result<Cmcl.Stream, Fault list>>()
 
         let find source =
@@ -364,9 +364,13 @@ module SweepFile =
 
         device
         |> Result.bind (fun device ->
-            [ for i, b in List.indexed file.Blocks -> cellsOf find threads device out $"blocks[{i}]" b ] |> Check.all)
-        |> Result.map (List.concat >> List.distinctBy _.Identity)
-        |> Result.bind (fun cells ->
-            match ambiguous cells with
-            | [] -> Ok cells
+            [ for i, b in List.indexed file.Blocks -> jobsOf find threads device $"blocks[{i}]" b ] |> Check.all)
+        |> Result.map (List.concat >> List.distinctBy Job.identity)
+        |> Result.bind (fun jobs ->
+            match ambiguous jobs with
+            | [] -> Ok jobs
             | faults -> Error faults)
+
+    /// The same as a folder lists them.
+    let cells (threads: Cmcl.Stream -> int) (out: string) (file: SweepFile) : Result<SweepCell list, Fault list> =
+        jobs threads file |> Result.map (List.choose (SweepCell.ofJob out))

@@ -113,7 +113,7 @@ module SweepTables =
         let finished =
             [ for c, state in states do
                   match state with
-                  | CellState.Finished record -> c, Sweep.rows c record
+                  | CellState.Finished record -> c, SweepCell.rows c record
                   | _ -> () ]
 
         let failures =

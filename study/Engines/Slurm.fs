@@ -19,7 +19,15 @@ type SlurmWishes =
         Program: string list
     }
 
-/// A sweep as array jobs of Slurm. Everything is in the folder's `slurm`: for the n-th submission `00n.sbatch`, `00n.tasks` (a line of
+/// What has been made of cells that Slurm is to run.
+[<RequireQualifiedAccess>]
+type SlurmSubmission =
+    /// The script of the array, and that which collects; not submitted.
+    | Written of cells: int * array: string * collect: string
+    /// The numbers of both jobs.
+    | Submitted of cells: int * job: string * after: string
+
+/// The engine that has Slurm run jobs: cells of a sweep's folder as array jobs. Everything is in the folder's `slurm`: for the n-th submission `00n.sbatch`, `00n.tasks` (a line of
 /// hashes for each task), `00n-collect.sbatch`, and what tasks say in `logs`.
 [<RequireQualifiedAccess>]
 module Slurm =
@@ -234,7 +242,43 @@ exec {command wishes.Program [ "sweep"; "collect"; Path.GetFullPath folder ]}
     let private sbatch (arguments: string list) : Result<string, Fault list> =
         ask "sbatch" ("--parsable" :: arguments) |> Result.map (fun answer -> (answer.Trim().Split ';')[0])
 
-    /// Submits the array and, to run after it, what collects: the numbers of both jobs.
-    let submit (array: string, collect: string) : Result<string * string, Fault list> =
+    /// Submits the array and, to run after it, what collects.
+    let private submit (cells: int) (array: string, collect: string) : Result<SlurmSubmission, Fault list> =
         sbatch [ array ]
-        |> Result.bind (fun job -> sbatch [ $"--dependency=afterany:{job}"; collect ] |> Result.map (fun after -> job, after))
+        |> Result.bind (fun job ->
+            sbatch [ $"--dependency=afterany:{job}"; collect ]
+            |> Result.map (fun after -> SlurmSubmission.Submitted(cells, job, after)))
+
+    /// Submits the jobs that no process runs and that do not wait in Slurm's queue (`queued`), and returns: unlike under other engines none has ended
+    /// then, and the folder says later what became of them. `wishes` says what is asked for so many of them, `made` hears what was submitted; when
+    /// `dry`, the scripts are only written.
+    let engine
+        (queued: Map<string, string>)
+        (dry: bool)
+        (wishes: Job list -> SlurmWishes)
+        (made: SlurmSubmission -> unit)
+        : Engine =
+        { Name = "Slurm"
+          Accepts = Engine.acceptsWritten "Slurm"
+          Run =
+            fun settings _ jobs ->
+                let open' =
+                    [ for _, job in jobs do
+                          let identity = Job.identity job
+
+                          match settings.Store job with
+                          | Store.Folder folder as store ->
+                              if not (Store.isTaken store identity || queued.ContainsKey(Identity.hash identity)) then
+                                  folder, job, Identity.hash identity
+                          | Store.Memory _ -> () ]
+
+                match open' with
+                | [] -> Ok()
+                | (folder, _, _) :: _ ->
+                    write folder (wishes [ for _, job, _ in open' -> job ]) [ for _, _, hash in open' -> hash ]
+                    |> Result.bind (fun (array, collect) ->
+                        if dry then
+                            Ok(SlurmSubmission.Written(open'.Length, array, collect))
+                        else
+                            submit open'.Length (array, collect))
+                    |> Result.map made }

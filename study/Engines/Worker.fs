@@ -31,6 +31,22 @@ type WorkerJob =
         Hash: string
     }
 
+[<RequireQualifiedAccess>]
+module WorkerJob =
+    /// A job as another process can make it, with results in a folder and so many workers side by side.
+    let internal ofJob (out: string) (jobs: int) (written: AsWritten) (job: Job) : WorkerJob =
+        { Source = written.Source
+          Method = written.Method
+          Given = [ for name, value in written.Given -> [ name; value ] ]
+          Seed = job.Seed
+          Order = job.Order
+          Split = string job.Protocol.Split
+          Device = string job.Protocol.Device
+          Threads = job.Protocol.Threads
+          Jobs = jobs
+          Out = Path.GetFullPath out
+          Hash = Identity.hash (Job.identity job) }
+
 /// What a worker reads and writes: a line each.
 [<RequireQualifiedAccess>]
 module Line =
@@ -100,63 +116,53 @@ module Worker =
     let private split (name: string) : Split =
         [ Split.Train; Split.Validation; Split.Test ] |> List.find (fun s -> string s = name)
 
-    /// Runs one cell on the stream of its job, unless another process has it or has finished it since.
-    let private runOn
-        (leave: unit -> bool)
-        (tell: CellEvent -> unit)
-        (e: WorkerJob)
-        (stream: Cmcl.Stream)
-        : Result<CellEnd, Fault list> =
+    /// The job that is meant, on its stream. Fault: `Contradiction` where it is another one by now.
+    let private jobOn (e: WorkerJob) (stream: Cmcl.Stream) : Result<Job, Fault list> =
         let stream = Order.apply e.Order stream
         let given = [ for pair in e.Given -> pair[0], pair[1] ]
 
         Plan.resolve stream.Preset given [ e.Method ]
-        |> Result.map List.exactlyOne
-        |> Result.bind (fun plan ->
+        |> Result.bind (fun plans ->
             let job =
                 { Stream = stream
                   Order = e.Order
-                  Plan = plan
-                  Seed = e.Seed }
+                  Plan = List.exactlyOne plans
+                  Seed = e.Seed
+                  Protocol =
+                    { Split = split e.Split
+                      Device = torch.device e.Device
+                      Threads = e.Threads
+                      Monitor = None }
+                  AsWritten = Some { Source = e.Source; Method = e.Method; Given = given } }
 
-            let protocol =
-                { Split = split e.Split
-                  Device = torch.device e.Device
-                  Threads = e.Threads
-                  Monitor = None }
-
-            let settings =
-                { JobSettings.on protocol (Store.Folder e.Out) with
-                    Checkpointing = Checkpointing.auto
-                    Jobs = e.Jobs }
-
-            if Identity.hash (Job.identity protocol job) <> e.Hash then
+            if Identity.hash (Job.identity job) = e.Hash then
+                Ok job
+            else
                 Error
                     [ Fault.Contradiction(
                           $"the stream '{e.Source}' or this program has changed since the comparison began",
                           "start the same command again"
-                      ) ]
-            else
-                Ok(fst (Job.run settings leave tell job)))
+                      ) ])
 
-    /// Whatever goes wrong is told, and the next cell is run: a worker has nobody else to tell.
-    let private runWith
-        (find: string -> Result<Cmcl.Stream, Fault list>)
-        (leave: unit -> bool)
-        (tell: CellEvent -> unit)
-        (job: WorkerJob)
-        : CellEnd =
+    /// The job that is meant, with its data. Faults: why there is none, also an exception.
+    let job (find: string -> Result<Cmcl.Stream, Fault list>) (e: WorkerJob) : Result<Job, Fault list> =
         try
-            match find job.Source |> Result.bind (runOn leave tell job) with
-            | Ok ended -> ended
-            | Error faults -> CellEnd.Broken faults
+            find e.Source |> Result.bind (jobOn e)
+        with e ->
+            Error [ Fault.Told(Check.reason e) ]
+
+    /// Runs one job, unless another process has it or has finished it since. Whatever goes wrong is told, and the next one is run: a worker has nobody
+    /// else to tell.
+    let private run (leave: unit -> bool) (tell: CellEvent -> unit) (e: WorkerJob) (job: Job) : CellEnd =
+        let settings =
+            { JobSettings.on (Store.Folder e.Out) with
+                Checkpointing = Checkpointing.auto
+                Jobs = e.Jobs }
+
+        try
+            fst (Job.run settings leave tell job)
         with e ->
             CellEnd.Broken [ Fault.Told(Check.reason e) ]
-
-    /// Runs one cell in this process; `leave` is asked after every update whether to stop, with a last checkpoint.
-    let run (leave: unit -> bool) (tell: CellEvent -> unit) (job: WorkerJob) : CellEnd =
-        use scope = torch.NewDisposeScope()
-        runWith Catalogue.find leave tell job
 
     /// Runs what `input` asks for, a line a cell, and tells on `output`. The end of `input` means that nobody waits for an answer:
     /// `alone` is called at once, in the midst of a cell too. False: it left in the midst of a cell, whose state is kept, because `leave` said so.
@@ -194,7 +200,10 @@ module Worker =
             let ended =
                 match Line.job line with
                 | None -> CellEnd.Broken [ Fault.Told $"a worker cannot read '{line}'" ]
-                | Some job -> runWith streamOf leave tell job
+                | Some asked ->
+                    match job streamOf asked with
+                    | Ok job -> run leave tell asked job
+                    | Error faults -> CellEnd.Broken faults
 
             if ended <> CellEnd.Stopped then
                 tell (CellEvent.Ended ended)

@@ -7,7 +7,7 @@ open System.Diagnostics
 open System.IO
 open System.Threading
 
-/// Worker processes: one that dies takes its own cell with it and nothing else.
+/// The engine that runs jobs in worker processes: one that dies takes its own cell with it and nothing else.
 [<RequireQualifiedAccess>]
 module Pool =
     /// Lines of standard error that are shown when a worker dies: the last ones.
@@ -160,3 +160,50 @@ module Pool =
 
         for t in threads do
             t.Join()
+
+    /// With so many workers side by side; `start` says how one is started. When they are asked to stop they are ended at once, and what they were at
+    /// goes on from its last checkpoint the next time.
+    let engine (start: unit -> ProcessStartInfo) (workers: int) : Engine =
+        { Name = "worker processes"
+          Accepts = Engine.acceptsWritten "worker processes"
+          Run =
+            fun settings calls jobs ->
+                let places = [| for place, _ in jobs -> place |]
+
+                let asked =
+                    [ for _, job in jobs do
+                          match job.AsWritten, settings.Store job with
+                          | Some written, Store.Folder out -> WorkerJob.ofJob out workers written job
+                          | _ -> () ]
+
+                let tell at event =
+                    match event with
+                    | CellEvent.Ended how ->
+                        // It was told to have begun.
+                        if how = CellEnd.Elsewhere then
+                            calls.Tell places[at] event
+
+                        calls.Ended places[at] (how, None)
+                    | within -> calls.Tell places[at] within
+
+                let cancel = new CancellationTokenSource()
+                let over = new ManualResetEventSlim(false)
+
+                let watch () =
+                    while not (over.Wait 50) do
+                        if calls.Stop() then
+                            cancel.Cancel()
+                            over.Set()
+
+                let watcher = Thread(watch, IsBackground = true)
+                watcher.Start()
+
+                try
+                    run start workers cancel.Token tell asked
+                finally
+                    over.Set()
+                    watcher.Join()
+                    cancel.Dispose()
+                    over.Dispose()
+
+                Ok() }
