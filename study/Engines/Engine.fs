@@ -137,7 +137,7 @@ module internal Engine =
 
         /// Runs these, and after them those among them that other processes had.
         let rec work (places: int list) : Result<unit, Fault list> =
-            if places.IsEmpty || leave () then
+            if places.IsEmpty then
                 Ok()
             else
                 engine.Run settings calls [ for place in places -> place, jobs[place] ]

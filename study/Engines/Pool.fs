@@ -199,7 +199,8 @@ module Pool =
                 watcher.Start()
 
                 try
-                    run start workers cancel.Token tell asked
+                    if not (calls.Leave()) then
+                        run start workers cancel.Token tell asked
                 finally
                     over.Set()
                     watcher.Join()
