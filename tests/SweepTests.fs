@@ -514,7 +514,7 @@ let private argumentsFor (seeds: string) folder =
       "--seeds"
       seeds
       "--set"
-      "epochs=20"
+      "epochs=8"
       "--jobs"
       "2"
       "--threads"
