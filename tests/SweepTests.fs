@@ -514,7 +514,7 @@ let private argumentsFor (seeds: string) folder =
       "--seeds"
       seeds
       "--set"
-      "epochs=8"
+      "epochs=20"
       "--jobs"
       "2"
       "--threads"

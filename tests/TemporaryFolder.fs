@@ -1,20 +1,22 @@
-/// All that the tests of one process write, and what they start, lies in one folder, which goes with the process. First in the compile order:
-/// what other files begin with may make folders already.
+/// All that the tests of one process write, and what they start, lies in one folder, which goes with the process.
 module Cmcl.Tests.TemporaryFolder
 
 open System
 open System.IO
 
-/// The folder of this process; its children inherit it as theirs.
-let private root: string =
-    let folder = (Directory.CreateTempSubdirectory "cmcl-tests-").FullName
-    Environment.SetEnvironmentVariable("TMPDIR", folder)
-    folder
+let private folder =
+    lazy
+        (let folder = (Directory.CreateTempSubdirectory "cmcl-tests-").FullName
+         Environment.SetEnvironmentVariable("TMPDIR", folder)
+         folder)
+
+/// Makes the folder the one for temporary files, of this process and of its children; before anything asks for one.
+let make () : unit = folder.Force() |> ignore
 
 /// Deletes the folder; what a process still holds there stays.
 let delete () : unit =
     try
-        Directory.Delete(root, true)
+        Directory.Delete(folder.Value, true)
     with
     | :? IOException
     | :? UnauthorizedAccessException -> ()
