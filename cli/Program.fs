@@ -48,13 +48,16 @@ let private options () =
       "import", names (ArgumentParser.Create<ImportArgument>().GetArgumentCases())
       "new", names (ArgumentParser.Create<NewArgument>().GetArgumentCases()) ]
 
+// Argu compiles an expression for each case of each type, which takes a while: once a process.
+let private knownOptions = lazy options ()
+
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
     @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "solve"; "import"; "notebook"; "new"; "store" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
-    let options = options ()
+    let options = knownOptions.Value
     let first = (Array.head (message.Split '\n')).Replace("ERROR: ", "").Trim()
 
     match first.Split '\'' with
@@ -85,9 +88,9 @@ let private garbled (argv: string[]) : Fault list =
           if argument.Contains '\000' || not (Names.isClean (String.filter (Char.IsControl >> not) argument)) then
               Fault.BadValue("the command line", "text without NUL, of whole characters", Names.visible argument) ]
 
-let private dispatch (argv: string[]) : int =
-    let parser = ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = about)
+let private parser = lazy ArgumentParser.Create<Command>(programName = "cmcl", helpTextMessage = about)
 
+let private dispatch (argv: string[]) : int =
     // What stands after "--" is not ours to read.
     let argv, beyond =
         match Array.tryFindIndex ((=) "--") argv with
@@ -107,7 +110,7 @@ let private dispatch (argv: string[]) : int =
     let taken: OptionArguments.Taken = OptionArguments.take (OptionArguments.table entries) (List.ofArray argv)
 
     try
-        let results = parser.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true)
+        let results = parser.Value.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true)
         let quoted = argv |> Array.map (fun a -> if a |> Seq.exists (fun c -> " ;[]".Contains c) then $"\"{a}\"" else a)
         let command = "cmcl " + String.Join(" ", quoted)
 
@@ -150,7 +153,7 @@ let private dispatch (argv: string[]) : int =
             printfn "cmcl %s" Record.cmclVersion
             0
         | _ ->
-            printfn "%s" (parser.PrintUsage())
+            printfn "%s" (parser.Value.PrintUsage())
             0
     with
     | :? ArguParseException as e when e.ErrorCode = ErrorCode.HelpText ->
@@ -161,7 +164,7 @@ let private dispatch (argv: string[]) : int =
 
         0
     | :? ArguParseException as e ->
-        let command = options () |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)
+        let command = knownOptions.Value |> List.map fst |> List.tryFind (fun name -> argv.Length > 0 && argv[0] = name)
         let help = $"""cmcl {Option.defaultValue "run" command} --help"""
         eprintfn "cmcl: %s (cmcl --help, %s)" (explain argv e.Message) help
         2

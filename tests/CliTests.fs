@@ -382,6 +382,13 @@ let private text (node: JsonNode) (path: string list) : string =
     let child (node: JsonNode) (name: string) = node[name] |> Option.ofObj |> Option.get
     string (List.fold child node path)
 
+/// What such a run leaves, for those who only read it.
+let private left: Lazy<string> =
+    lazy
+        (let folder = (Directory.CreateTempSubdirectory "cmcl-cli").FullName
+         Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"
+         folder)
+
 let private runs =
     testList
         "runs"
@@ -415,35 +422,32 @@ let private runs =
                   Expect.stringContains (read folder "report.html") "\"monitor\":" "the figure"
                   Expect.equal (cmcl [ "report"; folder ]).Code 0 "the report again"))
           testCase "config.json has what decides a run" (fun () ->
-              inFolder (fun folder ->
-                  Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"
-                  let config = JsonNode.Parse(read folder "config.json") |> Option.ofObj |> Option.get
-                  Expect.equal (text config [ "cmcl" ]) Record.cmclVersion "version"
-                  Expect.stringStarts (text config [ "command" ]) "cmcl run --stream synthetic -m \"vanilla,dns[" "command"
-                  Expect.stringContains (text config [ "machine"; "libtorch" ]) "." "libtorch"
-                  Expect.equal (text config [ "stream"; "name" ]) "synthetic" "stream"
-                  Expect.equal (text config [ "stream"; "digest" ]).Length 64 "digest"
+              let config = JsonNode.Parse(read left.Value "config.json") |> Option.ofObj |> Option.get
+              Expect.equal (text config [ "cmcl" ]) Record.cmclVersion "version"
+              Expect.stringStarts (text config [ "command" ]) "cmcl run --stream synthetic -m \"vanilla,dns[" "command"
+              Expect.stringContains (text config [ "machine"; "libtorch" ]) "." "libtorch"
+              Expect.equal (text config [ "stream"; "name" ]) "synthetic" "stream"
+              Expect.equal (text config [ "stream"; "digest" ]).Length 64 "digest"
 
-                  Expect.equal
-                      ((text config [ "seeds" ]).Split([| ' '; '\n'; '['; ']' |], StringSplitOptions.RemoveEmptyEntries))
-                      [| "0,"; "3" |]
-                      "seeds"
+              Expect.equal
+                  ((text config [ "seeds" ]).Split([| ' '; '\n'; '['; ']' |], StringSplitOptions.RemoveEmptyEntries))
+                  [| "0,"; "3" |]
+                  "seeds"
 
-                  Expect.equal (text config [ "split" ], text config [ "device" ]) ("test", "cpu") "split and device"
+              Expect.equal (text config [ "split" ], text config [ "device" ]) ("test", "cpu") "split and device"
 
-                  let methods = config["methods"] |> Option.ofObj |> Option.get
-                  let exact = methods.AsArray() |> Seq.choose Option.ofObj |> Seq.item 1
-                  Expect.equal (text exact [ "label" ]) "dns[exact=on]" "label"
-                  Expect.equal (text exact [ "settings"; "exact" ], text exact [ "settings"; "epochs" ]) ("on", "1") "settings"))
+              let methods = config["methods"] |> Option.ofObj |> Option.get
+              let exact = methods.AsArray() |> Seq.choose Option.ofObj |> Seq.item 1
+              Expect.equal (text exact [ "label" ]) "dns[exact=on]" "label"
+              Expect.equal (text exact [ "settings"; "exact" ], text exact [ "settings"; "epochs" ]) ("on", "1") "settings")
           testCase "report makes the same report again" (fun () ->
-              inFolder (fun folder ->
-                  Expect.equal (short folder [ "--quiet" ]).Code 0 "the run"
-                  let before = read folder "report.html"
-                  File.Delete(Path.Combine(folder, "report.html"))
-                  let told = cmcl [ "report"; folder ]
-                  Expect.equal (told.Code, told.Error) (0, "") "report"
-                  Expect.equal (told.Out.Trim()) (Path.Combine(folder, "report.html")) "it tells where"
-                  Expect.equal (read folder "report.html") before "the same"))
+              let folder = left.Value
+              let before = read folder "report.html"
+              File.Delete(Path.Combine(folder, "report.html"))
+              let told = cmcl [ "report"; folder ]
+              Expect.equal (told.Code, told.Error) (0, "") "report"
+              Expect.equal (told.Out.Trim()) (Path.Combine(folder, "report.html")) "it tells where"
+              Expect.equal (read folder "report.html") before "the same")
           testCase "a method that diverges is told, the others go on" (fun () ->
               inFolder (fun folder ->
                   let told =

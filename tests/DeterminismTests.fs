@@ -14,7 +14,7 @@ let private figures (outcome: Cmcl.Outcome) =
 let private small =
     lazy
         ({ synthetic.Value with
-            Steps = synthetic.Value.Steps |> List.take 4 })
+            Steps = synthetic.Value.Steps |> List.take 3 })
 
 let tests =
     testList
@@ -33,7 +33,7 @@ let tests =
                               Expect.equal h.[m].dtype dtype.Torch $"{method.Name}: type"
                               identical $"{method.Name}: {m} after step {step}" heads'.[step].[m] h.[m]
 
-                      if Method.trains method then
+                      if Method.trains method && dtype = Dtype.Float64 then
                           let other, _ = runPlan small.Value 2 p
                           Expect.notEqual (figures other) (figures first) $"{method.Name}: another seed")
 

@@ -326,6 +326,10 @@ let private config =
         arbitrary = [ typeof<Generators> ]
         maxTest = 300 }
 
+/// How many damaged files; `CMCL_FUZZ=10000` looks longer.
+let private fuzz =
+    Environment.GetEnvironmentVariable "CMCL_FUZZ" |> Option.ofObj |> Option.map int |> Option.defaultValue 3000
+
 let private properties =
     testList
         "properties"
@@ -340,7 +344,7 @@ let private properties =
                   Expect.equal back.Tensors[name].dtype t.dtype "type"
                   identical name back.Tensors[name] t)
           testPropertyWithConfig
-              { config with maxTest = 10000 }
+              { config with maxTest = fuzz }
               "damaged bytes are read or refused, nothing else"
               (fun (changes: (uint16 * byte) list) (cut: int) ->
                   let bytes = Array.copy two
