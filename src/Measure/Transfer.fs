@@ -129,11 +129,7 @@ module Transfer =
         match values with
         | [] -> None
         | [ x ] -> Some { Mean = x; Sd = None; Count = 1 }
-        | x :: others when others |> List.forall ((=) x) ->
-            Some
-                { Mean = x
-                  Sd = Some 0.0
-                  Count = values.Length }
+        | x :: others when others |> List.forall ((=) x) -> Some { Mean = x; Sd = Some 0.0; Count = values.Length }
         | _ ->
             let average = List.average values
             let squares = values |> List.sumBy (fun x -> (x - average) ** 2.0)
