@@ -134,7 +134,7 @@ module JointMoments =
 
     /// The moments of rows that come in blocks, each the matched rows (n × d_m) of every modality of the pairs. A row counts once for
     /// each pair, with the pair's weight. A block is freed after it was added. Faults, as `CmclException`: `Shape` for a block of other
-    /// widths or lengths, or for no block. Example: `JointMoments.accumulate [ pair, 1.0 ] [ Map [ pair.A, xa.alias (); pair.B, xb.alias () ] ]`.
+    /// widths or lengths, or for no block. Example: `JointMoments.accumulate (Terms.one pair) [ Map [ pair.A, xa.alias (); pair.B, xb.alias () ] ]`.
     let accumulate (terms: (Pair * float) list) (blocks: seq<Map<Modality, torch.Tensor>>) : JointMoments =
         scoped (fun () ->
             let modalities = terms |> List.collect (fst >> Pair.members) |> List.distinct
