@@ -10,9 +10,12 @@ let private identifiers =
           "alpha", "α"
           "epsilon", "ϵ"
           "eta", "η"
+          "gamma", "γ"
+          "infty", "∞"
           "lambda", "λ"
           "mu", "μ"
           "nu", "ν"
+          "pi", "π"
           "rho", "ρ"
           "tau", "τ"
           "theta", "θ"
@@ -21,7 +24,9 @@ let private identifiers =
 
 let private operators =
     Map
-        [ "cdot", "·"
+        [ "ast", "∗"
+          "cdot", "·"
+          "dots", "…"
           "ge", "≥"
           "gt", ">"
           "langle", "⟨"
@@ -30,10 +35,12 @@ let private operators =
           "lt", "<"
           "lVert", "‖"
           "mapsto", "↦"
+          "pm", "±"
           "rangle", "⟩"
           "rVert", "‖"
           "sum", "∑"
           "times", "×"
+          "to", "→"
           "top", "⊤"
           "{", "{"
           "}", "}" ]
