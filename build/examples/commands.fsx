@@ -65,9 +65,7 @@ let private parsed (arguments: string list) : string list =
         [| for word in arguments |> List.takeWhile ((<>) "--") |> List.except [ "…" ] ->
                if Regex.IsMatch(word, "^[A-Z]+$") then "1" else word |]
 
-    let takesOptions = arguments.Length > 0 && List.contains arguments[0] OptionArguments.commands
-
-    let taken = OptionArguments.take (if takesOptions then Registry.options else []) (List.ofArray arguments)
+    let taken = OptionArguments.take (OptionArguments.table (OptionArguments.entries arguments)) (List.ofArray arguments)
 
     try
         parser.ParseCommandLine(Array.ofList taken.Rest, raiseOnUsage = true) |> ignore
