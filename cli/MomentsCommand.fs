@@ -153,8 +153,11 @@ let private subtract (arguments: ParseResults<SubtractArgument>) : int =
                     out
                     (fun () ->
                         joints (whole :: parts)
-                        |> Result.map (fun all ->
-                            List.fold (fun left part -> JointMoments.subtract part left) all.Head all.Tail)))
+                        |> Result.bind (fun all ->
+                            match List.fold (fun left part -> JointMoments.subtract part left) all.Head all.Tail with
+                            | left when left.Second.IsEmpty ->
+                                Error [ Fault.Contradiction($"nothing is left of '{whole}'", "take off less than all of it") ]
+                            | left -> Ok left)))
         | _ ->
             Error
                 [ Fault.BadValue("cmcl moments subtract", "a file, and one or more to be taken off it", $"{names.Length} file") ])

@@ -197,6 +197,10 @@ let private commands =
                   refused [ "solve"; at "m.safetensors"; "--dimension"; "0"; "-o"; at "h.safetensors" ] "a whole number ≥ 1"
                   refused [ "moments"; "subtract"; at "m.safetensors"; "-o"; at "l.safetensors" ] "one or more to be taken off"
 
+                  refused
+                      [ "moments"; "subtract"; at "m.safetensors"; at "m.safetensors"; "-o"; at "l.safetensors" ]
+                      "nothing is left of"
+
                   // A file that was tampered with.
                   let content = Safetensors.read (at "m.safetensors") |> Check.get
 
