@@ -39,6 +39,8 @@ type MergeArgument =
 type PairArgument =
     | [<MainCommand; ExactlyOnce>] Files of A: string * B: string
     | [<Mandatory; AltCommandLine("-o")>] Out of FILE: string
+    | Features of VALUE: string
+    | Seed of N: int
     | Threads of N: int
     | Force
     | [<AltCommandLine("-q")>] Quiet
@@ -48,6 +50,8 @@ type PairArgument =
             match a with
             | Files _ -> "MODALITY=FILE.npy of both, such as vision=pictures.npy text=captions.npy, matched row by row"
             | Out _ -> "the .safetensors file for the moments"
+            | Features _ -> "what stands beside the features: raw (default, nothing), relu:D or cos:D, as --features of cmcl run"
+            | Seed _ -> "the seed that draws it (default: 0); the same for all that is merged"
             | Threads _ -> "threads of libtorch (default: one for each core)"
             | Force -> "replace a file that is there"
             | Quiet -> "print nothing but errors"

@@ -73,12 +73,14 @@ let private describe (m: JointMoments) : string list =
     [ for KeyValue(modality, s) in m.Second -> $"{modality}: {s.Sum.shape[0]} columns, weight {s.Weight:G9}" ]
     @ [ for KeyValue(struct (a, b), s) in m.Cross -> $"{a} with {b}: weight {s.Weight:G9}" ]
 
+let private features (lift: SeededLift option) : string list = if lift.IsNone then [] else [ $"of features {Lift.describe lift}" ]
+
 /// Writes joint moments, and says what is in them.
 let private writeJoint
     (quiet: bool)
     (force: bool)
     (out: string)
-    (make: unit -> Result<JointMoments, Fault list>)
+    (make: unit -> Result<SavedMoments, Fault list>)
     : Result<unit, Fault list> =
     use scope = torch.NewDisposeScope()
 
@@ -93,7 +95,7 @@ let private writeJoint
         |> Result.bind (fun () -> JointMomentFile.write out m)
         |> Result.map (fun () ->
             if not quiet then
-                for line in describe m @ [ Terminal.path out ] do
+                for line in describe m.Moments @ features m.Lift @ [ Terminal.path out ] do
                     Terminal.say line))
 
 let private pair (arguments: ParseResults<PairArgument>) : int =
@@ -112,18 +114,22 @@ let private pair (arguments: ParseResults<PairArgument>) : int =
                 return! Pair.create a b
             }
 
-        return both, fileA, fileB
+        and! lift = Settings.features.Codec.Read "features" (arguments.GetResult(PairArgument.Features, Lift.show None))
+
+        return both, fileA, fileB, lift
     }
-    |> Result.bind (fun (pair, fileA, fileB) ->
+    |> Result.bind (fun (pair, fileA, fileB, lift) ->
+        let lift =
+            lift
+            |> Option.map (fun l ->
+                { Lift = l
+                  Seed = arguments.GetResult(PairArgument.Seed, 0) })
+
         torch.set_num_threads (Option.defaultValue (min Protocol.MostThreads Environment.ProcessorCount) threads)
 
         writeJoint (arguments.Contains PairArgument.Quiet) (arguments.Contains PairArgument.Force) out (fun () ->
-            Shards.joint pair fileA fileB))
+            Shards.joint lift pair fileA fileB |> Result.map (fun m -> { Moments = m; Lift = lift })))
     |> code
-
-/// Files by their paths, each read once.
-let private joints (names: string list) : Result<JointMoments list, Fault list> =
-    names |> List.map JointMomentFile.read |> Check.all
 
 let private merge (arguments: ParseResults<MergeArgument>) : int =
     let out, names = arguments.GetResult MergeArgument.Out, arguments.GetResult MergeArgument.Moments
@@ -133,7 +139,10 @@ let private merge (arguments: ParseResults<MergeArgument>) : int =
     |> Result.bind (fun () ->
         if JointMomentFile.is names.Head then
             Shards.once names
-            |> Result.bind (fun () -> writeJoint quiet force out (fun () -> joints names |> Result.map JointMoments.mergeAll))
+            |> Result.bind (fun () ->
+                writeJoint quiet force out (fun () ->
+                    JointMomentFile.readAll names
+                    |> Result.map (fun (all, lift) -> { Moments = JointMoments.mergeAll all; Lift = lift })))
         else
             toFile quiet force MomentFile.read names out)
     |> code
@@ -152,12 +161,12 @@ let private subtract (arguments: ParseResults<SubtractArgument>) : int =
                     (arguments.Contains SubtractArgument.Force)
                     out
                     (fun () ->
-                        joints (whole :: parts)
-                        |> Result.bind (fun all ->
+                        JointMomentFile.readAll (whole :: parts)
+                        |> Result.bind (fun (all, lift) ->
                             match List.fold (fun left part -> JointMoments.subtract part left) all.Head all.Tail with
                             | left when left.Second.IsEmpty ->
                                 Error [ Fault.Contradiction($"nothing is left of '{whole}'", "take off less than all of it") ]
-                            | left -> Ok left)))
+                            | left -> Ok { Moments = left; Lift = lift })))
         | _ ->
             Error
                 [ Fault.BadValue("cmcl moments subtract", "a file, and one or more to be taken off it", $"{names.Length} file") ])
@@ -184,28 +193,32 @@ let solve (given: (string * string) list) (arguments: ParseResults<SolveArgument
         let! () = checkGiven arguments (Some out) None None None
         and! () = Shards.once names
         and! o = closedForm given
-        and! parts = joints names
-        return o, parts
+        and! parts, lift = JointMomentFile.readAll names
+
+        return o, parts, lift
     }
-    |> Result.bind (fun (o, parts) ->
+    |> Result.bind (fun (o, parts, lift) ->
         let weighted = parts |> List.map (ClosedForm.weighted o.Weights) |> JointMoments.mergeAll
-        let widest = weighted.Second.Values |> Seq.map _.Sum.shape[0] |> Seq.max
+        let ofLift = lift |> Option.map (fun (l: SeededLift) -> l.Lift)
+        let widest = (weighted.Second.Values |> Seq.map _.Sum.shape[0] |> Seq.max) - Lift.added ofLift
         let d = arguments.TryGetResult SolveArgument.Dimension |> Option.map int64 |> Option.defaultValue widest
 
         if d < 1L then
             Error [ Fault.BadValue("--dimension", "a whole number ≥ 1", string d) ]
         else
-            Cca.solve o.Cca d weighted
+            ClosedForm.fit o.Cca ofLift d weighted
             |> Result.bind (fun (heads, directions) ->
                 let saved =
                     { Heads = heads
                       About =
-                        Map
+                        Map(
                             [ "format", "cmcl-heads/1"
                               "cmcl", Record.cmclVersion
                               "method", "cca"
                               "scores", "cosine"
-                              "bias", "no" ] }
+                              "bias", "no" ]
+                            @ Lift.texts lift
+                        ) }
 
                 SavedHeads.files out saved
                 |> List.map (Files.free (arguments.Contains SolveArgument.Force))
@@ -213,7 +226,7 @@ let solve (given: (string * string) list) (arguments: ParseResults<SolveArgument
                 |> Result.bind (fun _ -> SavedHeads.write out saved)
                 |> Result.map (fun () ->
                     if not (arguments.Contains SolveArgument.Quiet) then
-                        for line in describe weighted do
+                        for line in describe weighted @ features lift do
                             Terminal.say line
 
                         Terminal.say $"{directions} directions of positive correlation, heads of {d} rows"

@@ -140,6 +140,16 @@ public enum Dtype
     Float64,
 }
 
+/// <summary>What the columns are that stand beside features.</summary>
+public enum LiftKind
+{
+    /// <summary>Rectified random directions, relu(xR − b‖x‖)/√D.</summary>
+    Relu,
+
+    /// <summary>Random Fourier features of a row's direction.</summary>
+    Cos,
+}
+
 /// <summary>Values as the table of options, presets and the command line write them.</summary>
 internal static partial class Words
 {

@@ -76,6 +76,17 @@ public sealed class Configuration
             .Set("dtype", dtype);
     }
 
+    /// <summary>
+    /// Puts random columns beside the features, drawn by the run's seed and never trained: heads are then not linear in what the encoders
+    /// gave. Every method takes it.
+    /// </summary>
+    /// <param name="columns">How many, 1 to 65,536 for each modality.</param>
+    /// <param name="kind">What they are.</param>
+    /// <param name="scale">The offset of <see cref="LiftKind.Relu"/>, the bandwidth of <see cref="LiftKind.Cos"/>; 1 unless given.</param>
+    /// <exception cref="CmclException">A number is not in its range.</exception>
+    public Configuration Lift(int columns, LiftKind kind = LiftKind.Relu, double? scale = null) =>
+        With("features", $"{Words.Of(kind)}:{Words.Of(columns)}" + (scale is { } b ? $":{Words.Of(b)}" : ""));
+
     /// <summary>The label.</summary>
     public override string ToString() => Label;
 

@@ -61,8 +61,8 @@ public sealed class Heads : IDisposable
         var what = $"features of modality '{modality}'";
         Tensors.requireMatrix(what, -1, -1, features);
         using var scope = torch.NewDisposeScope();
-        var weight = Projected.head(Value, ModalityModule.named(modality), features.shape[1]).OrFaults();
-        return scope.MoveToOuter(torch.cat([.. Projected.blocks(scoring.ToUnion(), what, Projected.hasBias(Value), weight, features)]));
+        var head = Projected.head(Value, ModalityModule.named(modality), features.shape[1]).OrFaults();
+        return scope.MoveToOuter(torch.cat([.. Projected.blocks(scoring.ToUnion(), what, head, features)]));
     }
 
     /// <summary>The same from and to an array.</summary>

@@ -28,21 +28,26 @@ let private projecting =
         "projecting"
         [ property "block by block it is X Wᵀ, at unit length if wanted" (fun c ->
               let w, x = (heads c "w")[pair.A], normal c "x" c.N c.Da
-              same "raw" tight (joined (Projected.blocks Scoring.Raw "x" false w x)) (x.mm (w.t ()))
-              let y = joined (Projected.blocks Scoring.Cosine "x" false w x)
+              same "raw" tight (joined (Projected.blocks Scoring.Raw "x" (Projected.plain w) x)) (x.mm (w.t ()))
+              let y = joined (Projected.blocks Scoring.Cosine "x" (Projected.plain w) x)
               same "lengths" close (y.norm 1) (torch.ones (c.N, dtype = torch.float64))
               same "directions" close (y * (x.mm (w.t ())).norm(1, true)) (x.mm (w.t ())))
           property "a head with a bias adds its last column, and one without it is refused" (fun c ->
               let w, x = normal c "w" c.D (c.Da + 1L), normal c "x" c.N c.Da
               let plain = x.mm (w.narrow(1L, 0L, c.Da).t())
-              same "outputs" tight (joined (Projected.blocks Scoring.Raw "x" true w x)) (plain .+ w.narrow(1L, c.Da, 1L).t())
 
-              match faultOf (fun () -> joined (Projected.blocks Scoring.Raw "x" false w x)) with
+              same
+                  "outputs"
+                  tight
+                  (joined (Projected.blocks Scoring.Raw "x" { Projected.plain w with Bias = true } x))
+                  (plain .+ w.narrow(1L, c.Da, 1L).t())
+
+              match faultOf (fun () -> joined (Projected.blocks Scoring.Raw "x" (Projected.plain w) x)) with
               | Fault.Shape _ -> ()
               | other -> failtest other.Message)
           property "features and head stay as they are" (fun c ->
               let w, x = (heads c "w")[pair.A], normal c "x" c.N c.Da
-              untouched "blocks" [ w; x ] (fun () -> joined (Projected.blocks Scoring.Raw "x" false w x)))
+              untouched "blocks" [ w; x ] (fun () -> joined (Projected.blocks Scoring.Raw "x" (Projected.plain w) x)))
           test "many blocks, float16 from a file, as from memory" (fun () ->
               inFolder (fun folder ->
                   let rows = 3L * (1L <<< 20) / 64L + 5L

@@ -157,20 +157,22 @@ let private values<'e when 'e: struct and 'e :> Enum and 'e: (new: unit -> 'e)> 
 let private set (c: CSharp.Configuration) : string list = [ for m in Regex.Matches(c.Label, "([a-z-]+)=") -> m.Groups[1].Value ]
 
 let private everythingLearned (c: CSharp.Configuration) =
-    c.Learn(
-        rate = 2e-5,
-        epochs = 3,
-        batch = 16,
-        weightDecay = 0.0,
-        temperature = 0.5,
-        scores = CSharp.Scoring.Cosine,
-        symmetric = true,
-        optimiser = CSharp.Optimiser.Sgd,
-        schedule = CSharp.Schedule.Constant,
-        clip = infinity,
-        shuffle = false,
-        dtype = CSharp.Dtype.Float64
-    )
+    c
+        .Learn(
+            rate = 2e-5,
+            epochs = 3,
+            batch = 16,
+            weightDecay = 0.0,
+            temperature = 0.5,
+            scores = CSharp.Scoring.Cosine,
+            symmetric = true,
+            optimiser = CSharp.Optimiser.Sgd,
+            schedule = CSharp.Schedule.Constant,
+            clip = infinity,
+            shuffle = false,
+            dtype = CSharp.Dtype.Float64
+        )
+        .Lift(7)
 
 let private everyDns () =
     CSharp.Methods.Dns(
@@ -240,6 +242,12 @@ let private naming =
               same (CSharp.Methods.DnsTrust(totalBudget = 0.25)) (Dns.trust |> Dns.totalBudget 0.25)
               same (CSharp.Methods.EigenbasisOnly()) Dns.eigenbasisOnly
 
+              same (CSharp.Methods.Cca().Lift 64) (Closed.cca |> Learn.features (Some(Lift.relu 64)))
+
+              same
+                  (CSharp.Methods.Named("gem").Lift(3, CSharp.LiftKind.Cos, 0.5))
+                  (Baseline.gem |> Learn.features (Some { Lift.cos 3 with Scale = 0.5 }))
+
               let cut = Threshold.absolute 0.01 |> Check.get
 
               same
@@ -268,7 +276,8 @@ let private naming =
                     "decay", "constant"
                     "clip", "off"
                     "shuffle", "off"
-                    "dtype", "float64" ]
+                    "dtype", "float64"
+                    "features", "relu:7" ]
 
               Expect.equal (Map [ for KeyValue(k, v) in plans[0].Settings -> k, v ]) (Map expected) "all of vanilla's"
 
@@ -583,7 +592,9 @@ let private heads =
               let features = CSharp.Features.Of x
 
               for scoring, theirs in [ CSharp.Scoring.Raw, Scoring.Raw; CSharp.Scoring.Cosine, Scoring.Cosine ] do
-                  let expected = Projected.blocks theirs "x" false heads.Weights["text"] features |> Array.ofSeq |> torch.cat
+                  let expected =
+                      Projected.blocks theirs "x" (Projected.plain heads.Weights["text"]) features |> Array.ofSeq |> torch.cat
+
                   identical "outputs" (heads.Apply("text", features, scoring)) expected
                   Expect.equal (heads.Apply("text", x, scoring)) (CSharp.Features.ToArray expected) "as an array"
 

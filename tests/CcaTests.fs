@@ -240,6 +240,30 @@ let private limits =
               Expect.all own.Values (fun v -> abs (v - 1.0) < 1e-9) "the same rows"
               Expect.hasLength own.Values (int c.Da) "as many as columns")
 
+          property "planted correlations are found, whatever the bases" (fun c ->
+              let d = 5L
+              let n = c.N + 2L * d
+
+              // Latents whose columns are orthonormal, of both sides together: correlations are what they are made to be, not about that.
+              let struct (q, _) = torch.linalg.qr (normal c "latents" n (2L * d))
+              let za, rest = q.narrow (1L, 0L, d), q.narrow (1L, d, d)
+              let planted = [| for i in 1..5 -> (float i - 0.5 * fraction c $"ρ {i}") / 5.0 |] |> Array.sortDescending
+              let columns (values: float[]) = torch.tensor (values, dtype = torch.float64)
+              let zb = za * columns planted .+ rest * columns [| for p in planted -> sqrt (1.0 - p * p) |]
+
+              let basis name =
+                  let struct (turn, _) = torch.linalg.qr (normal c name d d)
+                  turn * columns [| for i in 1..5 -> 0.5 + fraction c $"{name} {i}" |]
+
+              let xa, xb = za.mm (basis "a"), zb.mm (basis "b")
+
+              let found =
+                  (Cca.correlations { Cca.defaults with Ridge = 1e-13 } 5 (JointMoments.ofRows (Pair.named vision text) xa xb)
+                   |> Check.getAll)
+                      .Values
+
+              for f, p in Array.zip found planted do
+                  near "correlation" 1e-8 f p)
           property "directions are orthonormal in D + γI, and outputs have the energy of features" (fun c ->
               let o = options c
               let m = jointOf c

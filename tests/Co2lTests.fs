@@ -224,6 +224,7 @@ let tests =
                                 Device = torch.CPU
                                 Split = Split.Test
                                 Settings = plan.Settings
+                                Lifts = Map.empty
                                 Bias = false }
 
                       let found = (torch.cdist (g.Parts["a"], task.A)).argmin(1L).data<int64>().ToArray()

@@ -33,6 +33,7 @@ let private typed: (string * Config<AnyOptions> * (Settings * NullSpaceOptions -
       "schedule", dns (Learn.schedule Schedule.Cosine), learns (fun s -> { s with Decay = Schedule.Cosine })
       "clip", dns (Learn.clip (Some 2.0)), learns (fun s -> { s with Clip = Some 2.0 })
       "no clip", dns (Learn.clip None), learns (fun s -> { s with Clip = None })
+      "features", dns (Learn.features (Some(Lift.cos 3))), learns (fun s -> { s with Features = Some(Lift.cos 3) })
       "dtype", dns (Learn.dtype Dtype.Float64), learns (fun s -> { s with Dtype = Dtype.Float64 })
       "place", dns (Dns.place Place.Update), protects (fun s -> { s with Place = Place.Update })
       "sides", dns (Dns.sides Sides.Input), protects (fun s -> { s with Sides = Sides.Input })

@@ -74,6 +74,9 @@ let private table =
       "clip", [ "1"; "0.5"; "off" ], [ "0"; "-1"; "none" ]
       "shuffle", [ "on"; "off" ], [ "yes" ]
       "dtype", [ "float32"; "float64" ], [ "float16" ]
+      "features",
+      [ "raw"; "relu:512"; "relu:64:0.5"; "cos:1"; "cos:9:2" ],
+      [ "relu"; "relu:0"; "relu:70000"; "relu:5:-1"; "cos:5:0"; "tanh:5"; "relu:5:nan"; "relu:5:1:2"; "" ]
       "place", [ "gradient"; "update"; "eigenbasis" ], [ "weights" ]
       "sides", [ "dual"; "input" ], [ "output" ]
       "protect", [ "block"; "product"; "soft"; "trust"; "nothing" ], [ "hard" ]

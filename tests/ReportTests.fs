@@ -115,6 +115,17 @@ let tests =
               Expect.isFalse (full.Value.Contains "\"certificate-2\"") "not of the others"
               Expect.isFalse (full.Value.Contains "\"monitor\"") "nothing was watched")
 
+          testCase "says which methods keep scores and which keep performance" (fun () ->
+              let promises = Sentences.promises [ "vanilla"; "dns"; "dns[place=gradient]"; "cca[ridge=0.3]"; "mine" ]
+
+              Expect.equal
+                  promises
+                  (Some
+                      "What is promised: dns: old scores stand, so an index that is in use stays valid; read the deviation. cca[ridge=0.3]: old pairs are found as well as before, and scores may move; read recall and BWT.")
+                  "scores and performance"
+
+              Expect.equal (Sentences.promises [ "vanilla"; "gem" ]) None "no promise")
+
           testCase "says how the certificate stands to what was measured" (fun () ->
               let rows bound =
                   [ for task, truth in [ "1", 0.25; "2", 0.5 ] do

@@ -108,6 +108,7 @@ let private context (stream: Stream) : RunContext =
       Device = torch.CPU
       Split = Split.Test
       Settings = (plan stream "vanilla").Settings
+      Lifts = Map.empty
       Bias = false }
 
 let private tasks =

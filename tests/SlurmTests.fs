@@ -258,6 +258,26 @@ let private real =
         let whole = Moment.ofRows (TorchSharp.torch.cat (shards |> List.map snd |> Array.ofList))
         let found = MomentFile.read merged |> Check.get
         Expect.equal found.Count whole.Count "rows"
-        Expect.isLessThan (Tensors.norm (found.Matrix - whole.Matrix)) 1e-12 "the moment of all rows")
+        Expect.isLessThan (Tensors.norm (found.Matrix - whole.Matrix)) 1e-12 "the moment of all rows"
+
+        // Each shard beside itself, as a pair.
+        let merged = Path.Combine(folder, "pairs.safetensors")
+
+        let code, said =
+            ran
+                (("PAIR_OPTIONS", "--features relu:3 --seed 4") :: environment)
+                (Path.Combine(__SOURCE_DIRECTORY__, "..", "scripts", "slurm-moments.sh"))
+                (merged :: [ for path, _ in shards -> $"vision={path},text={path}" ])
+
+        Expect.equal code 0 said
+        until "moments of pairs are merged" (fun () -> File.Exists merged)
+        let found = JointMomentFile.read merged |> Check.get
+        let lift = { Lift = Lift.relu 3; Seed = 4 }
+        Expect.equal found.Lift (Some lift) "their lift"
+        let all = TorchSharp.torch.cat (shards |> List.map snd |> Array.ofList)
+        let lifted name = Lift.rows (Lift.drawn lift (Modality.named name) 5L) all
+        let expected = (lifted "text").t().mm(lifted "vision")
+        let cross = found.Moments.Cross[JointMoments.both (Modality.named "text") (Modality.named "vision")].Sum
+        Expect.isLessThan (Tensors.norm (cross - expected)) 1e-9 "the cross moment of all rows")
 
 let tests = testSequenced (testList "Slurm" [ batch; real ])

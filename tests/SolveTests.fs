@@ -249,9 +249,9 @@ let private options =
     testList
         "options"
         [ test "it takes none of training, in brackets, for all, or from a preset" (fun () ->
-              Expect.equal [ for o in Entry.takes entry -> o.Name ] [ "ridge" ] "takes"
+              Expect.equal [ for o in Entry.takes entry -> o.Name ] [ "features"; "ridge" ] "takes"
 
-              for o in Settings.options do
+              for o in Settings.options |> List.filter (fun o -> o.Info.Name <> Settings.features.Name) do
                   let name, value = o.Info.Name, o.Show Settings.initial
                   Expect.stringContains (refusal [] $"closed[{name}={value}]") $"'{name}' is not an option of closed" name
 
@@ -264,7 +264,7 @@ let private options =
                     Run = [] }
 
               let plan = resolve preset [] [ "closed" ] |> Check.get |> List.exactlyOne
-              Expect.equal (Plan.effective plan) [ "ridge", "0.5" ] "in effect"
+              Expect.equal (Plan.effective plan) [ "features", "raw"; "ridge", "0.5" ] "in effect"
               let s = plan.Settings
               let first = Settings.initial
               Expect.equal (s.LearningRate, s.Epochs, s.Batch) (first.LearningRate, first.Epochs, first.Batch) "untouched"

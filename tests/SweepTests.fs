@@ -105,6 +105,7 @@ let private files =
                             | "symmetric" -> "on"
                             | "shuffle" -> "off"
                             | "dtype" -> "float64"
+                            | "features" -> "relu:5"
                             | "decay" -> "cosine"
                             | _ -> "0.123"
 

@@ -200,6 +200,7 @@ let tests =
                     Device = torch.CPU
                     Split = Split.Test
                     Settings = settings c
+                    Lifts = Map.empty
                     Bias = false }
 
               let task, heads = task c, heads c

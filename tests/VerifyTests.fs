@@ -103,6 +103,19 @@ let tests =
               allHold single.Value
               Expect.hasLength (named single.Value "stability: old scores as they were") 15 "the null space counts as exact")
 
+          test "and on lifted features" (fun () ->
+              let lifted = [ "dtype", "float64"; "features", "relu:12:0.5" ] @ short
+              let v = Verification.plans synthetic.Value lifted |> Check.get |> verify
+              allHold v
+              Expect.isNonEmpty (named v "certificate: never below the deviation") "the certificates, too"
+              Expect.isNonEmpty (named v "closed form: correlations are those of the rows") "and the closed form's")
+
+          test "must fail: correlations of the rows under another ridge" (fun () ->
+              let step = synthetic.Value.Steps.Head
+              let struct (xa, xb) = Stream.features Dtype.Float64 torch.CPU Split.Train step
+              let one, other = ClosedFormChecks.ofRows 0.1 xa xb, ClosedFormChecks.ofRows 0.2 xa xb
+              Expect.isGreaterThan (Array.map2 (fun a b -> abs (a - b)) one other |> Array.max) 1e-3 "they differ")
+
           test "every condition is there, with its places" (fun () ->
               let places name = (named double.Value name).Length
 
@@ -127,7 +140,14 @@ let tests =
                     "certificate: never below the deviation", 90
                     "trust: first order within its budget", 8
                     "trust: old steps within the total budget", 15
-                    "plasticity: the step's loss falls", 36 ] do
+                    "plasticity: the step's loss falls", 36
+                    "closed form: correlations are those of the rows", 6
+                    "closed form: shards add up", 6
+                    "closed form: steps in any order, sums", 1
+                    "closed form: steps in any order, scores", 1
+                    "closed form: directions are orthonormal in D + γI", 1
+                    "closed form: a step withdrawn was never seen", 1
+                    "closed form: scores after it", 1 ] do
                   Expect.equal (places name) expected name)
 
           test "large steps ascend somewhere, so that the criterion is tried on both sides" (fun () ->

@@ -36,6 +36,9 @@ module ComparePage =
               match Frontier.sentence points with
               | Some sentence -> p [ _class "finding" ] [ str sentence ]
               | None -> ()
+              match Sentences.promises (Measured.methods m) with
+              | Some sentence -> note sentence
+              | None -> ()
               if not still.IsEmpty && still.Length < points.Length then
                   let names = String.Join(", ", still)
                   note $"Without any deviation: {names}; a logarithmic axis has no place for it." ],

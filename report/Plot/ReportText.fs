@@ -87,6 +87,9 @@ module internal ReportText =
           match Sentences.forgotten run.Stream run.Measured with
           | Some sentence -> p [ _class "finding" ] [ str sentence ]
           | None -> ()
+          match Sentences.promises (Measured.methods run.Measured) with
+          | Some sentence -> p [ _class "finding" ] [ str sentence ]
+          | None -> ()
           for method, seed, why in run.Info.Failures do
               p [ _class "failure" ] [ str $"Not finished: {method}, seed {seed}. {why}" ] ],
         []

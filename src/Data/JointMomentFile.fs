@@ -3,20 +3,28 @@ namespace Cmcl
 open System
 open TorchSharp
 
+/// Joint moments as a file has them.
+type SavedMoments =
+    {
+        Moments: JointMoments
+        /// What stands beside the features that they are of; None for features as they came.
+        Lift: SeededLift option
+    }
+
 /// Joint moments on disk: a `.safetensors` file with the tensors of `JointMoments.toNamed` (`second/M`, `cross/A|B`, F64, and the weight
-/// of each under its name with `#` behind it) and the text `format`, `cmcl-joint-moments/1`.
+/// of each under its name with `#` behind it) and the texts `format`, `cmcl-joint-moments/1`, and `features` and `seed` where they are lifted.
 [<RequireQualifiedAccess>]
 module JointMomentFile =
     [<Literal>]
     let private Format = "cmcl-joint-moments/1"
 
     /// Writes them whole or not at all; the same moments give the same bytes. Fault: `Unwritable`.
-    let write (path: string) (m: JointMoments) : Result<unit, Fault list> =
+    let write (path: string) (m: SavedMoments) : Result<unit, Fault list> =
         Tensors.scopedWith (fun _ -> []) (fun () ->
             Safetensors.write
                 path
-                { Tensors = JointMoments.toNamed m |> Map.map (fun _ t -> t.cpu ())
-                  Metadata = Map [ "format", Format ] })
+                { Tensors = JointMoments.toNamed m.Moments |> Map.map (fun _ t -> t.cpu ())
+                  Metadata = Map(("format", Format) :: Lift.texts m.Lift) })
 
     /// How far entries may be from symmetry, beside the largest: two sums of the same products in another order.
     [<Literal>]
@@ -70,10 +78,10 @@ module JointMomentFile =
         | Error _ -> false
 
     /// Reads them, checked: format, names, weights, shapes, finite and symmetric numbers. Faults: `Missing`, `Unreadable`, `Shape`, `NonFinite`.
-    let read (path: string) : Result<JointMoments, Fault list> =
+    let read (path: string) : Result<SavedMoments, Fault list> =
         Tensors.scopedWith
             (function
-            | Ok(m: JointMoments) -> m.Tensors
+            | Ok(m: SavedMoments) -> m.Moments.Tensors
             | Error _ -> [])
             (fun () ->
                 Safetensors.read path
@@ -92,5 +100,26 @@ module JointMomentFile =
 
                     match faults with
                     | [] when content.Tensors.IsEmpty -> Error [ Fault.Unreadable(path, "there are no moments in it") ]
-                    | [] -> Ok(JointMoments.ofNamed content.Tensors)
+                    | [] ->
+                        Lift.ofTexts $"'{path}'" content.Metadata
+                        |> Result.map (fun lift ->
+                            { Moments = JointMoments.ofNamed content.Tensors
+                              Lift = lift })
                     | faults -> Error faults))
+
+    /// Reads several, each once, which have to be of the same features. Faults, beside those of `read`: `Contradiction`.
+    let readAll (paths: string list) : Result<JointMoments list * SeededLift option, Fault list> =
+        paths
+        |> List.map read
+        |> Check.all
+        |> Result.bind (fun all ->
+            let first = all.Head.Lift
+
+            match List.zip paths all |> List.tryFind (fun (_, m) -> m.Lift <> first) with
+            | None -> Ok([ for m in all -> m.Moments ], first)
+            | Some(other, m) ->
+                Error
+                    [ Fault.Contradiction(
+                          $"'{paths.Head}' has moments of features {Lift.describe first}, and '{other}' of {Lift.describe m.Lift}",
+                          "take moments of the same features (--features and --seed of cmcl moments pair)"
+                      ) ])

@@ -102,9 +102,10 @@ module Shards =
     /// The moment of all rows of some files.
     let moments (paths: string list) : Result<Moment, Fault list> = merged moment paths
 
-    /// The joint moments of a pair whose matched rows lie in two files, a weight of 1 a row, in one pass over both. Faults: those of `moment`,
+    /// The joint moments of a pair whose matched rows lie in two files, a weight of 1 a row, in one pass over both, of the features
+    /// or of what a lift makes of them. Faults: those of `moment`,
     /// of both files, and `Shape` where they have different numbers of rows.
-    let joint (pair: Pair) (a: string) (b: string) : Result<JointMoments, Fault list> =
+    let joint (lift: SeededLift option) (pair: Pair) (a: string) (b: string) : Result<JointMoments, Fault list> =
         Tensors.scopedWith
             (function
             | Ok(m: JointMoments) -> m.Tensors
@@ -120,8 +121,18 @@ module Shards =
                         Error
                             [ Fault.Shape($"'{b}'", $"{xa.shape[0]} rows, matched with those of '{a}'", $"{xb.shape[0]} rows") ]
                     else
+                        let lifted m (x: torch.Tensor) =
+                            match lift with
+                            | None -> id
+                            | Some l ->
+                                let directions = Lift.drawn l m x.shape[1]
+
+                                fun (block: torch.Tensor) ->
+                                    use block = block
+                                    Lift.rows directions (block.``to`` torch.float64)
+
                         try
-                            Seq.zip (blocks a xa) (blocks b xb)
+                            Seq.zip (blocks a xa |> Seq.map (lifted pair.A xa)) (blocks b xb |> Seq.map (lifted pair.B xb))
                             |> Seq.map (fun (first, second) -> Map [ pair.A, first; pair.B, second ])
                             |> JointMoments.accumulate (Terms.one pair)
                             |> Ok

@@ -91,6 +91,19 @@ module ClosedForm =
         else
             JointMoments.accumulate task.Terms (Task.jointBlocks task)
 
+    /// Heads of d rows by `Cca.solve`, from moments of features with this lift. Faults: those of `Cca.solve`; `Contradiction` for a prior,
+    /// which says that encoders are aligned, with columns beside their features that are not.
+    /// Example: `ClosedForm.fit Cca.defaults None 8L (JointMoments.accumulate (Terms.one pair) [ Map [ pair.A, xa; pair.B, xb ] ])`.
+    let fit (o: CcaOptions) (lift: Lift option) (d: int64) (all: JointMoments) : Result<Heads * int, Fault list> =
+        if lift.IsSome && o.Prior > 0.0 then
+            Error
+                [ Fault.Contradiction(
+                      $"a prior takes features of all modalities for comparable, column by column, and those of features={Lift.show lift} are not",
+                      "leave the prior at 0, or the features as they came (features=raw)"
+                  ) ]
+        else
+            Cca.solve o d all
+
     let private solve
         (o: Options)
         (context: Context)
@@ -107,7 +120,7 @@ module ClosedForm =
             let all = JointMoments.ofNamed memory :: List.map (moments >> weighted o.Weights) tasks |> JointMoments.mergeAll
             let d = (Seq.head heads.Values).shape[0]
 
-            Cca.solve o.Cca d all
+            fit o.Cca context.Settings.Features d all
             |> Result.map (fun (found, directions) ->
                 let found = Cca.towards context.Initial all found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
 
@@ -122,4 +135,6 @@ module ClosedForm =
         Spec.make
             { Cca = Cca.defaults; Weights = StepWeight.Steps }
             [ Opt.any ridge; Opt.any exponent; Opt.any rank; Opt.any prior; Opt.any unseen; Opt.any weights ]
-            (fun o -> Method.solving "cca" "canonical correlations of all that was seen, from moments, in one solve" (solve o))
+            (fun o ->
+                { Method.solving "cca" "canonical correlations of all that was seen, from moments, in one solve" (solve o) with
+                    Promise = Promise.Performance })

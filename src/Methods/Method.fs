@@ -92,6 +92,8 @@ type Method =
         Curriculum: Curriculum
         /// What its figures are to be read as.
         Role: Role
+        /// What it promises of what was learned before.
+        Promise: Promise
         /// Whether its heads have a bias in a last column of their own: the rows that they are applied to then have a constant 1 there.
         Bias: bool
         /// Its heads before any step, from identity heads; with a bias, one column wider.
@@ -108,6 +110,7 @@ module Method =
           Summary = summary
           Curriculum = Curriculum.StepByStep
           Role = Role.Competitor
+          Promise = Promise.Nothing
           Bias = false
           Initial = id
           Learner = learner

@@ -54,7 +54,11 @@ module NullSpace =
               ) ]
 
     let private make role name summary (o: NullSpaceOptions) : Method =
-        { Training.method name summary with Role = role }
+        let promise = if o.Protect = Protect.Nothing || o.Place = Place.Gradient then Promise.Nothing else Promise.Scores
+
+        { Training.method name summary with
+            Role = role
+            Promise = promise }
         |> Method.beginning (NullSpaceStep.begin' o)
         |> Method.ending (fun _ memory heads tasks -> History.add o.Partner o.Centring heads tasks memory)
 

@@ -16,6 +16,16 @@ type Role =
     /// A bound: it starts again at every step, so that what it learned counts, and not what it kept.
     | Restart
 
+/// What a method promises of what was learned before.
+[<RequireQualifiedAccess>]
+type Promise =
+    /// That old scores stand: an index that is in use stays valid. Read deviation, certificates, budgets.
+    | Scores
+    /// That old pairs are found as well as before, wherever their scores go. Read recall and BWT.
+    | Performance
+    /// Neither, or by a penalty or replay whose strength decides.
+    | Nothing
+
 [<RequireQualifiedAccess>]
 module Role =
     let private names =

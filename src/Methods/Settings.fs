@@ -10,18 +10,22 @@ type BatchSize =
 
 /// How a run trains and how it is measured, whatever the method. What a method takes beside it is declared in the method's own file.
 type Settings =
-    { LearningRate: float
-      Epochs: int
-      Batch: BatchSize
-      WeightDecay: float
-      Temperature: float
-      Scoring: Scoring
-      Symmetric: bool
-      Optimiser: Optimiser
-      Decay: Schedule
-      Clip: float option
-      Shuffle: bool
-      Dtype: Dtype }
+    {
+        LearningRate: float
+        Epochs: int
+        Batch: BatchSize
+        WeightDecay: float
+        Temperature: float
+        Scoring: Scoring
+        Symmetric: bool
+        Optimiser: Optimiser
+        Decay: Schedule
+        Clip: float option
+        Shuffle: bool
+        Dtype: Dtype
+        /// Columns beside the features; None for the features as they came.
+        Features: Lift option
+    }
 
 /// What the paper trains with, and the options, each declared once.
 [<RequireQualifiedAccess>]
@@ -38,7 +42,8 @@ module Settings =
           Decay = Schedule.Linear
           Clip = Some 1.0
           Shuffle = true
-          Dtype = Dtype.Float32 }
+          Dtype = Dtype.Float32
+          Features = None }
 
     /// The InfoNCE that these settings train with.
     let contrast (s: Settings) : Contrast =
@@ -131,6 +136,17 @@ module Settings =
             (fun (s: Settings) -> s.Dtype)
             (fun v s -> { s with Dtype = v })
 
+    let features: Opt<Settings, Lift option> =
+        Opt.make
+            "features"
+            "what heads see: the features as they came (raw), or with D random columns beside them, drawn by the seed of the run"
+            (Codec.make Lift.form Lift.show Lift.parse)
+            _.Features
+            (fun v s -> { s with Features = v })
+
+    /// What every method takes that learns, by training or by solving.
+    let learning: AnyOpt<Settings> list = [ Opt.any features ]
+
     /// What every method takes that trains.
     let options: AnyOpt<Settings> list =
         [ Opt.any rate
@@ -144,7 +160,8 @@ module Settings =
           Opt.any schedule
           Opt.any clip
           Opt.any shuffle
-          Opt.any dtype ]
+          Opt.any dtype
+          Opt.any features ]
 
     /// Those that say how figures are taken too: they hold for every method, also one that does not train.
     let measuring: AnyOpt<Settings> list = [ Opt.any temperature; Opt.any scores; Opt.any symmetric; Opt.any dtype ]

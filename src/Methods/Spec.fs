@@ -67,10 +67,15 @@ module Entry =
           Read = fun name _ -> Error [ Fault.NotAnOption(m.Name, name, []) ]
           Host = None }
 
-    /// Everything that it takes, options of training first.
+    /// Everything that it takes, what others take too first.
     let takes (e: Entry) : OptionInfo list =
-        let training = if Method.trains e.Method then Settings.options |> List.map _.Info else []
-        training @ e.Options
+        let common =
+            match e.Method.Learner with
+            | Learner.Nothing -> []
+            | Learner.Solve _ -> Settings.learning
+            | Learner.Train _ -> Settings.options
+
+        (common |> List.map _.Info) @ e.Options
 
     /// The record of its options, where it is of this type. Example: `Entry.own<NullSpaceOptions> (Spec.entry NullSpace.dns)`.
     let own<'o> (e: Entry) : 'o option =

@@ -18,9 +18,11 @@ module Estimate =
     /// measuring, and the heads at each step's end.
     let cell (stream: Cmcl.Stream) (plan: Plan) : int64 =
         let size = size plan
-        let widths = Stream.modalities stream |> List.map snd
-        let d = List.max widths
-        let columns (s: Step) = s.A.Features.shape[1], s.B.Features.shape[1]
+        let added = Lift.added plan.Settings.Features
+        let raw = Stream.modalities stream |> List.map snd
+        let d = List.max raw
+        let widths = raw |> List.map (fun columns -> columns + added)
+        let columns (s: Step) = s.A.Features.shape[1] + added, s.B.Features.shape[1] + added
 
         let rows (s: Step) =
             let a, b = columns s

@@ -62,7 +62,10 @@ module Identity =
     let of' (protocol: Protocol) (stream: Cmcl.Stream) (plan: Plan) (seed: int) : string =
         let measured = [ for option in Settings.measuring -> option.Info.Name, option.Show plan.Settings ]
 
-        let settings = Plan.effective plan @ measured |> List.distinct |> List.sortBy fst
+        // Features as they came are not written, so that what ran before there was anything else is the same run.
+        let raw = Settings.features.Name, Lift.show None
+
+        let settings = Plan.effective plan @ measured |> List.distinct |> List.except [ raw ] |> List.sortBy fst
 
         (node
             [ "digest", text stream.Digest

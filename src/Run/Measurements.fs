@@ -20,7 +20,9 @@ module internal Measurements =
             let bank = Round.bank run rows
 
             let of' numbers =
-                Stream.gather run.Settings.Dtype run.Device bank numbers |> run.Inputs |> outputs heads rows.Modality
+                Stream.gather run.Settings.Dtype run.Device bank numbers
+                |> run.Inputs rows.Modality
+                |> outputs heads rows.Modality
 
             if rows.Numbers.Length <= atOnce then
                 of' rows.Numbers
@@ -80,7 +82,7 @@ module internal Measurements =
         let prepare (a: Accuracy) =
             Tensors.scoped (fun () ->
                 a.Prototypes.``to``(run.Settings.Dtype.Torch).``to`` run.Device
-                |> run.Inputs
+                |> run.Inputs a.Modality
                 |> outputs heads a.Modality
                 |> Alignment.prepare scoring)
 
@@ -233,7 +235,7 @@ module internal Measurements =
             seq {
                 for numbers in Array.chunkBySize (int Moment.blockRows) wanted.Numbers do
                     Tensors.scoped (fun () ->
-                        Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) numbers |> run.Inputs)
+                        Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) numbers |> run.Inputs wanted.Modality)
             }
 
         let ofPast (p: OldTask) =
@@ -250,7 +252,9 @@ module internal Measurements =
                 if round.Streams.Contains step.Index then
                     Sketch.ofMoment (Moment.accumulate (blocks ()))
                 else
-                    Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) wanted.Numbers |> run.Inputs |> Sketch.ofRows))
+                    Stream.gather Dtype.Float64 run.Device (Round.bank run wanted) wanted.Numbers
+                    |> run.Inputs wanted.Modality
+                    |> Sketch.ofRows))
 
     /// All n × n scores of a step's rows, float64.
     let private scores (run: RunContext) (round: Round) (split: Split) (step: Step) : torch.Tensor =

@@ -87,9 +87,10 @@ module Plan =
 
     /// The options that a plan really uses, those of training first, for records.
     let effective (plan: Plan) : (string * string) list =
-        let training = [ for o in Settings.options -> o.Info.Name, o.Show plan.Settings ]
-
-        (if Method.trains plan.Method then training else []) @ (plan.Entry.Values |> List.filter (fst >> matters plan))
+        [ for o in Settings.options do
+              if takes plan o.Info.Name then
+                  o.Info.Name, o.Show plan.Settings ]
+        @ (plan.Entry.Values |> List.filter (fst >> matters plan))
 
     /// A method without options of its own, under a plan's settings.
     /// As in `Plan.resolve stream.Preset [] [ "vanilla" ] |> Check.get |> List.map (Plan.withMethod mine)`.

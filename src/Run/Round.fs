@@ -10,12 +10,20 @@ type internal RunContext =
         Device: torch.Device
         Split: Split
         Settings: Settings
+        /// What stands beside each modality's features, where anything does.
+        Lifts: Map<Modality, LiftDirections>
         /// Whether heads have a bias, so that every row has a constant 1 behind its features.
         Bias: bool
     }
 
-    /// Features as heads take them.
-    member run.Inputs(x: torch.Tensor) : torch.Tensor = if run.Bias then Heads.withBias x else x
+    /// A modality's features as its head takes them.
+    member run.Inputs (m: Modality) (x: torch.Tensor) : torch.Tensor =
+        let lifted =
+            match Map.tryFind m run.Lifts with
+            | Some directions -> Lift.rows directions x
+            | None -> x
+
+        if run.Bias then Heads.withBias lifted else lifted
 
 /// How much memory a run may take for rows.
 type Limits =
@@ -124,7 +132,8 @@ module internal Round =
     /// Bytes of a step's training rows in the type that is trained in.
     let rowBytes (run: RunContext) (step: Step) : int64 =
         let dtype = if run.Settings.Dtype = Dtype.Float64 then 8L else 4L
-        step.Train.LongLength * (step.A.Features.shape[1] + step.B.Features.shape[1]) * dtype
+        let added = Lift.added run.Settings.Features
+        step.Train.LongLength * (step.A.Features.shape[1] + step.B.Features.shape[1] + 2L * added) * dtype
 
     /// Training rows that the deviations of a step which streams are taken of at most.
     [<Literal>]

@@ -18,16 +18,21 @@ module Train =
     /// one that learns nothing. As in `Train.work stream plan`.
     let work (stream: Stream) (plan: Plan) : int64 = Learning.units plan (List.map Stream.visits stream.Steps)
 
+    /// A method's heads before any step.
+    let private first (stream: Stream) (device: torch.Device) (plan: Plan) : Heads =
+        let modalities = Stream.modalities stream
+        let d = modalities |> List.map snd |> List.max
+        Heads.identity plan.Settings.Dtype device d modalities |> Lift.heads plan.Settings.Features |> plan.Method.Initial
+
     /// Refuses a method whose heads before any step have another width than its features have, with a bias where it says that there is one.
     let private fitting (stream: Stream) (plan: Plan) : Result<unit, Fault list> =
         use scope = torch.NewDisposeScope()
-        let modalities = Stream.modalities stream
-        let d = modalities |> List.map snd |> List.max
-        let heads = plan.Method.Initial(Heads.identity plan.Settings.Dtype torch.CPU d modalities)
+        let heads = first stream torch.CPU plan
+        let added = Lift.added plan.Settings.Features
 
         let faults =
-            [ for m, columns in modalities do
-                  let actual = (Heads.weight m heads).shape[1]
+            [ for m, raw in Stream.modalities stream do
+                  let columns, actual = raw + added, (Heads.weight m heads).shape[1]
                   let bias, expected = if plan.Method.Bias then "a bias", columns + 1L else "no bias", columns
 
                   if actual <> expected then
@@ -60,15 +65,24 @@ module Train =
               Device = device
               Split = split
               Settings = settings
-              Bias = m.Bias }
+              Lifts =
+                match settings.Features with
+                | None -> Map.empty
+                | Some lift ->
+                    Map
+                        [ for modality, columns in Stream.modalities stream do
+                              let d = Lift.drawn { Lift = lift; Seed = seed } modality columns
 
-        let modalities = Stream.modalities stream
-        let d = modalities |> List.map snd |> List.max
+                              modality,
+                              { d with
+                                  Normal = d.Normal.``to`` device
+                                  Phases = d.Phases.``to`` device } ]
+              Bias = m.Bias }
 
         let initial =
             match from with
             | Some state -> state.Heads.Head
-            | None -> m.Initial(Heads.identity settings.Dtype device d modalities)
+            | None -> first stream device plan
 
         let last = List.last stream.Steps
 

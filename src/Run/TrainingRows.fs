@@ -7,8 +7,11 @@ open TorchSharp
 module internal TrainingRows =
     /// A step's training rows, all of them held.
     let task (run: RunContext) (step: Step) : Task =
-        let struct (a, b) = Stream.features run.Settings.Dtype run.Device Split.Train step
-        let a, b = run.Inputs a, run.Inputs b
+        let struct (ofA, ofB) = Stream.bankRows Split.Train step
+
+        let read m bank rows = Tensors.scoped (fun () -> Stream.gather run.Settings.Dtype run.Device bank rows |> run.Inputs m)
+
+        let a, b = read step.Pair.A step.A ofA, read step.Pair.B step.B ofB
 
         { Task.ofPair step.Index step.Name step.Pair a b with
             Items = Stream.items step.Train step }
@@ -27,7 +30,8 @@ module internal TrainingRows =
         let read m (rows: torch.Tensor) =
             let taken =
                 Tensors.scoped (fun () ->
-                    Stream.take run.Settings.Dtype run.Device (bank m) ((numbers m).index_select(0L, rows.cpu ())) |> run.Inputs)
+                    Stream.take run.Settings.Dtype run.Device (bank m) ((numbers m).index_select(0L, rows.cpu ()))
+                    |> run.Inputs m)
 
             sinceTrim <- sinceTrim + Tensors.bytes taken
 

@@ -10,7 +10,8 @@ type SavedHeads =
     {
         Heads: Heads
         /// Texts such as `method`, `seed`, `step`, `stream`, `digest`, `scores` and `cmcl`; `bias` is `yes` where every weight
-        /// carries one in its last column and `no` where none does. Nothing of this is known of a folder of arrays.
+        /// carries one in its last column and `no` where none does; `features` names the lift of the features that it is for, drawn
+        /// by `seed` (`Lift.show`), where there is one. Nothing of this is known of a folder of arrays.
         About: Map<string, string>
     }
 
@@ -100,7 +101,8 @@ module SavedHeads =
           "stream", Some info.StreamName
           "digest", Some info.Digest
           "scores", setting "scores"
-          "bias", method |> Option.bind (fun m -> biased m.Method) ]
+          "bias", method |> Option.bind (fun m -> biased m.Method)
+          "features", setting Settings.features.Name |> Option.filter ((<>) (Lift.show None)) ]
         |> List.choose (fun (name, value) -> value |> Option.filter ((<>) "") |> Option.map (fun v -> name, v))
         |> Map
 

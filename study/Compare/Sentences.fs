@@ -42,6 +42,30 @@ module Sentences =
             (pick Role.Baseline)
             (pick Role.Subject)
 
+    /// Which methods keep scores and which keep performance; None where none of the registry's does.
+    /// Example: `(Sentences.promises [ "vanilla"; "dns"; "cca" ]).IsSome`.
+    let promises (labels: string list) : string option =
+        let promising promise =
+            [ for label in labels do
+                  match Plan.resolve { Common = Map.empty; Methods = Map.empty; Run = [] } [] [ label ] with
+                  | Ok [ plan ] when plan.Method.Promise = promise -> label
+                  | _ -> () ]
+
+        let sentence (labels: string list) (says: string) : string option =
+            if labels.IsEmpty then None else Some(String.concat ", " labels + says)
+
+        let scores =
+            sentence (promising Promise.Scores) ": old scores stand, so an index that is in use stays valid; read the deviation."
+
+        let performance =
+            sentence
+                (promising Promise.Performance)
+                ": old pairs are found as well as before, and scores may move; read recall and BWT."
+
+        match List.choose id [ scores; performance ] with
+        | [] -> None
+        | both -> Some("What is promised: " + System.String.Join(" ", both))
+
     /// How far the bounds from certificates are above what was measured; None where no old scores have moved.
     let certified (rows: Row list) : string option =
         let of' metric =

@@ -5,8 +5,12 @@ open System
 // What a method takes, as types: an option that a method does not take does not compile, and the compiler says that
 // `OnlyTrainingOptions` is not compatible with `TakesExact`. Nothing implements these.
 
+/// `Learn.features`: a method that learns.
+type TakesFeatures = interface end
+
 /// A method that trains: the options of `Learn`.
-type TakesTrainingOptions = interface end
+type TakesTrainingOptions =
+    inherit TakesFeatures
 
 /// `Dns.place`: a null-space method that can project in several places.
 type TakesPlace =
@@ -48,8 +52,12 @@ type TakesTau =
 type TakesBudget =
     inherit TakesTrainingOptions
 
-/// A method that does not train.
+/// A method that learns nothing.
 type NoOptions = interface end
+
+/// A method that is solved: `Learn.features`, and others by `Config.setTo` or `Config.set`.
+type SolvedOptions =
+    inherit TakesFeatures
 
 /// A method with the options of `Learn`, and others by `Config.setTo` or `Config.set` at most.
 type OnlyTrainingOptions =

@@ -51,6 +51,10 @@ module Learn =
     let shuffle<'m when 'm :> TakesTrainingOptions> (value: bool) (config: Config<'m>) : Config<'m> =
         Config.setTo Settings.shuffle value config
 
+    /// Columns beside the features, drawn by the run's seed; None for the features as they came. As in `Learn.features (Some(Lift.relu 512))`.
+    let features<'m when 'm :> TakesFeatures> (value: Lift option) (config: Config<'m>) : Config<'m> =
+        Config.setTo Settings.features value config
+
     /// What weights and features are kept in.
     let dtype<'m when 'm :> TakesTrainingOptions> (value: Dtype) (config: Config<'m>) : Config<'m> =
         Config.setTo Settings.dtype value config
@@ -165,4 +169,4 @@ module Baseline =
 [<RequireQualifiedAccess>]
 module Closed =
     /// Multiset canonical correlations of all that was seen.
-    let cca: Config<NoOptions> = Config.ofName "cca"
+    let cca: Config<SolvedOptions> = Config.ofName "cca"

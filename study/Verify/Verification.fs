@@ -130,6 +130,22 @@ module Verification =
         Points.ofPlaces trace.Plan.Label places @ List.collect (fun (_, _, points) -> points) steps,
         places
 
+    /// The closed form's statements, under the stream's settings for `cca` and the features of the plans; or why there are none.
+    let private closedForm (request: Request) : Finding list * string list =
+        let features = [ for p in request.Plans -> p.Settings.Features ] |> List.distinct |> List.tryExactlyOne |> Option.flatten
+
+        let lift = features |> Option.map (fun lift -> { Lift = lift; Seed = request.Seeds.Head })
+
+        let found =
+            Plan.resolve request.Stream.Preset [] [ "cca" ]
+            |> Result.bind (fun plans ->
+                let o = Entry.own<ClosedForm.Options> plans.Head.Entry |> Option.defaultValue ClosedForm.cca.Defaults
+                ClosedFormChecks.conditions request.Device lift o request.Stream)
+
+        match found with
+        | Ok conditions -> [ for c in conditions -> { Run = "cca"; Condition = c; ExactTo = None } ], []
+        | Error faults -> [], [ "cca: its statements were not checked. " + String.Join(" ", [ for f in faults -> f.Message ]) ]
+
     /// Runs each plan of a request with its first seed and checks everything; results go nowhere. Faults: a plan that diverged.
     /// As in `Verification.run ignore request`.
     let run (tell: StudyEvent -> unit) (request: Request) : Result<Verification, Fault list> =
@@ -161,8 +177,11 @@ module Verification =
 
         Seq.fold folder (Ok []) (Seq.indexed jobs)
         |> Result.map (fun runs ->
-            { Findings = runs |> List.collect (fun (findings, _, _, _) -> findings)
+            let closed, unchecked = closedForm request
+
+            { Findings = (runs |> List.collect (fun (findings, _, _, _) -> findings)) @ closed
               Points = runs |> List.collect (fun (_, points, _, _) -> points)
               Remarks =
                 [ yield! runs |> List.collect (fun (_, _, words, _) -> words)
+                  yield! unchecked
                   runs |> List.collect (fun (_, _, _, moved) -> moved) |> tightness ] })
