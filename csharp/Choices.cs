@@ -97,6 +97,16 @@ public enum Weights
     Rows,
 }
 
+/// <summary>A loss of old steps that their moments determine.</summary>
+public enum MomentLoss
+{
+    /// <summary>The spectral contrastive loss, exactly.</summary>
+    Spectral,
+
+    /// <summary>InfoNCE to its second cumulant.</summary>
+    Cumulant,
+}
+
 /// <summary>How scores are made of outputs.</summary>
 public enum Scoring
 {

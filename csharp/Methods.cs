@@ -72,6 +72,23 @@ public static class Methods
             .Set("budget", budget)
             .SetLimit("total-budget", totalBudget);
 
+    /// <summary>DNS in one solve, under a budget for the change of old scores or a price on it. Nothing is trained.</summary>
+    /// <param name="budget">Relative change of old scores that is allowed a step.</param>
+    /// <param name="totalBudget">The same over the whole stream; <see cref="double.PositiveInfinity"/> for none.</param>
+    /// <param name="price">What a relative change of old scores by 1 costs, in the place of a budget;
+    /// <see cref="double.PositiveInfinity"/> for a budget.</param>
+    /// <param name="damping">Added to the new pair's moments, in shares of their mean diagonals; above 0.</param>
+    /// <param name="rounds">How often both heads are solved, each in turn; 1 or more.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration DnsClosed(
+        double? budget = null, double? totalBudget = null, double? price = null, double? damping = null, int? rounds = null) =>
+        Named("dns-closed")
+            .Set("budget", budget)
+            .SetLimit("total-budget", totalBudget)
+            .SetLimit("price", price)
+            .Set("damping", damping)
+            .Set("rounds", rounds);
+
     /// <summary>The eigenbasis without a mask: tells what the basis does from what the mask does.</summary>
     /// <param name="partner">The weights that old partner outputs are taken under.</param>
     /// <param name="moments">Second moments, or, as an ablation, without the mean.</param>
@@ -86,6 +103,13 @@ public static class Methods
     /// <summary>What the published code does.</summary>
     /// <param name="threshold">Cut of the input spectrum.</param>
     public static Configuration Reference(Cut? threshold = null) => Named("reference").Set("threshold", threshold?.ToString());
+
+    /// <summary>Replay without rows: a loss of old steps from their moments, beside InfoNCE.</summary>
+    /// <param name="lambda">Strength of the loss of old rows; at 1 they count as much as new ones.</param>
+    /// <param name="loss">Which loss.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration MomentReplay(double? lambda = null, MomentLoss? loss = null) =>
+        Named("moment-replay").Set("lambda", lambda).Set("loss", loss);
 
     /// <summary>Heads from moments in one solve: multiset canonical correlations of all that was seen. Nothing is trained.</summary>
     /// <param name="ridge">γ, added to each modality's moment in shares of its mean diagonal; 0 or more.</param>

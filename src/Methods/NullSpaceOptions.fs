@@ -159,18 +159,12 @@ module NullSpaceOptions =
         |> Opt.onlyWith protect [ Protect.Product; Protect.Soft ]
 
     let totalBudget: Opt<NullSpaceOptions, float option> =
-        Opt.make
-            "total-budget"
-            "relative change of every old step's scores that trust allows over the whole stream, spread over its steps"
-            Codec.positiveOrOff
-            _.TotalBudget
-            (fun v o -> { o with TotalBudget = v })
+        Shared.totalBudget (fun (o: NullSpaceOptions) -> o.TotalBudget) (fun v o -> { o with TotalBudget = v })
         |> Opt.onlyWith protect [ Protect.Trust ]
 
     /// A total budget takes the place of that for each step.
     let budget: Opt<NullSpaceOptions, float> =
-        Opt.make "budget" "relative change of old scores that trust allows a step" Codec.notNegative _.Budget (fun v o ->
-            { o with Budget = v })
+        Shared.budget (fun (o: NullSpaceOptions) -> o.Budget) (fun v o -> { o with Budget = v })
         |> Opt.onlyWith protect [ Protect.Trust ]
         |> Opt.onlyWith totalBudget [ None ]
 

@@ -16,12 +16,14 @@ module Registry =
 
     let private last: Entry list =
         [ Spec.entry Cila.cila
+          Spec.entry MomentReplay.momentReplay
           Spec.entry NullSpace.nsp
           Spec.entry Reference.reference
           Spec.entry NullSpace.eigenbasisOnly
           Spec.entry NullSpace.dns
           Spec.entry NullSpace.soft
           Spec.entry NullSpace.trust
+          Spec.entry DnsClosed.dnsClosed
           Spec.entry ClosedForm.cca ]
 
     /// Those that a method which changes how another trains can be put around.

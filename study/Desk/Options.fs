@@ -163,6 +163,7 @@ module Baseline =
     let co2l: Config<OnlyTrainingOptions> = Config.ofName "co2l"
     let cFlat: Config<OnlyTrainingOptions> = Config.ofName "c-flat"
     let cila: Config<OnlyTrainingOptions> = Config.ofName "cila"
+    let momentReplay: Config<OnlyTrainingOptions> = Config.ofName "moment-replay"
 
 /// Heads from moments, in one solve; nothing is trained, so none of `Learn` applies. Options by `Config.setTo`, as in
 /// `Closed.cca |> Config.setTo ClosedForm.ridge 0.2`.
@@ -170,3 +171,6 @@ module Baseline =
 module Closed =
     /// Multiset canonical correlations of all that was seen.
     let cca: Config<SolvedOptions> = Config.ofName "cca"
+
+    /// DNS in one solve.
+    let dns: Config<SolvedOptions> = Config.ofName "dns-closed"
