@@ -35,7 +35,8 @@ module Parity =
         let context = Workload.contextOf extent epochs w
         let session = (form.Method extent |> Method.trainer).Begin context (Workload.memoryOf form w) w.Heads [ w.New ]
         let trained = Workload.train (if purely then Loop.trainPurely else Loop.train) form context session
-        let heads = session.Finish trained |> Heads.map _.cpu()
+        let finished = session.Finish { Weights = trained; Kept = session.Kept }
+        let heads = finished.Weights |> Heads.map _.cpu()
 
         for w in heads.Values do
             scope.MoveToOuter w |> ignore

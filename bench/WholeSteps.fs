@@ -48,7 +48,10 @@ module WholeSteps =
 
         let training = Clock.seconds device (fun () -> heads <- Workload.train Loop.train form context session)
 
-        let ending = Clock.seconds device (fun () -> trainer.End context memory (session.Finish heads) [ w.New ] |> ignore)
+        let ending =
+            Clock.seconds device (fun () ->
+                let finished = session.Finish { Weights = heads; Kept = session.Kept }
+                trainer.End context memory finished.Weights [ w.New ] |> ignore)
 
         struct (beginning, training, ending)
 

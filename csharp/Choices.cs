@@ -117,6 +117,35 @@ public enum Scoring
     Cosine,
 }
 
+/// <summary>How heads before a step and heads after it become one.</summary>
+public enum MergeRule
+{
+    /// <summary>Between before and after.</summary>
+    Wise,
+
+    /// <summary>The exponential moving average over the updates of the step.</summary>
+    Ema,
+
+    /// <summary>The sum of the changes of training that starts anew at every step.</summary>
+    Tasks,
+
+    /// <summary>The mean of all steps' heads by what they do to scores.</summary>
+    Dual,
+
+    /// <summary>The mean of all steps' heads by what they do to outputs.</summary>
+    Regmean,
+}
+
+/// <summary>What trains in the eigenbasis of data.</summary>
+public enum Rotated
+{
+    /// <summary>Inputs alone.</summary>
+    Inputs,
+
+    /// <summary>Inputs, and the outputs of a head by its partners' outputs.</summary>
+    Both,
+}
+
 /// <summary>How gradients become updates.</summary>
 public enum Optimiser
 {

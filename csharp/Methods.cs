@@ -134,6 +134,60 @@ public static class Methods
             .Set("unseen", unseen)
             .Set("weights", weights);
 
+    /// <summary>Heads after each step merged from those that another method trains and those before.</summary>
+    /// <param name="host">The method whose heads are merged, which trains step after step; its options by <see cref="Configuration.With"/>.</param>
+    /// <param name="rule">How heads become one.</param>
+    /// <param name="share">How much of what a step changed is kept, with <see cref="MergeRule.Wise"/> and <see cref="MergeRule.Tasks"/>.</param>
+    /// <param name="emaDecay">What an update leaves of the average, with <see cref="MergeRule.Ema"/>; 0 or more and below 1.</param>
+    /// <param name="ridge">γ, added to each moment in shares of its mean diagonal, with <see cref="MergeRule.Dual"/> and
+    /// <see cref="MergeRule.Regmean"/>.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration Merge(
+        string? host = null,
+        MergeRule? rule = null,
+        double? share = null,
+        double? emaDecay = null,
+        double? ridge = null) =>
+        Named("merge")
+            .Set("host", host)
+            .Set("rule", rule)
+            .Set("share", share)
+            .Set("ema-decay", emaDecay)
+            .Set("ridge", ridge);
+
+    /// <summary>Another method that begins every step at the closed form's heads (<see cref="Cca"/>).</summary>
+    /// <param name="host">The method that trains on; its options by <see cref="Configuration.With"/>.</param>
+    /// <param name="ridge">γ, added to each modality's moment in shares of its mean diagonal; 0 or more.</param>
+    /// <param name="exponent">A direction counts with its correlation to this power; 0 or more.</param>
+    /// <param name="rank">How many directions are kept, 1 or more; as many as the heads have rows unless given.</param>
+    /// <param name="prior">How much it counts that encoders are aligned already; 0 or more.</param>
+    /// <param name="unseen">What stands for pairs that no step has.</param>
+    /// <param name="weights">What counts the same: every step, or every row.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration Polish(
+        string? host = null,
+        double? ridge = null,
+        double? exponent = null,
+        int? rank = null,
+        double? prior = null,
+        UnseenPairs? unseen = null,
+        Weights? weights = null) =>
+        Named("polish")
+            .Set("host", host)
+            .Set("ridge", ridge)
+            .Set("exponent", exponent)
+            .Set("rank", rank)
+            .Set("prior", prior)
+            .Set("unseen", unseen)
+            .Set("weights", weights);
+
+    /// <summary>Plain training in the eigenbasis of all data so far: what the basis does to AdamW.</summary>
+    /// <param name="host">vanilla, joint or individual.</param>
+    /// <param name="rotate">What is rotated.</param>
+    /// <exception cref="CmclException">An option does not take its value.</exception>
+    public static Configuration Eigen(string? host = null, Rotated? rotate = null) =>
+        Named("eigen").Set("host", host).Set("rotate", rotate);
+
     /// <summary>Fine-tuning, step after step, with nothing against forgetting.</summary>
     public static Configuration Vanilla() => Named("vanilla");
 

@@ -34,7 +34,10 @@ let private trained loop (name: string) (w: Workload) : Session * Heads =
     let session = Workload.session f here w
     session, Workload.train loop f context session
 
-let private change (w: Workload) (session: Session, weights: Heads) (m: Modality) = (session.Finish weights)[m] - w.Heads[m]
+let private change (w: Workload) (session: Session, weights: Heads) (m: Modality) =
+    let finished = session.Finish { Weights = weights; Kept = session.Kept }
+
+    finished.Weights[m] - w.Heads[m]
 
 let private floors =
     testList

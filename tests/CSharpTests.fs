@@ -209,6 +209,8 @@ let private naming =
               check "unseen" [ for v in values<CSharp.UnseenPairs>() -> CSharp.Methods.Cca(unseen = v) ]
               check "weights" [ for v in values<CSharp.Weights>() -> CSharp.Methods.Cca(weights = v) ]
               check "loss" [ for v in values<CSharp.MomentLoss>() -> CSharp.Methods.MomentReplay(loss = v) ]
+              check "rule" [ for v in values<CSharp.MergeRule>() -> CSharp.Methods.Merge(rule = v) ]
+              check "rotate" [ for v in values<CSharp.Rotated>() -> CSharp.Methods.Eigen(rotate = v) ]
               check "scores" [ for v in values<CSharp.Scoring>() -> plain.Learn(scores = v) ]
               check "optimizer" [ for v in values<CSharp.Optimiser>() -> plain.Learn(optimiser = v) ]
               check "decay" [ for v in values<CSharp.Schedule>() -> plain.Learn(schedule = v) ]
@@ -236,6 +238,15 @@ let private naming =
               check (CSharp.Methods.Cca(0.2, 0.5, 8, 0.1, CSharp.UnseenPairs.Composed, CSharp.Weights.Rows))
               check (CSharp.Methods.DnsClosed(0.1, infinity, infinity, 5.0, 2))
               check (everythingLearned (CSharp.Methods.MomentReplay(0.1, CSharp.MomentLoss.Cumulant)))
+              check (everythingLearned (CSharp.Methods.Merge("vanilla", CSharp.MergeRule.Dual, 0.5, 0.9, 0.1)))
+
+              check (
+                  everythingLearned (
+                      CSharp.Methods.Polish("vanilla", 0.2, 0.5, 8, 0.1, CSharp.UnseenPairs.Composed, CSharp.Weights.Rows)
+                  )
+              )
+
+              check (everythingLearned (CSharp.Methods.Eigen("joint", CSharp.Rotated.Both)))
               check (everythingLearned (CSharp.Methods.Reference(CSharp.Cut.Relative 1e-3))))
           test "labels are those of the F# options" (fun () ->
               let same (ours: CSharp.Configuration) (theirs: Config<'m>) = Expect.equal ours.Label theirs.Label "the label"

@@ -34,6 +34,10 @@ let private written =
         "ewc[accumulate=online]"
         "gem[place=update]"
         "c-flat[host=derpp]"
+        "merge[host=derpp;rule=ema]"
+        "merge[host=ewc;rule=dual]"
+        "polish[host=dns]"
+        "eigen[host=joint;rotate=both]"
         "vanilla[optimizer=sgd]"
         "vanilla[batch=all]"
         "vanilla[symmetric=on;scores=cosine]" ]

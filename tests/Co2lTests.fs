@@ -278,7 +278,7 @@ let tests =
 
                   untouched "training and End" given (fun () ->
                       match Loop.train settings (Seed.ofInt 1) Watch.silent s with
-                      | Ok trained -> co2l.End scene.Context trained.Kept (s.Finish trained.Weights) scene.Tasks
+                      | Ok trained -> co2l.End scene.Context trained.Kept (s.Finish trained).Weights scene.Tasks
                       | Error unfinished -> failtest $"{unfinished}")))
 
           test "hundreds of updates leave no tensors behind, in place and purely" (fun () ->

@@ -344,5 +344,6 @@ let tests =
                           let transform = Rule.transform session.Start session.Rule
                           transform.Update (transform.Init session.Start) pass.Gradients session.Start)
 
-                      session.Finish session.Start |> ignore
+                      session.Finish { Weights = session.Start; Kept = session.Kept } |> ignore
+
                       (Method.trainer p.Method).End context memory heads [ tasks.[3] ])) ]

@@ -117,7 +117,11 @@ let private table =
       "rank", [ "all"; "8" ], [ "0"; "-1"; "some" ]
       "prior", [ "0"; "10" ], [ "-1" ]
       "unseen", [ "zero"; "composed" ], [ "none" ]
-      "weights", [ "steps"; "rows" ], [ "pairs" ] ]
+      "weights", [ "steps"; "rows" ], [ "pairs" ]
+      "rule", [ "wise"; "ema"; "tasks"; "dual"; "regmean" ], [ "soup" ]
+      "share", [ "0.5"; "0" ], [ "-1" ]
+      "ema-decay", [ "0"; "0.9" ], [ "1"; "-0.1" ]
+      "rotate", [ "inputs"; "both" ], [ "outputs" ] ]
 
 let tests =
     testList

@@ -39,9 +39,10 @@ let private sameRun (tolerance: float) (stream: Stream) (text: string) =
         let what = $"{text}: {r.Metric} of {r.Task} after {r.Step}"
 
         if r.Metric.StartsWith "bound_" then
-            // A moment is all that is kept of rows that stream, and misses more than rows do (theory.md, section 8).
+            // A moment is all that is kept of rows that stream, and misses more than rows do (theory.md, section 8), the more, the further
+            // heads move: those of polish move as a whole.
             Expect.isGreaterThanOrEqual r.Value (whole.Value - tolerance * max 1.0 whole.Value) what
-            Expect.isLessThanOrEqual r.Value (whole.Value + 1e-4 * max 1.0 whole.Value) what
+            Expect.isLessThanOrEqual r.Value (whole.Value + 3e-4 * max 1.0 whole.Value) what
         else
             near what tolerance r.Value whole.Value
 

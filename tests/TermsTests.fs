@@ -133,7 +133,7 @@ let tests =
 
                   let trained loop =
                       match loop context.Settings (Seed.ofInt 2) Watch.silent session with
-                      | Ok(trained: Trained) -> session.Finish trained.Weights
+                      | Ok trained -> (session.Finish trained).Weights
                       | Error unfinished -> failtest $"{unfinished}"
 
                   let fast, pure' = trained Loop.train, trained Loop.trainPurely
@@ -166,7 +166,7 @@ let tests =
               match Loop.train (settings c) (Seed.ofInt 2) Watch.silent session with
               | Error unfinished -> failtest $"{unfinished}"
               | Ok trained ->
-                  let after = session.Finish trained.Weights
+                  let after = (session.Finish trained).Weights
 
                   for pair in [ withText; ofSound ] do
                       let scores h = Alignment.between pair h (old.All pair.A) (old.All pair.B)

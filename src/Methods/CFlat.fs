@@ -16,13 +16,7 @@ module CFlat =
     /// Around fine-tuning, with the radius and the strength of the published code.
     let defaults: Options = { Host = "vanilla"; Rho = 0.2; Flatness = 0.2 }
 
-    let host: Opt<Options, string> =
-        Opt.make
-            "host"
-            "the method whose losses are made flat"
-            (Codec.make "a method that trains" id (fun given -> if given = "" then None else Some given))
-            _.Host
-            (fun v o -> { o with Host = v })
+    let host: Opt<Options, string> = Shared.host _.Host (fun v o -> { o with Host = v })
 
     let rho: Opt<Options, float> =
         Opt.make "rho" "radius of the perturbation" Codec.notNegative _.Rho (fun v o -> { o with Rho = v })
@@ -86,6 +80,7 @@ module CFlat =
     let cFlat: Wrapper<Options> =
         { Options = [ Opt.any host; Opt.any rho; Opt.any flatness ]
           Host = host
+          Unfit = fun _ -> None
           Defaults = defaults
           Rates = Spec.weighing
           Make = around }

@@ -19,12 +19,7 @@ module ClosedForm =
         Opt.within (fun (o: Options) -> o.Cca) (fun cca o -> { o with Cca = cca }) option
 
     let ridge: Opt<Options, float> =
-        Opt.make
-            "ridge"
-            "γ, added to each modality's moment in shares of its mean diagonal"
-            Codec.notNegative
-            (fun (o: CcaOptions) -> o.Ridge)
-            (fun v o -> { o with Ridge = v })
+        Shared.ridge (fun (o: CcaOptions) -> o.Ridge) (fun v o -> { o with Ridge = v })
         |> Opt.tried [ "0.003"; "0.01"; "0.03"; "0.1"; "0.3" ]
         |> cca'
 
@@ -104,6 +99,29 @@ module ClosedForm =
         else
             Cca.solve o d all
 
+    /// The moments of all steps that are kept and of these. Example: `ClosedForm.seen StepWeight.Steps Map.empty [ Task.ofPair 1 "first" pair xa xb ]`.
+    let seen (weights: StepWeight) (kept: Memory) (tasks: Task list) : JointMoments =
+        JointMoments.ofNamed kept :: List.map (moments >> weighted weights) tasks |> JointMoments.mergeAll
+
+    /// Heads after moments, turned nearest to those before any step; a modality without moments keeps the head that it has. And sentences
+    /// for the user. Faults as of `fit`.
+    let headsOf
+        (o: CcaOptions)
+        (lift: Lift option)
+        (initial: Heads)
+        (heads: Heads)
+        (all: JointMoments)
+        : Result<struct (Heads * string list), Fault list> =
+        let d = (Seq.head heads.Values).shape[0]
+
+        fit o lift d all
+        |> Result.map (fun (found, directions) ->
+            let found = Cca.towards initial all found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
+
+            struct (Heads.replace found heads,
+                    [ if directions < min (int d) (o.Rank |> Option.defaultValue System.Int32.MaxValue) then
+                          $"there are {directions} directions of positive correlation, fewer than the {d} rows of the heads; the other rows are 0" ]))
+
     let private solve
         (o: Options)
         (context: Context)
@@ -117,18 +135,13 @@ module ClosedForm =
             | Error _ -> []
 
         Tensors.scopedWith kept (fun () ->
-            let all = JointMoments.ofNamed memory :: List.map (moments >> weighted o.Weights) tasks |> JointMoments.mergeAll
-            let d = (Seq.head heads.Values).shape[0]
+            let all = seen o.Weights memory tasks
 
-            fit o.Cca context.Settings.Features d all
-            |> Result.map (fun (found, directions) ->
-                let found = Cca.towards context.Initial all found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
-
-                { Heads = Heads.replace found heads
+            headsOf o.Cca context.Settings.Features context.Initial heads all
+            |> Result.map (fun struct (found, remarks) ->
+                { Heads = found
                   Memory = JointMoments.toNamed all
-                  Remarks =
-                    [ if directions < min (int d) (o.Cca.Rank |> Option.defaultValue System.Int32.MaxValue) then
-                          $"there are {directions} directions of positive correlation, fewer than the {d} rows of the heads; the other rows are 0" ] }))
+                  Remarks = remarks }))
 
     /// Multiset canonical correlations of all modalities that were seen, from second and cross moments alone.
     let cca: Spec<Options> =

@@ -227,6 +227,7 @@ module DnsClosed =
         let make o =
             { Method.solving "dns-closed" "DNS in one solve: a price on the change of old scores, or a budget for it" (solve o) with
                 Role = Role.Subject
+                Promise = if o.Price.IsSome then Promise.Nothing else Promise.Scores
                 Diagnostics = diagnostics }
 
         Spec.make defaults [ Opt.any budget; Opt.any totalBudget; Opt.any price; Opt.any damping; Opt.any rounds ] make

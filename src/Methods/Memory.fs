@@ -26,6 +26,15 @@ module Memory =
         let all = moment name memory |> Option.map (fun old -> Moment.merge old m) |> Option.defaultValue m
         setMoment name all memory
 
+    /// What is kept under a prefix, by its names without it, and all else. Example: `Memory.split "mine/" (JointMoments.toNamed joint)`.
+    let split (prefix: string) (memory: Memory) : struct (Memory * Memory) =
+        let own, others = memory |> Map.partition (fun name _ -> name.StartsWith prefix)
+        struct (Map [ for KeyValue(name, t) in own -> name.Substring prefix.Length, t ], others)
+
+    /// The memory with tensors added under a prefix: what `split` undoes. Example: `Memory.join "mine/" (JointMoments.toNamed joint) Map.empty`.
+    let join (prefix: string) (own: Memory) (others: Memory) : Memory =
+        Map.fold (fun all name t -> Map.add (prefix + name) t all) others own
+
     let private meanName (name: string) = "mean/" + name
 
     /// The mean beside the moment kept under a name, where there is one.

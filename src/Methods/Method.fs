@@ -31,6 +31,9 @@ type Context =
         Remaining: int
     }
 
+/// What training leaves: weights, and what its direction kept.
+type Trained = { Weights: Heads; Kept: Memory }
+
 /// One step of training as a method wants it: values and functions for the loop that runs it.
 type Session =
     {
@@ -38,11 +41,11 @@ type Session =
         Start: Heads
         Data: Task list
         Direction: Direction
-        /// What a running direction starts with; `End` gets what it has become.
+        /// What a running direction starts with; `Finish` gets what it has become.
         Kept: Memory
         Rule: Rule
-        /// All heads after the step, from the trained parameters.
-        Finish: Heads -> Heads
+        /// All heads after the step and the memory that `End` gets, from the trained parameters and what the direction kept.
+        Finish: Trained -> Trained
         Spectra: SpectrumNote list
         /// Sentences for the user about this step.
         Remarks: string list
@@ -52,7 +55,7 @@ type Session =
 type Trainer =
     {
         Begin: Context -> Memory -> Heads -> Task list -> Session
-        /// The memory after a step, from what training left of it and the heads after it.
+        /// The memory after a step, from what `Finish` left of it and the heads after it.
         End: Context -> Memory -> Heads -> Task list -> Memory
     }
 

@@ -227,12 +227,14 @@ module NullSpaceStep =
           Kept = memory
           Rule = Rule.Recipe(Training.recipe context shapes)
           Finish =
-            if allowances.IsEmpty then
-                leave
-            else
-                fun trained ->
-                    Tensors.scopedWith (fun (h: Heads) -> [ for m in frames.Keys -> h[m] ]) (fun () ->
-                        Budget.keep allowances ellipsoids leave heads start trained |> leave)
+            fun trained ->
+                { trained with
+                    Weights =
+                        if allowances.IsEmpty then
+                            leave trained.Weights
+                        else
+                            Tensors.scopedWith (fun (h: Heads) -> [ for m in frames.Keys -> h[m] ]) (fun () ->
+                                Budget.keep allowances ellipsoids leave heads start trained.Weights |> leave) }
           Spectra = []
           Remarks = [] }
 

@@ -29,7 +29,11 @@ module Registry =
     /// Those that a method which changes how another trains can be put around.
     let hosts: Entry list = first @ last |> List.filter (fun e -> Method.trains e.Method)
 
-    let entries: Entry list = first @ [ Wrapper.entry hosts CFlat.cFlat ] @ last
+    /// Those that change how another trains, but for `c-flat`, which the paper compares with.
+    let private around: Entry list =
+        [ Wrapper.entry hosts Merge.merge; Wrapper.entry hosts Polish.polish; Wrapper.entry hosts Eigen.eigen ]
+
+    let entries: Entry list = first @ [ Wrapper.entry hosts CFlat.cFlat ] @ last @ around
 
     let names: string list = entries |> List.map _.Method.Name
 

@@ -19,6 +19,18 @@ module internal Shared =
             get
             set
 
+    /// Which method a method is put around.
+    let host (get: 'o -> string) (set: string -> 'o -> 'o) : Opt<'o, string> =
+        Opt.make
+            "host"
+            "the method whose training is changed"
+            (Codec.make "a method that trains" id (fun given -> if given = "" then None else Some given))
+            get
+            set
+
+    let ridge (get: 'o -> float) (set: float -> 'o -> 'o) : Opt<'o, float> =
+        Opt.make "ridge" "γ, added to each modality's moment in shares of its mean diagonal" Codec.notNegative get set
+
     let threshold (get: 'o -> Threshold) (set: Threshold -> 'o -> 'o) : Opt<'o, Threshold> =
         Opt.make "threshold" "cut of the input spectrum" Codec.threshold get set
 

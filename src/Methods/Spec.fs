@@ -143,6 +143,8 @@ type Wrapper<'w> =
         Options: AnyOpt<'w> list
         /// The one of them that names the host.
         Host: Opt<'w, string>
+        /// Why it cannot be put around a method that trains; none where it can.
+        Unfit: Method -> string option
         Defaults: 'w
         Rates: string list
         Make: 'w -> Method -> Method
@@ -150,6 +152,18 @@ type Wrapper<'w> =
 
 [<RequireQualifiedAccess>]
 module Wrapper =
+    /// A host's `End` beside what the method around it keeps under a prefix, which the host never sees.
+    let internal ending
+        (prefix: string)
+        (host: Trainer)
+        (context: Context)
+        (memory: Memory)
+        (heads: Heads)
+        (tasks: Task list)
+        : Memory =
+        let struct (own, hosts) = Memory.split prefix memory
+        host.End context hosts heads tasks |> Memory.join prefix own
+
     let rec private at (hosts: Entry list) (wrapper: Wrapper<'w>) (w: 'w) (host: Entry) : Entry =
         let m = wrapper.Make w host.Method
         let isOwn name = wrapper.Options |> List.exists (fun option -> option.Info.Name = name)
@@ -166,9 +180,21 @@ module Wrapper =
                     if named = wrapper.Host.Get w then
                         Ok(at hosts wrapper next host)
                     else
+                        let fitting = hosts |> List.filter (fun h -> (wrapper.Unfit h.Method).IsNone) |> List.map _.Method.Name
+
                         match hosts |> List.tryFind (fun h -> h.Method.Name = named) with
-                        | Some host -> Ok(at hosts wrapper next host)
-                        | None -> Error [ Fault.Unknown($"host of {m.Name}", named, [ for h in hosts -> h.Method.Name ]) ])
+                        | None -> Error [ Fault.Unknown($"host of {m.Name}", named, fitting) ]
+                        | Some host ->
+                            match wrapper.Unfit host.Method with
+                            | None -> Ok(at hosts wrapper next host)
+                            | Some why ->
+                                let others = System.String.Join(", ", fitting)
+
+                                Error
+                                    [ Fault.Contradiction(
+                                          $"{m.Name} cannot be put around {named}: {why}",
+                                          $"take one of these: {others}"
+                                      ) ])
 
         { Method = m
           Source = wrapper
@@ -183,7 +209,7 @@ module Wrapper =
           Read = read
           Host = Some(wrapper.Host.Name, host.Method.Name) }
 
-    /// Around its default host, one of these. Faults of naming another: `Unknown`.
+    /// Around its default host, one of these. Faults of naming another: `Unknown`, or `Contradiction` for one that does not fit.
     let entry (hosts: Entry list) (wrapper: Wrapper<'w>) : Entry =
         let named = wrapper.Host.Get wrapper.Defaults
         hosts |> List.find (fun h -> h.Method.Name = named) |> at hosts wrapper wrapper.Defaults

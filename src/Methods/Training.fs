@@ -43,7 +43,10 @@ module Training =
           Direction = plain context.Settings
           Kept = RunningSum.clear memory
           Rule = Rule.Recipe(recipe context Map.empty)
-          Finish = fun trained -> Heads.replace trained heads
+          Finish =
+            fun trained ->
+                { trained with
+                    Weights = Heads.replace trained.Weights heads }
           Spectra = []
           Remarks = [] }
 

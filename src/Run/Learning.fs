@@ -118,8 +118,8 @@ module internal Learning =
         | Ok trained ->
             let struct (finishing, (heads, memory)) =
                 Clock.timed device (fun () ->
-                    let heads = session.Finish trained.Weights
-                    heads, trainer.End context trained.Kept heads tasks)
+                    let finished = session.Finish trained
+                    finished.Weights, trainer.End context finished.Kept finished.Weights tasks)
 
             let seconds = spent + training
 
@@ -260,6 +260,8 @@ module internal Learning =
         : Result<RunState * int64, Stop> =
         try
             next l steps old state sofar
-        with CmclException(Fault.NonFinite _) when Method.trains l.Plan.Method ->
+        with
+        | CmclException(Fault.NonFinite _) when Method.trains l.Plan.Method ->
             // Weights so large that their moments overflow end a run before its first epoch.
             diverged l (List.last steps) 0
+        | CmclException fault -> Error(Stop.Fault [ fault ])

@@ -16,6 +16,8 @@ type Update =
         /// The trained weights before and after it, in the method's coordinates.
         Before: Heads
         After: Heads
+        /// What the direction keeps after it.
+        Kept: Memory
     }
 
 /// Training in mid-step: all that is needed to continue as if it had not been interrupted.
@@ -56,9 +58,6 @@ module Watch =
 type Unfinished =
     | Diverged of epoch: int
     | Paused
-
-/// What training leaves: the weights in the method's coordinates, and what its direction kept.
-type Trained = { Weights: Heads; Kept: Memory }
 
 /// The loop over batches: the one place where weights change. It owns the weights and the optimizer's state.
 [<RequireQualifiedAccess>]
@@ -138,7 +137,8 @@ module Loop =
                   Batch = batch
                   Pass = lazy (Direction.pass session.Direction kept before batch)
                   Before = before
-                  After = stepper.Weights() }
+                  After = stepper.Weights()
+                  Kept = stepper.Kept() }
 
             loss
 

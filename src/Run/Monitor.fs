@@ -23,11 +23,11 @@ module Monitor =
         else
             Some(fun update ->
                 if update.Count % n = 0L then
-                    let heads = scene.Session.Finish update.After
+                    let finished = scene.Session.Finish { Weights = update.After; Kept = update.Kept }
 
                     for old in scene.Context.Old do
                         read
                             { Step = scene.Step.Index
                               Update = update.Count
                               Task = old.Index
-                              Drift = OldStep.drift heads old })
+                              Drift = OldStep.drift finished.Weights old })

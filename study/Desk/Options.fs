@@ -165,6 +165,15 @@ module Baseline =
     let cila: Config<OnlyTrainingOptions> = Config.ofName "cila"
     let momentReplay: Config<OnlyTrainingOptions> = Config.ofName "moment-replay"
 
+    /// Heads after each step merged from those of a host, as in `Baseline.merge |> Config.setTo Merge.rule MergeRule.Dual`.
+    let merge: Config<OnlyTrainingOptions> = Config.ofName "merge"
+
+    /// A host that begins every step at the closed form's heads, as in `Baseline.polish |> Config.setTo Polish.host "joint"`.
+    let polish: Config<OnlyTrainingOptions> = Config.ofName "polish"
+
+    /// A plain host that trains in the eigenbasis of data.
+    let eigen: Config<OnlyTrainingOptions> = Config.ofName "eigen"
+
 /// Heads from moments, in one solve; nothing is trained, so none of `Learn` applies. Options by `Config.setTo`, as in
 /// `Closed.cca |> Config.setTo ClosedForm.ridge 0.2`.
 [<RequireQualifiedAccess>]
