@@ -65,8 +65,6 @@ let private runs =
       "ewc[fisher=sampled;accumulate=online;scores=cosine;symmetric=on]"
       "moment-replay"
       "moment-replay[loss=cumulant;scores=cosine;symmetric=on]"
-      "dns-closed"
-      "dns-closed[price=100]"
       "co2l[buffer=6]"
       "co2l[candidates=both;scores=cosine;symmetric=on]"
       "cila"
