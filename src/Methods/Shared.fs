@@ -41,12 +41,12 @@ module internal Shared =
         Opt.make "lambda" "strength of what is added to InfoNCE" Codec.notNegative get set
 
     let budget (get: 'o -> float) (set: float -> 'o -> 'o) : Opt<'o, float> =
-        Opt.make "budget" "relative change of old scores that trust allows a step" Codec.notNegative get set
+        Opt.make "budget" "relative change of old scores that a step may make" Codec.notNegative get set
 
     let totalBudget (get: 'o -> float option) (set: float option -> 'o -> 'o) : Opt<'o, float option> =
         Opt.make
             "total-budget"
-            "relative change of every old step's scores that trust allows over the whole stream, spread over its steps"
+            "relative change of every old step's scores over the whole stream, spread over its steps"
             Codec.positiveOrOff
             get
             set
