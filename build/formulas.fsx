@@ -23,6 +23,7 @@ let private identifiers =
           "tau", "τ"
           "theta", "θ"
           "varepsilon", "ε"
+          "varphi", "φ"
           "partial", "∂" ]
 
 let private operators =
@@ -43,6 +44,8 @@ let private operators =
           "rVert", "‖"
           "sum", "∑"
           "times", "×"
+          "otimes", "⊗"
+          "sim", "∼"
           "to", "→"
           "top", "⊤"
           "{", "{"
@@ -50,7 +53,7 @@ let private operators =
 
 let private accents = Map [ "hat", "ˆ"; "tilde", "˜" ]
 let private spaces = Map [ ",", "0.17em"; ";", "0.28em"; "quad", "1em"; "qquad", "2em" ]
-let private functions = set [ "exp"; "log"; "min" ]
+let private functions = set [ "cos"; "exp"; "log"; "max"; "min" ]
 let private larger = Map [ "bigl", "1.2em"; "bigr", "1.2em"; "Bigl", "1.8em"; "Bigr", "1.8em" ]
 
 let private element name attributes (content: string) = $"<{name}{attributes}>{content}</{name}>"

@@ -54,20 +54,23 @@ Script.run ("values" :: Script.studies) (fun asked ->
 
         let study configs = Script.study stream configs asked |> Run.each (Config.set "batch" batch)
 
+        let r10 = Metric.find "r10" |> Check.get
+
+        let values (label: string) (r: StudyResult) =
+            Measured.bySeed r.Stream 0 label r10 (StudyResult.measured r) |> List.map (fun (_, x) -> 100.0 * x)
+
+        let tried = study (List.collect snd (candidates asked)) |> Run.seeds [ 0 ] |> Run.onValidation |> Run.go
+
         let winners =
             [ for family, configs in candidates asked ->
-                  family, (if configs.Length = 1 then configs.Head else study configs |> Run.seeds [ 0 ] |> Run.winner) ]
+                  family,
+                  configs |> List.maxBy (fun config -> values config.Label tried |> List.tryHead |> Option.defaultValue nan) ]
 
         let result = study (List.map snd winners) |> Run.go
-        let r10, measured = Metric.find "r10" |> Check.get, StudyResult.measured result
 
         result,
         [ for family, config in winners do
-              match
-                  Measured.bySeed result.Stream 0 config.Label r10 measured
-                  |> List.map (fun (_, x) -> 100.0 * x)
-                  |> Transfer.meanSd
-              with
+              match values config.Label result |> Transfer.meanSd with
               | Some spread -> family, config.Label, share, spread
               | None -> () ]
 

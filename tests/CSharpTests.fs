@@ -235,8 +235,8 @@ let private naming =
               check (everythingLearned (CSharp.Methods.DnsTrust(CSharp.Sides.Input, CSharp.Partner.Current, 0.1, 0.4)))
               check (everythingLearned (CSharp.Methods.EigenbasisOnly(CSharp.Partner.Current, CSharp.Moments.Centred)))
               check (everythingLearned (CSharp.Methods.Nsp(CSharp.Cut.Trace 1e-3)))
-              check (CSharp.Methods.Cca(0.2, 0.5, 8, 0.1, CSharp.UnseenPairs.Composed, CSharp.Weights.Rows))
-              check (CSharp.Methods.DnsClosed(0.1, infinity, infinity, 5.0, 2))
+              check (CSharp.Methods.Cca(0.2, 0.5, 8, 0.1, CSharp.UnseenPairs.Composed, CSharp.Weights.Rows).Lift 7)
+              check (CSharp.Methods.DnsClosed(0.1, infinity, infinity, 5.0, 2).Lift 7)
               check (everythingLearned (CSharp.Methods.MomentReplay(0.1, CSharp.MomentLoss.Cumulant)))
               check (everythingLearned (CSharp.Methods.Merge("vanilla", CSharp.MergeRule.Dual, 0.5, 0.9, 0.1)))
 

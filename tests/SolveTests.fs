@@ -283,7 +283,7 @@ let private options =
               let identity = Identity.of' (protocol ()) s plan 0
               let result = Run.on s |> Run.method (Config.ofSpec closed) |> Run.seeds [ 0 ] |> Run.quietly |> Run.go
               let settings = (List.exactlyOne result.Info.Methods).Settings
-              Expect.equal (List.ofSeq settings) [ "ridge", "0.01" ] "the record"
+              Expect.equal (List.ofSeq settings) [ "features", "raw"; "ridge", "0.01" ] "the record"
 
               for name in [ "lr"; "epochs"; "batch"; "optimizer"; "clip"; "shuffle" ] do
                   Expect.isFalse (identity.Contains $"\"{name}\"") $"{name} in {identity}")

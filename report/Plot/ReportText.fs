@@ -88,7 +88,7 @@ module internal ReportText =
           | Some sentence -> p [ _class "finding" ] [ str sentence ]
           | None -> ()
           match Sentences.promises (Measured.methods run.Measured) with
-          | Some sentence -> p [ _class "finding" ] [ str sentence ]
+          | Some sentence -> p [ _class "note" ] [ str sentence ]
           | None -> ()
           for method, seed, why in run.Info.Failures do
               p [ _class "failure" ] [ str $"Not finished: {method}, seed {seed}. {why}" ] ],
