@@ -88,7 +88,7 @@ module ClosedForm =
 
     /// Heads of d rows by `Cca.solve`, from moments of features with this lift. Faults: those of `Cca.solve`; `Contradiction` for a prior,
     /// which says that encoders are aligned, with columns beside their features that are not.
-    /// Example: `ClosedForm.fit Cca.defaults None 8L (JointMoments.accumulate (Terms.one pair) [ Map [ pair.A, xa; pair.B, xb ] ])`.
+    /// Example: `ClosedForm.fit Cca.defaults None 8L (JointMoments.ofRows pair xa xb)`.
     let fit (o: CcaOptions) (lift: Lift option) (d: int64) (all: JointMoments) : Result<Heads * int, Fault list> =
         if lift.IsSome && o.Prior > 0.0 then
             Error
