@@ -78,7 +78,7 @@ public sealed class Configuration
 
     /// <summary>
     /// Puts random columns beside the features, drawn by the run's seed and never trained: heads are then not linear in what the encoders
-    /// gave. Every method takes it.
+    /// gave. Every method that learns takes it.
     /// </summary>
     /// <param name="columns">How many, 1 to 65,536 for each modality.</param>
     /// <param name="kind">What they are.</param>

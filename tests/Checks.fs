@@ -257,6 +257,25 @@ let synthetic: Lazy<Stream> =
 
          stream)
 
+let firstSteps (count: int) (stream: Stream) : Stream = { stream with Steps = List.take count stream.Steps }
+
+/// The first three steps of that.
+let short: Lazy<Stream> = lazy (firstSteps 3 synthetic.Value)
+
+/// Why what users write is refused on a stream, a fault a line.
+let refusedAs (stream: Stream) (text: string) : string =
+    Plan.resolve stream.Preset [] [ text ] |> faultsOf |> List.map _.Message |> String.concat "\n"
+
+/// A step's context without heads or old steps, for methods by themselves.
+let context (settings: Settings) : Context =
+    { Settings = settings
+      Device = torch.CPU
+      Seed = Seed.ofInt 1
+      Initial = Map.empty
+      Updates = 10L
+      Old = []
+      Remaining = 1 }
+
 /// One plan in float64 under a stream's preset. Example: `plan stream "dns[exact=on]"`.
 let plan (stream: Stream) (written: string) : Plan =
     let plan = Plan.resolve stream.Preset [] [ written ] |> Check.get |> List.exactlyOne

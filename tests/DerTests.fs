@@ -23,15 +23,6 @@ let private settings (c: Case) : Settings =
         Scoring = if fraction c "scoring" < 0.5 then Scoring.Raw else Scoring.Cosine
         Symmetric = fraction c "symmetric" < 0.5 }
 
-let private context (s: Settings) : Context =
-    { Settings = s
-      Device = torch.CPU
-      Seed = Seed.ofInt 1
-      Initial = Map.empty
-      Updates = 10L
-      Old = []
-      Remaining = 1 }
-
 let private everyHead (c: Case) : Heads =
     Map [ for m in [ vision; text; audio; depth ] -> modality m, normal c $"w {m}" c.D c.Da ]
 

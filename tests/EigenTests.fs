@@ -5,11 +5,6 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-let private short: Lazy<Stream> =
-    lazy
-        { synthetic.Value with
-            Steps = synthetic.Value.Steps |> List.take 3 }
-
 let private hosts = [ "vanilla"; "joint"; "individual" ]
 
 let private after (dtype: Dtype) (written: string) : Heads =
@@ -20,8 +15,6 @@ let private after (dtype: Dtype) (written: string) : Heads =
     (heads |> Map.toList |> List.last |> snd) |> Heads.map _.``to``(torch.float64)
 
 let private apart (a: Heads) (b: Heads) : float = [ for KeyValue(m, w) in b -> Tensors.relativeDifference a[m] w ] |> List.max
-
-let private refusal text = Plan.resolve short.Value.Preset [] [ text ] |> faultsOf |> List.map _.Message |> String.concat "\n"
 
 let tests =
     testList
@@ -70,8 +63,8 @@ let tests =
 
           test "other hosts are refused by a sentence" (fun () ->
               for host in [ "dns"; "ewc"; "der"; "reference" ] do
-                  Expect.stringContains (refusal $"eigen[host={host}]") "in the coordinates of weights" host
-                  Expect.stringContains (refusal $"eigen[host={host}]") "individual, joint, vanilla" host)
+                  Expect.stringContains (refusedAs short.Value $"eigen[host={host}]") "in the coordinates of weights" host
+                  Expect.stringContains (refusedAs short.Value $"eigen[host={host}]") "individual, joint, vanilla" host)
 
           test "in place it is the pure functions" (fun () ->
               for options in [ "host=vanilla"; "host=joint"; "host=individual;rotate=both" ] do

@@ -19,15 +19,6 @@ let private options (c: Case) : Ewc.Options =
     { Ewc.defaults with
         Lambda = 0.1 + 10.0 * fraction c "lambda" }
 
-let private context (settings: Settings) : Context =
-    { Settings = settings
-      Device = torch.CPU
-      Seed = Seed.ofInt 1
-      Initial = Map.empty
-      Updates = 10L
-      Old = []
-      Remaining = 1 }
-
 /// Three steps of one pair and the heads at their ends; the memory after them.
 let private after (o: Ewc.Options) (c: Case) : (Task * Heads) list * Memory =
     let steps = [ for i in 1..3 -> task c i (c.N + int64 i), heads c $"w {i}" ]

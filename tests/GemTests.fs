@@ -129,15 +129,6 @@ let private options (c: Case) : Gem.Options =
       Margin = if fraction c "margin" < 0.5 then 0.0 else fraction c "how much"
       PerStep = 5 }
 
-let private context (s: Settings) : Context =
-    { Settings = s
-      Device = torch.CPU
-      Seed = Seed.ofInt 1
-      Initial = Map.empty
-      Updates = 10L
-      Old = []
-      Remaining = 1 }
-
 let private all = [ vision; text; audio; depth ] |> List.map modality
 
 let private everyHead (c: Case) : Heads = Map [ for m in all -> m, normal c $"w {m}" c.D c.Da ]

@@ -5,11 +5,6 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-let private short: Lazy<Stream> =
-    lazy
-        { synthetic.Value with
-            Steps = synthetic.Value.Steps |> List.take 3 }
-
 /// Heads after each step.
 let private after (written: string) : Map<int, Heads> = run short.Value 0 written |> snd
 
@@ -20,8 +15,6 @@ let private sameHeads (what: string) (tolerance: float) (actual: Map<int, Heads>
                 identical $"{what}: {m} after step {step}" actual.[step].[m] w
             else
                 same $"{what}: {m} after step {step}" tolerance actual.[step].[m] w
-
-let private refusal text = Plan.resolve short.Value.Preset [] [ text ] |> faultsOf |> List.map _.Message |> String.concat "\n"
 
 let private identity (m: torch.Tensor) : torch.Tensor = torch.eye (m.shape[0], m.shape[1], dtype = torch.float64)
 
@@ -153,11 +146,19 @@ let tests =
               Expect.isGreaterThan (drift "merge[epochs=2]") 1e-4 "without a host that protects")
 
           test "hosts and options that do not fit are refused by a sentence" (fun () ->
-              Expect.stringContains (refusal "merge[host=joint]") "it has one step, and nothing to merge it with" "joint"
-              Expect.stringContains (refusal "merge[host=c-flat]") "there is no host of merge 'c-flat'" "another wrapper"
-              Expect.stringContains (refusal "merge[rule=ema;share=0.5]") "'share' changes nothing" "share"
-              Expect.stringContains (refusal "merge[rule=soup]") "wise" "rule"
-              Expect.stringContains (refusal "merge[rule=ema;ema-decay=1]") "a number ≥ 0 and < 1" "no average")
+              Expect.stringContains
+                  (refusedAs short.Value "merge[host=joint]")
+                  "it has one step, and nothing to merge it with"
+                  "joint"
+
+              Expect.stringContains
+                  (refusedAs short.Value "merge[host=c-flat]")
+                  "there is no host of merge 'c-flat'"
+                  "another wrapper"
+
+              Expect.stringContains (refusedAs short.Value "merge[rule=ema;share=0.5]") "'share' changes nothing" "share"
+              Expect.stringContains (refusedAs short.Value "merge[rule=soup]") "wise" "rule"
+              Expect.stringContains (refusedAs short.Value "merge[rule=ema;ema-decay=1]") "a number ≥ 0 and < 1" "no average")
 
           test "in place it is the pure functions" (fun () ->
               for options in [ "host=vanilla"; "rule=ema"; "host=derpp;rule=ema"; "host=dns;rule=tasks"; "host=ewc;rule=dual" ] do

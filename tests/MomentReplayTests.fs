@@ -81,15 +81,6 @@ let private settings (c: Case) : Settings =
         Dtype = Dtype.Float64
         Temperature = tau c }
 
-let private context (settings: Settings) : Context =
-    { Settings = settings
-      Device = torch.CPU
-      Seed = Seed.ofInt 1
-      Initial = Map.empty
-      Updates = 10L
-      Old = []
-      Remaining = 1 }
-
 let private other = modality audio
 
 /// Steps of three pairs, the second read from b to a; all widths d_a but text's.

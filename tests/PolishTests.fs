@@ -6,11 +6,6 @@ open Expecto
 open Cmcl.Tests.Checks
 open TorchSharp
 
-let private short: Lazy<Stream> =
-    lazy
-        { synthetic.Value with
-            Steps = synthetic.Value.Steps |> List.take 3 }
-
 let private after (written: string) : Map<int, Heads> = run short.Value 0 written |> snd
 
 let private starts (written: string) : Map<int, Heads> =
@@ -31,8 +26,6 @@ let private nearest (what: string) (actual: Map<int, Heads>) (expected: Map<int,
     for KeyValue(step, heads) in actual do
         for KeyValue(m, w) in heads do
             same $"{what}: {m} at step {step}" close w expected.[step].[m]
-
-let private refusal text = Plan.resolve short.Value.Preset [] [ text ] |> faultsOf |> List.map _.Message |> String.concat "\n"
 
 let tests =
     testList
@@ -87,8 +80,12 @@ let tests =
               Expect.equal bytes (solved |> List.map (fun b -> b + 4.0)) "and what is kept beside it")
 
           test "what does not fit is told" (fun () ->
-              Expect.stringContains (refusal "polish[host=individual]") "it starts again at every step" "individual"
-              Expect.stringContains (refusal "polish[rank=0]") "a whole number ≥ 1, or all" "rank"
+              Expect.stringContains
+                  (refusedAs short.Value "polish[host=individual]")
+                  "it starts again at every step"
+                  "individual"
+
+              Expect.stringContains (refusedAs short.Value "polish[rank=0]") "a whole number ≥ 1, or all" "rank"
 
               let broken =
                   Train.run short.Value torch.CPU Split.Test 0 Observer.silent (plan short.Value "polish[rank=999;epochs=1]")

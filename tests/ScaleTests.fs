@@ -10,8 +10,6 @@ open Cmcl.Tests.Checks
 /// No room for rows: every step streams.
 let private streaming = { Limits.usual with Rows = 0L }
 
-let private firstSteps (count: int) (stream: Stream) = { stream with Steps = List.take count stream.Steps }
-
 let private runWithin (limits: Limits) (stream: Stream) (plan: Plan) : Outcome * Map<int, Heads> =
     let mutable saved = Map.empty
 
@@ -27,6 +25,8 @@ let private untimed (outcome: Outcome) = outcome.Measurements |> List.filter (fu
 /// A run that streams against the one in memory. Deviations that are zero in exact arithmetic are rounding in both.
 let private sameRun (tolerance: float) (stream: Stream) (text: string) =
     let p = plan stream text
+    // What a moment misses counts the more, the further heads move: polish exchanges them all at every step.
+    let slack = if p.Method.Name = "polish" then 3e-4 else 1e-4
     let held, heads = runWithin Limits.usual stream p
     let streamed, others = runWithin streaming stream p
 
@@ -39,10 +39,9 @@ let private sameRun (tolerance: float) (stream: Stream) (text: string) =
         let what = $"{text}: {r.Metric} of {r.Task} after {r.Step}"
 
         if r.Metric.StartsWith "bound_" then
-            // A moment is all that is kept of rows that stream, and misses more than rows do (theory.md, section 8), the more, the further
-            // heads move: those of polish move as a whole.
+            // A moment is all that is kept of rows that stream, and misses more than rows do (theory.md, section 8).
             Expect.isGreaterThanOrEqual r.Value (whole.Value - tolerance * max 1.0 whole.Value) what
-            Expect.isLessThanOrEqual r.Value (whole.Value + 3e-4 * max 1.0 whole.Value) what
+            Expect.isLessThanOrEqual r.Value (whole.Value + slack * max 1.0 whole.Value) what
         else
             near what tolerance r.Value whole.Value
 

@@ -29,14 +29,7 @@ module ClosedFormChecks =
 
         let seen m (x: torch.Tensor) =
             match lift with
-            | Some l ->
-                let d = Lift.drawn l m x.shape[1]
-
-                Lift.rows
-                    { d with
-                        Normal = d.Normal.``to`` device
-                        Phases = d.Phases.``to`` device }
-                    x
+            | Some l -> Lift.rows (Lift.drawn l m x.shape[1]) x
             | None -> x
 
         seen step.Pair.A xa, seen step.Pair.B xb
