@@ -4,6 +4,7 @@ module Cmcl.Cli.Arguments
 open Argu
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
+open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.StoreArguments
@@ -329,6 +330,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
+    | [<CliPrefix(CliPrefix.None)>] Encoders of ParseResults<EncodersArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
     | [<CliPrefix(CliPrefix.None)>] Solve of ParseResults<SolveArgument>
     | [<CliPrefix(CliPrefix.None)>] Notebook of ParseResults<NotebookArgument>
@@ -357,6 +359,7 @@ type Command =
             | Export _ -> "export trained heads from a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
             | Extract _ -> "run an encoder over images, texts or recordings and save the features"
+            | Encoders _ -> "list encoders with ready descriptions and fetch their weights"
             | Moments _ -> "accumulate, merge and subtract moments of features in many files"
             | Solve _ -> "heads from moments, in one solve"
             | Retrieve _ -> "find for each row of one array the best rows of another, with their scores"

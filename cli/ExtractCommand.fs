@@ -53,7 +53,11 @@ let private progress (quiet: bool) : ExtractProgress -> unit =
     let mutable before = None
     let mutable told = TimeSpan.Zero
 
+    let mutable shortened = 0
+
     function
+    | ExtractProgress.Doubt sentence -> eprintfn "cmcl: %s." sentence
+    | ExtractProgress.Shortened texts -> shortened <- shortened + texts
     | ExtractProgress.Skipped fault -> eprintfn "cmcl: left out: %s" fault.Message
     | ExtractProgress.Done _ when quiet -> ()
     | ExtractProgress.Done(items, all) ->
@@ -68,6 +72,14 @@ let private progress (quiet: bool) : ExtractProgress -> unit =
             let note = if resumed then "on disk already" else Display.left watch share
             let line = $"{items}/{all} items  {note}"
             if live then eprintf "\r%s   %s" line (if items = all then "\n" else "") else eprintfn "%s" line
+
+        if items = all && shortened > 0 then
+            eprintfn
+                "%s"
+                (if shortened = 1 then
+                     "one text was longer than the encoder's context and was cut"
+                 else
+                     $"{shortened} texts were longer than the encoder's context and were cut")
 
 let extract (arguments: ParseResults<ExtractArgument>) : int =
     let quiet = arguments.Contains ExtractArgument.Quiet

@@ -5,6 +5,7 @@ open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.MomentsArguments
+open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
 open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.StoreArguments
@@ -32,6 +33,7 @@ let private options () =
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
       "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
+      "encoders", names (ArgumentParser.Create<EncodersGetArgument>().GetArgumentCases())
       "moments",
       names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
       @ names (ArgumentParser.Create<PairArgument>().GetArgumentCases())
@@ -53,7 +55,17 @@ let private knownOptions = lazy options ()
 
 let private commands =
     [ "run"; "resume"; "compare"; "tune"; "sweep"; "cell"; "verify"; "bench"; "report"; "info"; "methods" ]
-    @ [ "export"; "apply"; "retrieve"; "extract"; "moments"; "solve"; "import"; "notebook"; "new"; "store" ]
+    @ [ "export"
+        "apply"
+        "retrieve"
+        "extract"
+        "encoders"
+        "moments"
+        "solve"
+        "import"
+        "notebook"
+        "new"
+        "store" ]
 
 /// Argu's first line as a sentence, with the nearest option that there is.
 let private explain (argv: string[]) (message: string) : string =
@@ -147,6 +159,7 @@ let private dispatch (argv: string[]) : int =
         | Some(Apply arguments), _ -> HeadCommands.apply arguments
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
         | Some(Extract arguments), _ -> ExtractCommand.extract arguments
+        | Some(Encoders arguments), _ -> EncodersCommand.encoders arguments
         | Some(Moments arguments), _ -> MomentsCommand.moments arguments
         | Some(Solve arguments), _ -> MomentsCommand.solve taken.Options arguments
         | _ when results.Contains Version ->

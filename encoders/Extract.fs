@@ -30,8 +30,12 @@ type ExtractRequest =
 /// What an extraction tells while it goes on.
 [<RequireQualifiedAccess>]
 type ExtractProgress =
+    /// What is doubtful about the encoder's description.
+    | Doubt of string
     /// An item is left out, and why.
     | Skipped of Fault
+    /// So many texts of a batch were longer than the encoder takes and were cut.
+    | Shortened of texts: int
     /// Items that are dealt with, of all; the first time, what an earlier run did.
     | Done of items: int * all: int
 
@@ -55,28 +59,127 @@ module Extract =
         | Recording of Recording
         | Tokens of Tokens
 
-    let private readerOf (d: Description) : Result<Item -> Result<Ready, Fault list>, Fault list> =
+    /// What reads items, and the number that texts are padded with.
+    type private Reader = { Read: Item -> Result<Ready, Fault list>; Pad: int }
+
+    let private readerOf (d: Description) : Result<Reader, Fault list> =
+        let reader pad read =
+            { Read = fun item -> Manifest.checkSum item |> Result.bind (fun () -> read item)
+              Pad = pad }
+
         match d.Input with
-        | Input.Image _ -> Ok(fun item -> Images.read item.Source |> Result.map Ready.Pixels)
+        | Input.Image image -> Ok(reader 0 (fun item -> Images.read image item.Source |> Result.map Ready.Pixels))
         | Input.Audio sound ->
-            Sound.check sound
-            |> Result.map (fun () item -> Wave.read (sound.Seconds + 1.0) item.Source |> Result.map Ready.Recording)
-        | Input.Text text -> Texts.tokenizer text |> Result.map (fun tokens item -> Ok(Ready.Tokens(tokens item.Source)))
+            Sound.check d sound
+            |> Result.map (fun () ->
+                reader 0 (fun item -> Recordings.read (Sound.seconds sound) item.Source |> Result.map Ready.Recording))
+        | Input.Text text ->
+            Texts.reader text
+            |> Result.map (fun texts ->
+                { Read = (fun item -> Ok(Ready.Tokens(texts.Read item.Source)))
+                  Pad = texts.Pad })
+
+    /// An item ready for the encoder: its rows, several for windows of a recording, and which share of each is its own; a text waits for its
+    /// batch.
+    [<RequireQualifiedAccess>]
+    type private Prepared =
+        | Rows of torch.Tensor * share: float
+        | Text of Tokens
 
     /// One item as tensors; those belong to the caller's scope.
-    let private prepare (d: Description) (ready: Ready) : Result<torch.Tensor * torch.Tensor option, Fault list> =
+    let private prepare (d: Description) (encoder: Encoder) (item: Item) (ready: Ready) : Result<Prepared, Fault list> =
         match ready, d.Input with
-        | Ready.Pixels pixels, Input.Image image -> Ok(Images.prepare image pixels, None)
-        | Ready.Recording recording, Input.Audio sound -> Sound.prepare sound recording |> Result.map (fun x -> x, None)
-        | Ready.Tokens tokens, _ -> Ok(torch.tensor tokens.Ids, Some(torch.tensor tokens.Mask))
+        | Ready.Pixels pixels, Input.Image image ->
+            let x = (Images.prepare image pixels).unsqueeze 0L
+
+            let x =
+                match encoder.Before with
+                | Some before -> before x
+                | None -> x
+
+            Ok(Prepared.Rows(x, 1.0))
+        | Ready.Recording recording, Input.Audio sound ->
+            Sound.prepare encoder.Before sound recording
+            |> Result.map Prepared.Rows
+            |> Result.mapError (List.map (fun fault -> Fault.At($"'{item.Source}'", fault)))
+        | Ready.Tokens tokens, _ -> Ok(Prepared.Text tokens)
         | _ -> invalidOp "an item of another kind than the encoder's"
 
-    let private together (parts: (torch.Tensor * torch.Tensor option) list) : EncoderInput =
-        { Main = torch.stack [ for main, _ in parts -> main ]
-          Mask =
-            match List.choose snd parts with
-            | [] -> None
-            | masks -> Some(torch.stack masks) }
+    let private textsTogether (text: TextInput) (encoder: Encoder) (pad: int) (tokens: Tokens list) : EncoderInput =
+        let longest = text.Longest |> Option.defaultValue (text.Mask.IsSome && encoder.AnyLength)
+        let length = if longest then tokens |> List.map _.Ids.Length |> List.max else text.Context
+        let ids, mask = Texts.together pad length tokens
+
+        { Main = ids
+          Mask = Some mask
+          Shares = [ for _ in tokens -> 1.0 ] }
+
+    /// The means over equal parts of windows (k × d), side by side. A part of fewer windows than parts has the nearest.
+    let private byParts (parts: int) (windows: torch.Tensor) : torch.Tensor =
+        let k = int windows.shape[0]
+
+        let mean part =
+            let first = min (k - 1) (k * part / parts)
+            let last = max (first + 1) (k * (part + 1) / parts)
+            windows.narrow(0L, int64 first, int64 (last - first)).mean [| 0L |]
+
+        torch.cat [| for part in 0 .. parts - 1 -> mean part |]
+
+    /// Features of items with rows of their own: all rows at once where they have the same sides, else item by item; windows by their means over
+    /// parts.
+    let private ofRows (parts: int option) (encoder: Encoder) (items: (torch.Tensor * float) list) : torch.Tensor =
+        let run (items: (torch.Tensor * float) list) =
+            let counts = [ for rows, _ in items -> rows.shape[0] ]
+
+            let features =
+                encoder.Run
+                    { Main = torch.cat [| for rows, _ in items -> rows |]
+                      Mask = None
+                      Shares =
+                        [ for rows, share in items do
+                              for _ in 1L .. rows.shape[0] -> share ] }
+
+            match parts with
+            | None -> features
+            | Some parts -> torch.stack [ for windows in features.split (Array.ofList counts, 0L) -> byParts parts windows ]
+
+        match items |> List.distinctBy (fun (rows, _) -> List.ofArray (Array.tail rows.shape)) with
+        | [ _ ] -> run items
+        | _ -> torch.cat [| for item in items -> run [ item ] |]
+
+    /// Refuses features of another width than the description promises.
+    let private wide (d: Description) (features: torch.Tensor) : torch.Tensor =
+        match d.Columns with
+        | Some columns when features.shape[1] <> int64 columns ->
+            Check.fail (
+                Fault.Shape(
+                    $"the features of '{d.Name}'",
+                    $"{columns} columns, as its description says",
+                    string features.shape[1]
+                )
+            )
+        | _ -> features
+
+    let private features (d: Description) (encoder: Encoder) (pad: int) (prepared: Prepared list) : torch.Tensor =
+        match d.Input with
+        | Input.Text text ->
+            prepared
+            |> List.choose (function
+                | Prepared.Text tokens -> Some tokens
+                | Prepared.Rows _ -> None)
+            |> textsTogether text encoder pad
+            |> encoder.Run
+        | input ->
+            let parts =
+                match input with
+                | Input.Audio { Windows = Some windows } -> Some windows.Parts
+                | _ -> None
+
+            prepared
+            |> List.choose (function
+                | Prepared.Rows(rows, share) -> Some(rows, share)
+                | Prepared.Text _ -> None)
+            |> ofRows parts encoder
 
     let private requireFinite (request: ExtractRequest) (items: Item list) (features: torch.Tensor) (typed: torch.Tensor) =
         let place (row: int64) =
@@ -93,12 +196,13 @@ module Extract =
         (request: ExtractRequest)
         (d: Description)
         (encoder: Encoder)
-        (read: Item -> Result<Ready, Fault list>)
+        (reader: Reader)
         (tell: ExtractProgress -> unit)
         (items: Item list)
         : Result<Item list * torch.Tensor option, Fault list> =
         use scope = torch.NewDisposeScope()
-        let ready = items |> Array.ofList |> Array.Parallel.map read |> List.ofArray |> List.map (Result.bind (prepare d))
+        let read = items |> Array.ofList |> Array.Parallel.map reader.Read |> List.ofArray
+        let ready = List.zip items read |> List.map (fun (item, read) -> Result.bind (prepare d encoder item) read)
 
         let faults =
             ready
@@ -109,7 +213,7 @@ module Extract =
         let kept =
             [ for item, result in List.zip items ready do
                   match result with
-                  | Ok tensors -> item, tensors
+                  | Ok prepared -> item, prepared
                   | Error _ -> () ]
 
         if not (faults.IsEmpty || request.SkipUnreadable) then
@@ -121,8 +225,18 @@ module Extract =
             if kept.IsEmpty then
                 Ok([], None)
             else
-                let kept, tensors = List.unzip kept
-                let features = encoder.Run(together tensors)
+                let kept, prepared = List.unzip kept
+
+                let cut =
+                    prepared
+                    |> List.filter (function
+                        | Prepared.Text tokens -> tokens.Cut
+                        | Prepared.Rows _ -> false)
+
+                if not cut.IsEmpty then
+                    tell (ExtractProgress.Shortened cut.Length)
+
+                let features = features d encoder reader.Pad prepared |> wide d
                 let typed = if request.Half then features.``to`` torch.float16 else features
                 requireFinite request kept features typed
                 Ok(kept, Some(scope.MoveToOuter typed))
@@ -153,7 +267,7 @@ module Extract =
         (request: ExtractRequest)
         (d: Description)
         (encoder: Encoder)
-        (read: Item -> Result<Ready, Fault list>)
+        (reader: Reader)
         (tell: ExtractProgress -> unit)
         (bank: PartialBank)
         (all: int)
@@ -170,7 +284,7 @@ module Extract =
             use scope = torch.NewDisposeScope()
 
             result <-
-                encode request d encoder read tell items
+                encode request d encoder reader tell items
                 |> Result.bind (fun (kept, features) ->
                     match features with
                     | Some features -> Bank.append bank [ for item in kept -> hash item.Source, item.Id ] features
@@ -211,15 +325,22 @@ module Extract =
     /// and the model, told with the file and the line.
     let run (tell: ExtractProgress -> unit) (request: ExtractRequest) : Result<int64[], Fault list> =
         try
-            Description.read request.Encoder
-            |> Result.bind (fun d ->
+            Fetch.resolve request.Encoder
+            |> Result.bind (fun path ->
+                let request = { request with Encoder = path }
+                DescriptionFile.read path |> Result.map (fun d -> request, d))
+            |> Result.bind (fun (request, d) ->
                 itemsOf request d tell
                 |> Result.bind (fun items ->
                     readerOf d
-                    |> Result.bind (fun read ->
+                    |> Result.bind (fun reader ->
                         Encoder.load d (torch.get_num_threads ()) request.Device
                         |> Result.bind (fun encoder ->
                             use _ = encoder
+
+                            for warning in encoder.Warnings do
+                                tell (ExtractProgress.Doubt warning)
+
                             let dtype = if request.Half then torch.ScalarType.Float16 else torch.ScalarType.Float32
 
                             Files.makeFolderOf request.Out
@@ -229,12 +350,15 @@ module Extract =
                                 let labels = dict [ for item in items -> item.Id, item.Label ]
 
                                 left request bank.Written items
-                                |> Result.bind (batches request d encoder read tell bank items.Length)
+                                |> Result.bind (batches request d encoder reader tell bank items.Length)
                                 |> Result.bind (fun () ->
                                     if bank.Written.IsEmpty then
                                         Error [ Fault.Unreadable(request.Manifest, "none of its items could be read") ]
                                     else
-                                        Bank.finish bank (fun id -> labels[id])))))))
+                                        Bank.finish bank (fun id -> labels[id])
+                                        |> Result.bind (fun shape ->
+                                            About.write request.Out request.Manifest d shape items.Length
+                                            |> Result.map (fun () -> shape))))))))
         with
         | CmclException fault -> Error [ fault ]
         | :? IOException

@@ -3,7 +3,9 @@ namespace Cmcl.Encoders
 open System
 open System.Collections.Generic
 open System.IO
+open System.Security.Cryptography
 open System.Text.Json
+open System.Text.RegularExpressions
 open CsvHelper
 open Cmcl
 
@@ -17,15 +19,17 @@ type Item =
         Source: string
         /// Empty for none.
         Label: string
+        /// The SHA-256 that the file has to have, in lower case; empty for any.
+        Sum: string
     }
 
-/// The list of what is to be encoded: CSV with a header, or JSON objects one a line; `id`, `path` or `text`, and if wanted `label`.
+/// The list of what is to be encoded: CSV with a header, or JSON objects one a line; `id`, `path` or `text`, and if wanted `label` and `sha256`.
 [<RequireQualifiedAccess>]
 module Manifest =
     /// Faults past this many are counted, not told one by one.
     let private mostFaults = 20
 
-    let private known = [ "id"; "path"; "text"; "label" ]
+    let private known = [ "id"; "path"; "text"; "label"; "sha256" ]
 
     let private strict =
         CsvReaderOptions(
@@ -99,12 +103,15 @@ module Manifest =
             Error "its id or its label has a control character"
         | id, source when wanted = "path" && source.Contains '\000' -> Error $"the path of '{id}' has a NUL"
         | id, "" -> Error $"'{id}' has no {wanted}, which this encoder takes"
+        | id, _ when field "sha256" <> "" && not (Regex.IsMatch(field "sha256", "^[0-9a-fA-F]{64}$")) ->
+            Error $"the sha256 of '{id}' is not 64 hexadecimal digits"
         | id, source ->
             Ok
                 { Line = line
                   Id = id
                   Source = if wanted = "path" then Path.GetFullPath(Path.Combine(folder, source)) else source
-                  Label = field "label" }
+                  Label = field "label"
+                  Sum = (field "sha256").ToLowerInvariant() }
 
     /// Reads the items that an encoder of this kind takes: paths (relative to the manifest) of images and recordings, or texts.
     /// Faults: `Missing`; `Unreadable` with the line, the first twenty of them and how many more there are.
@@ -158,3 +165,21 @@ module Manifest =
         [ for item in items do
               if not (Path.Exists item.Source) then
                   item, Fault.Missing(item.Source, $"line {item.Line} of '{file}'") ]
+
+    /// Refuses an item whose file has another SHA-256 than the manifest says. Fault: `Unreadable`.
+    let checkSum (item: Item) : Result<unit, Fault list> =
+        if item.Sum = "" then
+            Ok()
+        else
+            InputFile.reading "the extraction" item.Source (fun () ->
+                use stream = File.OpenRead item.Source
+                let sum = Convert.ToHexStringLower(SHA256.HashData stream)
+
+                if sum = item.Sum then
+                    Ok()
+                else
+                    Error
+                        [ Fault.Unreadable(
+                              item.Source,
+                              $"its SHA-256 is {sum}, and line {item.Line} of the manifest says {item.Sum}"
+                          ) ])

@@ -66,14 +66,38 @@ module Sound =
                     all.squeeze(0L).t().reshape(-1L).narrow(0L, 0L, wanted).contiguous())
             )
 
-    /// Cut, or filled up with silence at its end, to so many samples.
-    let fit (count: int64) (samples: torch.Tensor) : torch.Tensor =
+    /// Cut, or filled up at its end, to so many samples: with silence, or with itself as often as it fits whole and then with silence.
+    let fit (again: bool) (count: int64) (samples: torch.Tensor) : torch.Tensor =
         let n = samples.shape[0]
 
         if n >= count then
             samples.narrow(0L, 0L, count).contiguous()
         else
-            torch.nn.functional.pad (samples, [| 0L; count - n |])
+            let whole = if again then samples.repeat (count / n) else samples
+            torch.nn.functional.pad (whole, [| 0L; count - whole.shape[0] |])
+
+    /// How far to both sides of a sample silence is looked for, in seconds.
+    let private around = 0.0125
+
+    /// Samples (n) without silence at both ends: from the first to the last sample where the mean of |x| over 25 ms is above a share of the
+    /// largest |x|. What is silent throughout stays as it is.
+    let trim (rate: int) (share: float) (samples: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let x = samples.abs().data<float32>().ToArray()
+            let reach = max 1 (int (around * float rate))
+            let sums = Array.scan (fun sum (v: float32) -> sum + float v) 0.0 x
+
+            let level i =
+                let from, upTo = max 0 (i - reach), min x.Length (i + reach + 1)
+                (sums[upTo] - sums[from]) / float (upTo - from)
+
+            let limit = share * float (Array.max x)
+            let loud = Array.init x.Length id |> Array.filter (fun i -> level i > limit)
+
+            if loud.Length = 0 then
+                samples.alias ()
+            else
+                samples.narrow(0L, int64 loud[0], int64 (Array.last loud - loud[0] + 1)).contiguous())
 
     /// Mels of a frequency in Hz: HTK's 2595 log10(1 + f/700); or Slaney's, linear to 1000 Hz (3 mels each 200 Hz) and then
     /// 27 to a factor of 6.4.
@@ -112,8 +136,8 @@ module Sound =
                        float32 (0.5 - 0.5 * cos (2.0 * Math.PI * float (i - before) / float m.Window)) |]
         )
 
-    /// The log-mel spectrogram of samples (n), mels × frames: log(max(floor, T |F(w · frame)|²)), less the mean, over std. A frame
-    /// begins every `Hop` samples; centred, 1 + ⌊n/hop⌋ of them, else 1 + ⌊(n − fft)/hop⌋.
+    /// The log-mel spectrogram of samples (n), mels × frames: log(max(floor, T |F(w · frame)|²)), with `Range` at least its largest value less
+    /// that, less the mean, over std. A frame begins every `Hop` samples; centred, 1 + ⌊n/hop⌋ of them, else 1 + ⌊(n − fft)/hop⌋.
     let logMel (rate: int) (m: MelInput) (samples: torch.Tensor) : torch.Tensor =
         Tensors.scoped (fun () ->
             let half = int64 (m.Fft / 2)
@@ -141,38 +165,135 @@ module Sound =
                     use ten = 10.0.AsScalar()
                     power.log10 () * ten
 
+            let ranged =
+                match m.Range with
+                | None -> logs
+                | Some range ->
+                    use below = (-range).AsScalar()
+                    torch.maximum (logs, logs.max().add below)
+
+            let kept =
+                match m.Frames with
+                | Some most when int64 most < ranged.shape[1] -> ranged.narrow (1L, 0L, int64 most)
+                | _ -> ranged
+
             use mean = m.Mean.AsScalar()
             use std = m.Std.AsScalar()
-            (logs - mean) / std)
+            (kept - mean) / std)
 
-    /// How many samples every recording has in the end. A frame needs more than half of `fft` of them where it is centred.
-    let private length (input: SoundInput) : int64 = int64 (Math.Round(input.Seconds * float input.Rate))
+    /// The fewest samples that make a frame.
+    let private leastFor (m: MelInput) : int64 = int64 (if m.Centre then m.Fft / 2 + 1 else m.Fft)
 
-    /// A description whose recordings are too short for one frame.
-    let check (input: SoundInput) : Result<unit, Fault list> =
-        match input.Mel with
-        | Some m when length input < int64 (if m.Centre then m.Fft / 2 + 1 else m.Fft) ->
+    let private count (input: SoundInput) (seconds: float) : int64 = int64 (Math.Round(seconds * float input.Rate))
+
+    /// A description whose recordings are too short for one frame, or that has two spectrograms.
+    let check (d: Description) (input: SoundInput) : Result<unit, Fault list> =
+        match input.Mel, input.Seconds with
+        | Some _, _ when d.Before.IsSome ->
             Error
                 [ Fault.Contradiction(
-                      $"{input.Seconds} seconds at {input.Rate} samples a second do not fill one frame of {m.Fft} samples",
+                      $"the encoder '{d.Name}' has both 'mel' and 'before', two spectrograms",
+                      "leave out one of them"
+                  ) ]
+        | Some m, Some seconds when count input seconds < leastFor m ->
+            Error
+                [ Fault.Contradiction(
+                      $"{seconds} seconds at {input.Rate} samples a second do not fill one frame of {m.Fft} samples",
                       "give more seconds or a smaller fft"
                   ) ]
         | _ -> Ok()
 
-    /// One recording as the encoder takes it (float32): samples, or mels × frames as the description lays them out.
-    let prepare (input: SoundInput) (recording: Recording) : Result<torch.Tensor, Fault list> =
+    /// How many seconds of a file are of use.
+    let seconds (input: SoundInput) : float =
+        match input.Seconds, input.Trim with
+        | Some seconds, None -> min seconds input.Most + 1.0
+        | _ -> input.Most + 1.0
+
+    /// Samples as they go into a spectrogram or the encoder, and which share of them, from the first, is the recording's own.
+    let private laid (input: SoundInput) (samples: torch.Tensor) : torch.Tensor * float =
+        let trimmed =
+            match input.Trim with
+            | Some share -> trim input.Rate share samples
+            | None -> samples
+
+        let cut = trimmed.narrow (0L, 0L, min trimmed.shape[0] (count input input.Most))
+
+        let scaled =
+            match input.Peak with
+            | None -> cut
+            | Some peak ->
+                use tiny = 1e-9.AsScalar()
+                use peak = peak.AsScalar()
+                cut / cut.abs().max().clamp_min tiny * peak
+
+        let silence = count input input.Around
+        let own = torch.nn.functional.pad (scaled, [| silence; silence |])
+        let least = max (count input input.Least) (input.Mel |> Option.map leastFor |> Option.defaultValue 1L)
+
+        let filled =
+            match input.Seconds with
+            | Some seconds -> fit input.Repeat (count input seconds) own
+            | None -> fit input.Repeat (max least own.shape[0]) own
+
+        use gain = input.Gain.AsScalar()
+        filled * gain, min 1.0 (float own.shape[0] / float filled.shape[0])
+
+    /// Windows of a recording's frames or samples, each a row. Fault, as an exception: `Contradiction` for fewer than one window takes.
+    let private cut (timeLast: bool) (w: Windows) (x: torch.Tensor) : torch.Tensor =
+        let time = if timeLast then x.dim () - 1L else 0L
+
+        if x.shape[int time] < int64 w.Length then
+            Check.fail (
+                Fault.Contradiction(
+                    $"a recording has {x.shape[int time]} frames, fewer than the {w.Length} of a window",
+                    "fill recordings up with 'shortest'"
+                )
+            )
+
+        let pieces = x.unfold (time, int64 w.Length, int64 w.Hop)
+
+        match x.dim () with
+        | 1L -> pieces
+        // The window comes last: frames × … from its place, mels before frames stay.
+        | _ when timeLast -> pieces.permute (1L, 0L, 2L)
+        | _ -> pieces.permute (0L, 2L, 1L)
+
+    /// One recording as the encoder takes it (float32), rows × samples, or rows × mels × frames as the description lays them out: one row, or one a
+    /// window. With it the share of a row, from its first frame, that is the recording's own and not what it was filled up with.
+    /// `before` makes the spectrogram where the description has a model for that (frames × columns, dimensions of 1 dropped).
+    let prepare
+        (before: (torch.Tensor -> torch.Tensor) option)
+        (input: SoundInput)
+        (recording: Recording)
+        : Result<torch.Tensor * float, Fault list> =
         use scope = torch.NewDisposeScope()
 
-        resample recording.Rate input.Rate (torch.tensor recording.Samples)
-        |> Result.map (fun samples ->
-            let samples = fit (length input) samples
+        try
+            resample recording.Rate input.Rate (torch.tensor recording.Samples)
+            |> Result.map (fun samples ->
+                let samples, own = laid input samples
 
-            let laid =
-                match input.Mel with
-                | None -> samples
-                | Some m ->
-                    let spectrogram = logMel input.Rate m samples
-                    let turned = if m.FramesFirst then spectrogram.t().contiguous() else spectrogram
-                    if m.Channel then turned.unsqueeze 0L else turned
+                let frames, timeLast =
+                    match before, input.Mel with
+                    | Some run, _ ->
+                        let y = run (samples.unsqueeze 0L)
+                        y.reshape (-1L, Array.last y.shape), false
+                    | None, Some m ->
+                        let spectrogram = logMel input.Rate m samples
+                        (if m.FramesFirst then spectrogram.t () else spectrogram), not m.FramesFirst
+                    | None, None -> samples, true
 
-            scope.MoveToOuter laid)
+                let rows =
+                    match input.Windows with
+                    | Some windows -> cut timeLast windows frames
+                    | None -> frames.unsqueeze 0L
+
+                let channel =
+                    match input.Mel with
+                    | Some m when m.Channel -> rows.unsqueeze 1L
+                    | _ -> rows
+
+                let result = channel.contiguous().alias()
+                scope.MoveToOuter result, own)
+        with CmclException fault ->
+            Error [ fault ]

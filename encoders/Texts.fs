@@ -5,10 +5,14 @@ open System.IO
 open System.Text.Json
 open System.Text.RegularExpressions
 open Microsoft.ML.Tokenizers
+open TorchSharp
 open Cmcl
 
-/// Token numbers of one text, all of one length; 1 where there is a token, 0 where there is padding.
-type Tokens = { Ids: int64[]; Mask: int64[] }
+/// Token numbers of one text, its begin and its end among them, and whether it was longer than the encoder takes.
+type Tokens = { Ids: int64[]; Cut: bool }
+
+/// What makes tokens of a text, and the number that fills up.
+type TextReader = { Pad: int; Read: string -> Tokens }
 
 /// Texts as encoders take them.
 [<RequireQualifiedAccess>]
@@ -22,15 +26,14 @@ module Texts =
 
     let private spaces = Regex(@"\s+", RegexOptions.CultureInvariant)
 
-    /// Begins, cuts, ends and pads.
-    let private frame (context: int) (first: int) (last: int) (pad: int) (pieces: seq<int>) : Tokens =
-        let ids = [| first; yield! Seq.truncate (context - 2) pieces; last |]
-        let fill (value: int) = Array.create (context - ids.Length) (int64 value)
+    /// Begins, cuts and ends.
+    let private frame (context: int) (first: int) (last: int) (pieces: seq<int>) : Tokens =
+        let pieces = Array.ofSeq pieces
 
-        { Ids = Array.append (Array.map int64 ids) (fill pad)
-          Mask = Array.append (Array.create ids.Length 1L) (fill 0) }
+        { Ids = [| int64 first; yield! pieces |> Array.truncate (context - 2) |> Array.map int64; int64 last |]
+          Cut = pieces.Length > context - 2 }
 
-    let private clip (input: TextInput) : string -> Tokens =
+    let private clip (input: TextInput) : TextReader =
         use document = JsonDocument.Parse(File.ReadAllText input.Vocab)
         let vocab = dict [ for e in document.RootElement.EnumerateObject() -> e.Name, e.Value.GetInt32() ]
 
@@ -59,12 +62,14 @@ module Texts =
                 )
             )
 
-        fun text ->
-            let text = spaces.Replace(text.Normalize Text.NormalizationForm.FormC, " ").Trim()
-            let text = if input.Lower then text.ToLowerInvariant() else text
-            tokenizer.EncodeToIds text |> frame input.Context first last (Option.defaultValue last input.Pad)
+        { Pad = Option.defaultValue last input.Pad
+          Read =
+            fun text ->
+                let text = spaces.Replace(text.Normalize Text.NormalizationForm.FormC, " ").Trim()
+                let text = if input.Lower then text.ToLowerInvariant() else text
+                tokenizer.EncodeToIds text |> frame input.Context first last }
 
-    let private wordPiece (input: TextInput) : string -> Tokens =
+    let private wordPiece (input: TextInput) : TextReader =
         let tokenizer =
             BertTokenizer.Create(
                 input.Vocab,
@@ -73,12 +78,22 @@ module Texts =
 
         let first, last = tokenizer.ClassificationTokenId, tokenizer.SeparatorTokenId
 
-        fun text ->
-            tokenizer.EncodeToIds(text, false, true, true)
-            |> frame input.Context first last (Option.defaultValue tokenizer.PaddingTokenId input.Pad)
+        { Pad = Option.defaultValue tokenizer.PaddingTokenId input.Pad
+          Read = fun text -> tokenizer.EncodeToIds(text, false, true, true) |> frame input.Context first last }
+
+    /// Texts' tokens side by side (int64), filled up to so many, and 1 where there is a token, 0 where there is padding.
+    let together (pad: int) (length: int) (texts: Tokens list) : torch.Tensor * torch.Tensor =
+        let rows (row: Tokens -> int64[]) (fill: int64) =
+            let filled t =
+                let own = row t
+                Array.append own (Array.create (length - own.Length) fill)
+
+            torch.stack [ for t in texts -> torch.tensor (filled t) ]
+
+        rows _.Ids (int64 pad), rows (fun t -> Array.create t.Ids.Length 1L) 0L
 
     /// The tokenizer of a description. Fault: `Unreadable` for files that are none.
-    let tokenizer (input: TextInput) : Result<string -> Tokens, Fault list> =
+    let reader (input: TextInput) : Result<TextReader, Fault list> =
         let files =
             match input.Tokenizer with
             | TokenizerKind.Clip -> [ input.Vocab; input.Merges ]
@@ -99,6 +114,4 @@ module Texts =
         | :? InvalidOperationException
         | :? ArgumentException
         | :? InvalidDataException
-        | :? IOException as e ->
-            let line = e.Message.Split('\n')[0]
-            Error [ Fault.Unreadable(input.Vocab, $"it does not make a tokenizer ({line.TrimEnd '.'})") ]
+        | :? IOException as e -> Error [ Fault.Unreadable(input.Vocab, $"it does not make a tokenizer ({Reason.ofException e})") ]

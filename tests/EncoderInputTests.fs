@@ -43,12 +43,14 @@ let private noise (seed: int) (height: int) (width: int) : Pixels =
 let plainImage (resize: int) (crop: int) : ImageInput =
     { Resize = resize
       Crop = crop
-      Squash = false
+      Fit = ImageFit.Shorter
       Bicubic = true
-      Mean = [ 0.0; 0.0; 0.0 ]
+      Mean = ImageMean.Channels [ 0.0; 0.0; 0.0 ]
       Std = [ 1.0; 1.0; 1.0 ]
       Bgr = false
-      ChannelsLast = false }
+      ChannelsLast = false
+      Background = None
+      Pool = Pool.Done }
 
 // ---- images ------------------------------------------------------------------------------------------------------
 
@@ -83,7 +85,7 @@ let private images =
                   for kind, allowed in
                       [ SKEncodedImageFormat.Png, 0; SKEncodedImageFormat.Jpeg, 12; SKEncodedImageFormat.Webp, 12 ] do
                       encode kind path image
-                      let back = Images.read path |> Check.get
+                      let back = Images.read (plainImage 8 8) path |> Check.get
                       Expect.equal (back.Height, back.Width) (9, 14) "sizes"
 
                       let worst =
@@ -95,11 +97,11 @@ let private images =
                   let path = Path.Combine(folder, "image.png")
 
                   let refused () =
-                      match Images.read path with
+                      match Images.read (plainImage 8 8) path with
                       | Error [ Fault.Unreadable(named, _) ] -> Expect.equal named path "path"
                       | other -> failtest $"%A{other}"
 
-                  Expect.equal (Images.read path) (Error [ Fault.Missing(path, "the extraction") ]) "none"
+                  Expect.equal (Images.read (plainImage 8 8) path) (Error [ Fault.Missing(path, "the extraction") ]) "none"
                   File.WriteAllText(path, "no image")
                   refused ()
                   encode SKEncodedImageFormat.Png path (noise 1 40 40)
@@ -123,20 +125,22 @@ let private images =
 
                           File.WriteAllBytes(path, bytes)
 
-                          match Images.read path with
+                          match Images.read (plainImage 8 8) path with
                           | Ok image -> Expect.equal image.Bytes.Length (image.Height * image.Width * 3) "bytes"
                           | Error [ Fault.Unreadable _ ] -> ()
                           | other -> failtest $"%A{other}"))
           test "the middle, scaled, channels in either order and place" (fun () ->
               let image = pixels 4 4 (fun y x c -> 10 * y + x + 100 * c)
 
+              let mean = [ 0.1; 0.2; 0.3 ]
+
               let input =
                   { plainImage 4 2 with
-                      Mean = [ 0.1; 0.2; 0.3 ]
+                      Mean = ImageMean.Channels mean
                       Std = [ 0.5; 1.0; 2.0 ] }
 
               let expected (c: int) (y: int) (x: int) =
-                  (float (10 * (y + 1) + (x + 1) + 100 * c) / 255.0 - input.Mean[c]) / input.Std[c]
+                  (float (10 * (y + 1) + (x + 1) + 100 * c) / 255.0 - mean[c]) / input.Std[c]
 
               let at (t: torch.Tensor) (place: int64 list) =
                   item (
@@ -167,7 +171,7 @@ let private images =
 
                   let input =
                       { plainImage side side with
-                          Squash = true
+                          Fit = ImageFit.Squash
                           Bicubic = bicubic }
 
                   let result = (Images.prepare input image) * number 255.0
@@ -187,7 +191,7 @@ let private images =
               Expect.equal (sizes 480 640) (224L, 298L) "landscape"
               Expect.equal (sizes 640 480) (298L, 224L) "portrait"
               Expect.equal (sizes 100 1) (22400L, 224L) "a line"
-              Expect.equal (Images.resized { plainImage 224 224 with Squash = true } 480 640) (224L, 224L) "squashed"
+              Expect.equal (Images.resized { plainImage 224 224 with Fit = ImageFit.Squash } 480 640) (224L, 224L) "squashed"
 
               Expect.equal
                   [ for side in [ 224L; 225L; 226L; 227L; 229L ] -> Images.middle 224 side ]
@@ -300,6 +304,8 @@ let plainMel: MelInput =
       Centre = true
       Log = "ln"
       Floor = 1e-8
+      Range = None
+      Frames = None
       Mean = 0.0
       Std = 1.0
       FramesFirst = false
@@ -343,6 +349,31 @@ let private logMelReference (rate: int) (m: MelInput) (x: float[]) : float[,] =
             | _ -> 10.0 * log10 sum
 
         (level - m.Mean) / m.Std)
+
+let plainSound: SoundInput =
+    { Rate = 8000
+      Seconds = None
+      Least = 0.0
+      Most = 60.0
+      Repeat = false
+      Trim = None
+      Peak = None
+      Gain = 1.0
+      Around = 0.0
+      Mel = None
+      Windows = None
+      Pool = Pool.Done }
+
+let described (input: Input) : Description =
+    { Name = "made"
+      Kind = ModelKind.Onnx
+      File = "model.onnx"
+      InputName = None
+      OutputName = None
+      Zeros = Map.empty
+      Columns = None
+      Before = None
+      Input = input }
 
 let private sounds =
     testList
@@ -427,16 +458,221 @@ let private sounds =
               | other -> failtest $"%A{other}")
           test "cut, filled and laid out" (fun () ->
               let recording = { Rate = 8000; Samples = Array.create 100 0.5f }
-              let input = { Rate = 8000; Seconds = 0.02; Mel = None }
-              let samples = Sound.prepare input recording |> Check.get
-              Expect.equal samples.shape [| 160L |] "length"
+              let input = { plainSound with Rate = 8000; Seconds = Some 0.02 }
+              let prepared input = Sound.prepare None input recording |> Check.get
+              let samples, share = prepared input
+              Expect.equal samples.shape [| 1L; 160L |] "length"
               near "sum" single (item (samples.sum ())) 50.0
-              Expect.equal (Sound.prepare { input with Seconds = 0.01 } recording |> Check.get).shape [| 80L |] "cut"
-              let shape (m: MelInput) = (Sound.prepare { input with Mel = Some m } recording |> Check.get).shape
-              Expect.equal (shape plainMel) [| 4L; 33L |] "mels × frames"
-              Expect.equal (shape { plainMel with FramesFirst = true }) [| 33L; 4L |] "frames × mels"
-              Expect.equal (shape { plainMel with Channel = true }) [| 1L; 4L; 33L |] "a channel"
-              Expect.isTrue (Sound.check { input with Seconds = 0.001; Mel = Some plainMel }).IsError "too short for a frame") ]
+              near "its own share" tight share (100.0 / 160.0)
+              Expect.equal (fst (prepared { input with Seconds = Some 0.01 })).shape [| 1L; 80L |] "cut"
+              let shape (m: MelInput) = (fst (prepared { input with Mel = Some m })).shape
+              Expect.equal (shape plainMel) [| 1L; 4L; 33L |] "mels × frames"
+              Expect.equal (shape { plainMel with FramesFirst = true }) [| 1L; 33L; 4L |] "frames × mels"
+              Expect.equal (shape { plainMel with Channel = true }) [| 1L; 1L; 4L; 33L |] "a channel"
+              Expect.equal (shape { plainMel with Frames = Some 32 }) [| 1L; 4L; 32L |] "the first frames"
+
+              let short = { input with Seconds = Some 0.001; Mel = Some plainMel }
+              Expect.isTrue (Sound.check (described (Input.Audio short)) short).IsError "too short for a frame"
+              Expect.equal (prepared { input with Seconds = None } |> fst).shape [| 1L; 100L |] "its own length"
+              let least = { input with Seconds = None; Least = 0.02 }
+              Expect.equal (prepared least |> fst).shape [| 1L; 160L |] "at least"
+              let again, _ = prepared { input with Seconds = Some 0.03; Repeat = true }
+              near "twice, then silence" single (item (again.sum ())) 100.0
+              let loud, _ = prepared { input with Peak = Some 0.25; Gain = 8.0 }
+              near "scaled, then multiplied" single (item (loud.max ())) 2.0
+              let around, _ = prepared { input with Seconds = None; Around = 0.01 }
+              Expect.equal around.shape [| 1L; 260L |] "silence on both sides"
+              near "at the begin" tight (item (around.narrow(1L, 0L, 80L).abs().sum())) 0.0)
+          test "silence at both ends is cut off, and silence within stays" (fun () ->
+              let part (level: float32) n = Array.create n level
+              let x = Array.concat [ part 0f 4000; part 0.5f 1000; part 0f 2000; part 0.5f 1000; part 0f 4000 ]
+              let cut = Sound.trim 8000 0.02 (torch.tensor x)
+              // A loud sample is heard for 12.5 ms to both sides, 100 samples.
+              Expect.isTrue (cut.shape[0] >= 4000L && cut.shape[0] <= 4200L) $"{cut.shape[0]} samples"
+              near "nothing loud is lost" single (item (cut.sum ())) 1000.0
+              Expect.equal (Sound.trim 8000 0.02 (torch.zeros 50L)).shape [| 50L |] "silent throughout")
+          test "windows, by their definition, of samples and of frames either way" (fun () ->
+              let x = [| for i in 0..99 -> float32 i |]
+              let recording = { Rate = 8000; Samples = x }
+
+              let input =
+                  { plainSound with
+                      Windows = Some { Length = 30; Hop = 20; Parts = 1 } }
+
+              let rows, _ = Sound.prepare None input recording |> Check.get
+              Expect.equal rows.shape [| 4L; 30L |] "as many as fit"
+
+              for w in 0..3 do
+                  identical $"window {w}" (rows.select (0L, int64 w)) (torch.tensor x[20 * w .. 20 * w + 29])
+
+              // A model before that makes 10 frames of 10 numbers.
+              let frames (samples: torch.Tensor) = samples.reshape (1L, 1L, 10L, 10L)
+
+              let laid, _ =
+                  Sound.prepare
+                      (Some frames)
+                      { input with
+                          Windows = Some { Length = 4; Hop = 3; Parts = 1 } }
+                      recording
+                  |> Check.get
+
+              Expect.equal laid.shape [| 3L; 4L; 10L |] "windows of frames"
+              identical "the last" (laid.select (0L, 2L)) (torch.tensor(x).reshape(10L, 10L).narrow(0L, 6L, 4L))
+
+              match
+                  Sound.prepare
+                      (Some frames)
+                      { input with
+                          Windows = Some { Length = 11; Hop = 1; Parts = 1 } }
+                      recording
+              with
+              | Error [ Fault.Contradiction(what, instead) ] ->
+                  Expect.stringContains what "10 frames, fewer than the 11" "what"
+                  Expect.stringContains instead "'shortest'" "instead"
+              | other -> failtest $"%A{other}"
+
+              let mel = { plainMel with FramesFirst = false }
+              let whole, _ = Sound.prepare None { plainSound with Mel = Some mel } recording |> Check.get
+
+              let parts, _ =
+                  Sound.prepare
+                      None
+                      { plainSound with
+                          Mel = Some mel
+                          Windows = Some { Length = 5; Hop = 2; Parts = 1 } }
+                      recording
+                  |> Check.get
+
+              identical "mels before frames" (parts.select (0L, 1L)) (whole.select(0L, 0L).narrow(1L, 2L, 5L)))
+          test "Whisper's range: nothing is more than so much below the loudest" (fun () ->
+              let samples = torch.tensor [| for i in 0..799 -> if i < 400 then sin (float32 i) else 0f |]
+              let all = Sound.logMel 8000 { plainMel with Log = "log10" } samples
+              let ranged = Sound.logMel 8000 { plainMel with Log = "log10"; Range = Some 2.0 } samples
+              let least = item (all.max ()) - 2.0
+              Expect.isLessThan (item (all.min ())) (least - 1.0) "there is something to raise"
+              same "raised" single ranged (all.clamp_min (least.AsScalar()))) ]
+
+let private compressed =
+    /// A page of an Ogg stream: packets of less than 255 bytes each.
+    let page (flags: byte) (granule: int64) (number: int) (packets: byte[] list) =
+        let head =
+            Array.concat
+                [ Encoding.ASCII.GetBytes "OggS"
+                  [| 0uy; flags |]
+                  BitConverter.GetBytes granule
+                  BitConverter.GetBytes 7
+                  BitConverter.GetBytes number
+                  BitConverter.GetBytes 0
+                  [| byte packets.Length |]
+                  [| for p in packets -> byte p.Length |] ]
+
+        let all = Array.concat (head :: packets)
+
+        let crc =
+            (0u, all)
+            ||> Array.fold (fun crc b ->
+                (crc ^^^ (uint32 b <<< 24), seq { 1..8 })
+                ||> Seq.fold (fun c _ -> if c &&& 0x80000000u <> 0u then (c <<< 1) ^^^ 0x04c11db7u else c <<< 1))
+
+        Array.blit (BitConverter.GetBytes crc) 0 all 22 4
+        all
+
+    let opus (path: string) (samples: float32[]) =
+        use encoder = Concentus.OpusCodecFactory.CreateEncoder(48000, 1, Concentus.Enums.OpusApplication.OPUS_APPLICATION_AUDIO)
+        encoder.Bitrate <- 64000
+        let buffer: byte[] = Array.zeroCreate 4000
+
+        let packets =
+            [ for piece in Array.chunkBySize 960 samples do
+                  let count = encoder.Encode(ReadOnlySpan<float32> piece, piece.Length, Span buffer, buffer.Length)
+                  Array.truncate count buffer ]
+
+        let head =
+            Array.concat
+                [ Encoding.ASCII.GetBytes "OpusHead"
+                  [| 1uy; 1uy |]
+                  BitConverter.GetBytes 312us
+                  BitConverter.GetBytes 48000
+                  [| 0uy; 0uy; 0uy |] ]
+
+        let tags = Array.concat [ Encoding.ASCII.GetBytes "OpusTags"; BitConverter.GetBytes 0; BitConverter.GetBytes 0 ]
+
+        File.WriteAllBytes(
+            path,
+            Array.concat
+                [ page 2uy 0L 0 [ head ]
+                  page 0uy 0L 1 [ tags ]
+                  for i, packet in List.indexed packets do
+                      page (if i = packets.Length - 1 then 4uy else 0uy) (int64 (960 * (i + 1))) (i + 2) [ packet ] ]
+        )
+
+    /// Level and frequency of a tone in the middle of a recording.
+    let tone (recording: Recording) =
+        let n = recording.Samples.Length
+        let middle = recording.Samples[n / 4 .. 3 * n / 4]
+        let crossings = middle |> Array.pairwise |> Array.filter (fun (a, b) -> a < 0f && b >= 0f) |> Array.length
+        let level = middle |> Array.averageBy (fun x -> float x * float x) |> sqrt
+        level, float crossings * float recording.Rate / float middle.Length
+
+    let expectTone (recording: Recording) (seconds: float) =
+        let level, frequency = tone recording
+        Expect.isLessThan (abs (frequency - 440.0)) 10.0 $"{frequency} Hz"
+        Expect.isLessThan (abs (level - 0.5 / sqrt 2.0)) 0.03 $"a level of {level}"
+        let length = float recording.Samples.Length / float recording.Rate
+        Expect.isLessThan (abs (length - seconds)) 0.1 $"{length} s"
+
+    let shipped name = Path.Combine(__SOURCE_DIRECTORY__, "cases", name)
+
+    testList
+        "compressed sound"
+        [ testCase "Opus: the tone that went in, cut where it is asked" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "a.opus")
+                  opus path [| for i in 0 .. 960 * 50 - 1 -> 0.5f * float32 (sin (2.0 * Math.PI * 440.0 * float i / 48000.0)) |]
+                  let whole = Recordings.read 10.0 path |> Check.get
+                  Expect.equal whole.Rate 48000 "rate"
+                  expectTone whole 1.0
+                  Expect.equal (Recordings.read 0.25 path |> Check.get).Samples.Length 12000 "cut"
+                  let bytes = File.ReadAllBytes path
+                  File.WriteAllBytes(path, Array.truncate 40 bytes)
+                  Expect.isTrue (Recordings.read 10.0 path).IsError "a stump"))
+          testCase "Vorbis and MP3: the tone that went in" (fun () ->
+              for name in [ "tone.ogg"; "tone.mp3" ] do
+                  let whole = Recordings.read 10.0 (shipped name) |> Check.get
+                  expectTone whole 0.5
+                  let part = Recordings.read 0.1 (shipped name) |> Check.get
+                  Expect.equal part.Samples.Length (whole.Rate / 10) "cut"
+                  Expect.equal part.Samples (Array.truncate part.Samples.Length whole.Samples) "the begin of it")
+          testCase "torn and scrambled files are faults, not crashes" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "torn")
+
+                  for name in [ "tone.ogg"; "tone.mp3" ] do
+                      let bytes = File.ReadAllBytes(shipped name)
+                      let random = Random 3
+
+                      for _ in 1..60 do
+                          let torn = Array.truncate (random.Next bytes.Length) bytes
+
+                          for _ in 1..5 do
+                              if torn.Length > 64 then
+                                  torn[random.Next(64, torn.Length)] <- byte (random.Next 256)
+
+                          File.WriteAllBytes(path, torn)
+
+                          match Recordings.read 1.0 path with
+                          | Ok recording -> Expect.isTrue (recording.Samples |> Array.forall Single.IsFinite) "finite"
+                          | Error faults -> Expect.isNonEmpty faults "told"))
+          testCase "what nothing can decode is a sentence that says what can" (fun () ->
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "a.flac")
+                  File.WriteAllText(path, "fLaC but not really")
+
+                  match Recordings.read 1.0 path with
+                  | Error [ Fault.Unreadable(at, reason) ] ->
+                      Expect.equal at path "path"
+                      Expect.stringContains reason "ffmpeg" "the reason"
+                  | other -> failtest $"%A{other}")) ]
 
 // ---- texts -------------------------------------------------------------------------------------------------------
 
@@ -480,10 +716,12 @@ let clipFiles (folder: string) : TextInput =
       Merges = place "merges.txt"
       Lower = true
       Context = 12
+      Longest = None
       Pad = None
       Mask = None
       Types = None
-      Narrow = false }
+      Narrow = false
+      Pool = Pool.Done }
 
 /// CLIP's tokens by the definition of byte-pair encoding: again and again the pair that stands first in the merges.
 let private clipReference (context: int) (text: string) : int64[] =
@@ -519,18 +757,24 @@ let private clipReference (context: int) (text: string) : int64[] =
     let all = number "<|startoftext|>" :: ids @ [ number "<|endoftext|>" ]
     Array.ofList (all @ List.replicate (context - all.Length) (number "<|endoftext|>"))
 
+/// Numbers and mask of one text, filled up.
+let padded (reader: TextReader) (length: int) (text: string) : int64[] * int64[] =
+    let ids, mask = Texts.together reader.Pad length [ reader.Read text ]
+    ids.data<int64>().ToArray(), mask.data<int64>().ToArray()
+
 let private texts =
     testList
         "texts"
         [ testCase "CLIP's tokens are those of byte-pair encoding by its definition" (fun () ->
               inFolder (fun folder ->
-                  let tokens = clipFiles folder |> Texts.tokenizer |> Check.get
+                  let tokens = clipFiles folder |> Texts.reader |> Check.get
 
                   let check (text: string) =
-                      let made = tokens text
-                      Expect.equal made.Ids (clipReference 12 text) $"'{text}'"
-                      let count = 2 + (Array.takeWhile ((<>) made.Ids[11]) made.Ids[1..]).Length
-                      Expect.equal (Array.sum made.Mask) (int64 (min 12 count)) "the mask"
+                      let made = tokens.Read text
+                      let ids, mask = padded tokens 12 text
+                      Expect.equal ids (clipReference 12 text) $"'{text}'"
+                      Expect.equal (Array.sum mask) (int64 made.Ids.Length) "the mask"
+                      Expect.isFalse (made.Cut && made.Ids.Length < 12) "what is cut is full"
 
                   List.iter check [ ""; "the cat and the hat"; "  The\n CAT "; "café!!"; "12's"; "é"; "日本"; String('x', 40) ]
 
@@ -543,9 +787,9 @@ let private texts =
                   Check.One(Config.QuickThrowOnFailure.WithMaxTest 300, Prop.forAll (Arb.fromGen text) check)))
           testCase "a number of one's own to fill up with" (fun () ->
               inFolder (fun folder ->
-                  let made = ({ clipFiles folder with Pad = Some 0 } |> Texts.tokenizer |> Check.get) "the"
-                  Expect.equal made.Ids[3..] (Array.zeroCreate 9) "padding"
-                  Expect.equal made.Mask [| 1L; 1L; 1L; yield! Array.zeroCreate 9 |] "mask"))
+                  let ids, mask = padded ({ clipFiles folder with Pad = Some 0 } |> Texts.reader |> Check.get) 12 "the"
+                  Expect.equal ids[3..] (Array.zeroCreate 9) "padding"
+                  Expect.equal mask [| 1L; 1L; 1L; yield! Array.zeroCreate 9 |] "mask"))
           testCase "WordPiece: begun, cut into pieces, ended, padded" (fun () ->
               inFolder (fun folder ->
                   let vocab = Path.Combine(folder, "vocab.txt")
@@ -562,13 +806,15 @@ let private texts =
                           Merges = ""
                           Context = 8 }
 
-                  let tokens = Texts.tokenizer input |> Check.get
-                  let ids text = List.ofArray (tokens text).Ids
+                  let tokens = Texts.reader input |> Check.get
+                  let ids text = List.ofArray (fst (padded tokens 8 text))
                   Expect.equal (ids "The unaffable!") [ 2L; 8L; 5L; 6L; 7L; 10L; 3L; 0L ] "pieces"
                   Expect.equal (ids "thes zebra") [ 2L; 8L; 9L; 1L; 3L; 0L; 0L; 0L ] "unknown"
                   Expect.equal (ids "Café") [ 2L; 11L; 3L; 0L; 0L; 0L; 0L; 0L ] "accents"
                   Expect.equal (ids "the the the the the the the the") [ 2L; 8L; 8L; 8L; 8L; 8L; 8L; 3L ] "cut"
-                  Expect.equal (tokens "the").Mask [| 1L; 1L; 1L; 0L; 0L; 0L; 0L; 0L |] "mask"))
+                  Expect.isTrue (tokens.Read "the the the the the the the the").Cut "told"
+                  Expect.isFalse (tokens.Read "the the the the the the").Cut "just fits"
+                  Expect.equal (snd (padded tokens 8 "the")) [| 1L; 1L; 1L; 0L; 0L; 0L; 0L; 0L |] "mask"))
           testCase "files that are no vocabulary" (fun () ->
               inFolder (fun folder ->
                   let input = clipFiles folder
@@ -577,10 +823,10 @@ let private texts =
                       [ "{", "does not make a tokenizer"; "[]", "does not make"; """{"a": 0}""", "no '<|startoftext|>'" ] do
                       File.WriteAllText(input.Vocab, content)
 
-                      match Texts.tokenizer input with
+                      match Texts.reader input with
                       | Error [ Fault.Unreadable(path, reason) ] ->
                           Expect.equal path input.Vocab "path"
                           Expect.stringContains reason words "the reason"
                       | other -> failtest $"%A{other}")) ]
 
-let tests = testList "Encoder inputs" [ images; waves; sounds; texts ]
+let tests = testList "Encoder inputs" [ images; waves; sounds; compressed; texts ]

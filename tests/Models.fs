@@ -61,6 +61,51 @@ let tokens (length: int64) : byte[] =
         @ value 12 1L "y" [ -1L; length ]
     )
 
+/// Token numbers and their mask → what encoders of texts give: `last_hidden_state`, n × length × 2, each number and its square; and `first`, n × 1, the
+/// place of the largest number.
+let states (length: int64) : byte[] =
+    model (
+        node "Mul" [ "ids"; "mask" ] "kept" None
+        @ node "Cast" [ "ids" ] "numbers" (Some("to", 1L))
+        @ node "Mul" [ "numbers"; "numbers" ] "squares" None
+        @ node "Unsqueeze" [ "numbers"; "two" ] "a" None
+        @ node "Unsqueeze" [ "squares"; "two" ] "b" None
+        @ node "Concat" [ "a"; "b" ] "last_hidden_state" (Some("axis", 2L))
+        @ node "Cast" [ "kept" ] "masked" (Some("to", 1L))
+        @ node "ArgMax" [ "masked" ] "place" (Some("axis", 1L))
+        @ node "Cast" [ "place" ] "first" (Some("to", 1L))
+        @ bytes 5 (number 1 1L @ number 2 7L @ text 8 "two" @ bytes 9 (List.ofArray (BitConverter.GetBytes 2L)))
+        @ value 11 7L "ids" [ -1L; length ]
+        @ value 11 7L "mask" [ -1L; length ]
+        @ value 12 1L "last_hidden_state" [ -1L; length; 2L ]
+        @ value 12 1L "first" [ -1L; 1L ]
+    )
+
+/// `linear` of images of 4 × 4 that also takes token numbers, n × 2, and adds their sum to nothing.
+let withTokens (d: int) (w: float32 list) (b: float32 list) : byte[] =
+    model (
+        node "Flatten" [ "x" ] "rows" (Some("axis", 1L))
+        @ node "MatMul" [ "rows"; "w" ] "product" None
+        @ node "Add" [ "product"; "b" ] "plain" None
+        @ node "Cast" [ "ids" ] "numbers" (Some("to", 1L))
+        @ node "MatMul" [ "numbers"; "ones" ] "sum" None
+        @ node "Add" [ "plain"; "sum" ] "y" None
+        @ weights "w" [ int64 (w.Length / d); int64 d ] w
+        @ weights "b" [ int64 d ] b
+        @ weights "ones" [ 2L; 1L ] [ 1f; 1f ]
+        @ value 11 1L "x" [ -1L; 3L; 4L; 4L ]
+        @ value 11 7L "ids" [ -1L; 2L ]
+        @ value 12 1L "y" [ -1L; int64 d ]
+    )
+
+/// Images as they are, in float16 in and out, all numbers of an item in a row.
+let half (sides: int64 list) : byte[] =
+    model (
+        node "Flatten" [ "x" ] "y" (Some("axis", 1L))
+        @ value 11 10L "x" sides
+        @ value 12 10L "y" [ -1L; List.reduce (*) sides.Tail ]
+    )
+
 // ---- TorchScript -------------------------------------------------------------------------------------------------
 
 let private archive (path: string) (entries: (string * byte[]) list) : unit =

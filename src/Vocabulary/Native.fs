@@ -96,7 +96,8 @@ module Native =
         | :? DllNotFoundException
         | :? BadImageFormatException as e -> Error(said e.Message)
 
-    let private cacheFolder () =
+    /// Where what can be made again is kept between runs: cmcl in XDG_CACHE_HOME, in ~/.cache, or in the folder for temporary files.
+    let cacheFolder () : string =
         let root =
             match Environment.GetEnvironmentVariable "XDG_CACHE_HOME" with
             | null

@@ -1,0 +1,251 @@
+// Streams over the banks: rows in four parts, by item and by family, ten steps or those that have their sources.
+#load "features.fsx"
+#r "../../cli/bin/Release/net10.0/Cmcl.dll"
+#r "../../cli/bin/Release/net10.0/TorchSharp.dll"
+
+open System
+open System.IO
+open System.Text
+open System.Text.Encodings.Web
+open System.Text.Json
+open System.Text.Json.Nodes
+open Cmcl
+open TorchSharp
+open Packages
+open Sources
+open Features
+
+Native.init ()
+
+/// Rows of base items fit initial heads and are in no step.
+type Part =
+    | Base
+    | Validation
+    | Test
+    | Train
+
+/// Shares of the items; the rest is trained on.
+let private shares = [ Base, 0.2; Validation, 0.08; Test, 0.2 ]
+
+let private shuffled (seed: string) (n: int) : int[] =
+    use order = Seed.permutation (int64 n) (Seed.ofInt 0 |> Seed.split seed)
+    order.data<int64>().ToArray() |> Array.map int
+
+/// Parts of groups of items in a shuffled order: each part takes groups until it has its share.
+let private parted (seed: string) (groups: int[][]) (n: int) : Part[] =
+    let parts = Array.create n Train
+    let order = shuffled seed groups.Length |> Array.map (fun g -> groups[g]) |> List.ofArray
+
+    let rec take shares taken (left: int[] list) =
+        match shares, left with
+        | (part, share) :: others, group :: rest when float taken < Math.Floor(share * float n) ->
+            for row in group do
+                parts[row] <- part
+
+            take shares (taken + group.Length) rest
+        | _ :: others, left -> take others 0 left
+        | [], _ -> ()
+
+    take shares 0 order
+    parts
+
+let private byItem (source: string) (items: Item[]) =
+    parted $"real/{source}/items" [| for row in 0 .. items.Length - 1 -> [| row |] |] items.Length
+
+let private byFamily (source: string) (items: Item[]) =
+    let families = items |> Array.indexed |> Array.groupBy (fun (_, i) -> i.Family) |> Array.map (snd >> Array.map fst)
+    parted $"real/{source}/families" families items.Length
+
+/// Source, a, b: fixed before any of them was run.
+let private steps =
+    [ "stamps", "vision", "text:en"
+      "prompts", "text:en", "speech:en"
+      "emoji", "vision:noto", "text:en"
+      "stamps", "vision", "speech:fr"
+      "clipart", "vision", "text:en"
+      "prompts", "text:ru", "speech:ru"
+      "emoji", "line:hc", "text:de"
+      "stamps", "text:en", "speech:ru"
+      "emoji", "vision:noto", "speech:en"
+      "emoji", "line:hc", "text:fr" ]
+
+/// Steps over base items that initial heads are fitted to: the first form of each modality.
+let private baseSteps =
+    [ "stamps", "vision", "text:en"
+      "emoji", "vision:noto", "text:en"
+      "prompts", "text:en", "speech:en"
+      "emoji", "line:hc", "text:en" ]
+
+let private text (s: string) : JsonNode = JsonValue.Create s
+let private numbers (ns: int seq) : JsonNode = JsonArray([| for n in ns -> JsonValue.Create n :> JsonNode |])
+
+let private obj' (pairs: (string * JsonNode) list) : JsonNode =
+    let o = JsonObject()
+
+    for name, value in pairs do
+        o[name] <- value
+
+    o
+
+/// Lists of numbers on one line each.
+let private written (node: JsonNode) : string =
+    let options = JsonSerializerOptions(WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
+    let indented = node.ToJsonString(options).ReplaceLineEndings "\n"
+
+    RegularExpressions.Regex.Replace(
+        indented,
+        @"\[\s+(-?\d[\d,\s-]*)\]",
+        fun m -> "[" + RegularExpressions.Regex.Replace(m.Groups[1].Value, @"\s+", "").Replace(",", ", ") + "]"
+    )
+    + "\n"
+
+let private modality (bank: string) = (bank.Split ':')[0]
+
+let private preset (name: string) : (string * JsonNode) list =
+    let file = Path.Combine(__SOURCE_DIRECTORY__, $"preset-{name}.json")
+
+    if File.Exists file then
+        [ "preset", JsonNode.Parse(File.ReadAllText file) |> Option.ofObj |> Option.get ]
+    else
+        []
+
+/// One stream file over the sources that are there.
+let private stream
+    (name: string)
+    (description: string)
+    (presetName: string)
+    (heads: string option)
+    (rows: (string * (string * int[]) list) list)
+    (chosen: (string * string * string) list)
+    : string =
+    let chosen = chosen |> List.filter (fun (source, _, _) -> rows |> List.exists (fst >> (=) source))
+
+    let banks =
+        [ for source, a, b in chosen do
+              (source, a)
+              (source, b) ]
+        |> List.distinct
+
+    let step i (source, a, b) =
+        obj'
+            [ "name", text $"{i + 1} {source} {a.Replace(':', ' ')}–{b.Replace(':', ' ')}"
+              "a", text (bankName source a)
+              "b", text (bankName source b)
+              for part in [ "train"; "validation"; "test" ] do
+                  part, text $"{source}-{part}" ]
+
+    obj' (
+        [ "format", text "cmcl-stream/1"
+          "name", text name
+          "description", text description
+          "banks",
+          obj'
+              [ for source, bank in banks ->
+                    let file = $"features/{bankName source bank}.npy"
+                    bankName source bank, obj' [ "modality", text (modality bank); "file", text file ] ] ]
+        @ [ match heads with
+            | Some file -> "heads", text file
+            | None -> () ]
+        @ [ "rows",
+            obj'
+                [ for source, own in rows do
+                      if chosen |> List.exists (fun (s, _, _) -> s = source) then
+                          for part, rows in own do
+                              $"{source}-{part}", numbers rows ]
+            "steps", JsonArray(chosen |> List.mapi step |> Array.ofList) ]
+        @ preset presetName
+    )
+    |> written
+
+let private rowsOf (parts: Part[]) part =
+    [| for row in 0 .. parts.Length - 1 do
+           if parts[row] = part then
+               row |]
+
+/// Rows of the steps.
+let private stepRows (parts: (string * Part[]) list) =
+    [ for source, parts in parts ->
+          source, [ "train", rowsOf parts Train; "validation", rowsOf parts Validation; "test", rowsOf parts Test ] ]
+
+/// Base rows, four of five to fit and the rest to choose by.
+let private baseRows (parts: (string * Part[]) list) =
+    [ for source, parts in parts ->
+          let rows = rowsOf parts Base
+          let kept i = i % 10
+          let part which = rows |> Array.indexed |> Array.filter (fst >> kept >> which) |> Array.map snd
+          source, [ "train", part (fun k -> k < 8); "validation", part ((=) 8); "test", part ((=) 9) ] ]
+
+let private copied (target: string) (source: string) (items: Item[]) (bank: string) : unit =
+    use whole = torch.NewDisposeScope()
+    let features = Npy.read (bankFile source bank) |> Check.get
+    let ids = File.ReadAllLines(Path.ChangeExtension(bankFile source bank, "ids.txt"))
+    let place = dict [ for i, id in Array.indexed ids -> id, int64 i ]
+    let rows = features.index_select (0L, torch.tensor [| for i in items -> place[i.Id] |])
+    // At unit length: half precision has room for it, and heads see rows of one scale.
+    let unit = Alignment.normalise (rows.``to`` torch.float64)
+    Npy.write (Path.Combine(target, "features", bankName source bank + ".npy")) (unit.``to`` torch.float16) |> Check.get
+
+/// Writes features, item lists and stream files of some sources into a folder; without initial heads where none were fitted yet.
+let write (target: string) (named: string) (found: (string * string list * Item list) list) (withHeads: bool) : unit =
+    Directory.CreateDirectory(Path.Combine(target, "features")) |> ignore
+
+    let all = [ for source, own, items in found -> source, own, Array.ofList items ]
+
+    for source, own, items in all do
+        for bank in own do
+            copied target source items bank
+
+    let splits =
+        [ "", "items are held out", [ for source, _, items in all -> source, byItem source items ]
+          "family", "whole families are held out", [ for source, _, items in all -> source, byFamily source items ] ]
+
+    let about =
+        "Pictures (ResNet18), texts (all-MiniLM-L6-v2) and recordings (Google's speech_embedding): telephone prompts, emoji, clip art"
+        + (if all |> List.exists (fun (s, _, _) -> s = "stamps") then ", stamps" else "")
+
+    let writeText (name: string) (content: string) = File.WriteAllText(Path.Combine(target, name), content, UTF8Encoding false)
+
+    for split, words, parts in splits do
+        let suffix = if split = "" then "" else "-" + split
+        let file = if split = "" then "stream" else split
+
+        writeText
+            $"{file}.json"
+            (stream $"{named}{suffix}" $"{about}; features as the encoders give them; {words}." "real" None (stepRows parts) steps)
+
+        writeText
+            $"base{suffix}.json"
+            (stream $"{named}-base{suffix}" $"{about}: base items, for initial heads." "base" None (baseRows parts) baseSteps)
+
+        if withHeads then
+            writeText
+                $"bound{suffix}.json"
+                (stream
+                    $"{named}-bound{suffix}"
+                    $"{about}; heads begin where base items of other rows bound them; {words}."
+                    "bound"
+                    (Some $"heads{suffix}.safetensors")
+                    (stepRows parts)
+                    steps)
+
+    let line cells = String.Join("\t", (cells: string list)) + "\n"
+
+    let table =
+        [ line [ "source"; "row"; "id"; "family"; "part"; "part by family"; "text" ]
+          for source, _, items in all do
+              let item = snd (splits |> List.head |> (fun (_, _, p) -> List.find (fst >> (=) source) p))
+              let family = snd (splits |> List.last |> (fun (_, _, p) -> List.find (fst >> (=) source) p))
+
+              for row, i in Array.indexed items do
+                  let clean (s: string) = RegularExpressions.Regex.Replace(s, @"\s+", " ")
+
+                  line
+                      [ source
+                        string row
+                        i.Id
+                        i.Family
+                        (string item[row]).ToLowerInvariant()
+                        (string family[row]).ToLowerInvariant()
+                        clean i.Forms["text:en"] ] ]
+
+    writeText "items.tsv" (String.Join("", table))
