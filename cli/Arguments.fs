@@ -40,7 +40,7 @@ type RunArgument =
     interface IArgParserTemplate with
         member a.Usage =
             match a with
-            | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
+            | Stream _ -> "the data: emoji (default), emoji-dense, real, real-bound, synthetic, or a stream folder or file"
             | Preset _ ->
                 $"""settings and methods to use instead of the stream's own preset: {System.String.Join(", ", Cmcl.Presets.names)}"""
             | Methods _ ->
@@ -131,7 +131,7 @@ type CompareArgument =
 
             match a with
             | Stream _ ->
-                "the data, one or several separated by commas: emoji (default), emoji-dense, synthetic, or stream folders or files"
+                "the data, one or several separated by commas: emoji (default), emoji-dense, real, real-bound, synthetic, or stream folders or files"
             | Methods _ ->
                 "methods, separated by commas, each optionally with options of its own in brackets (default: every method that trains, and zero-shot)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0-9)"
@@ -173,7 +173,7 @@ type TuneArgument =
 
             match a with
             | Method _ -> "the method to find settings for, or several separated by commas"
-            | Stream _ -> "the data: emoji (default), emoji-dense, synthetic, or a stream folder or file"
+            | Stream _ -> "the data: emoji (default), emoji-dense, real, real-bound, synthetic, or a stream folder or file"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9, over which each trial is averaged (default: 0)"
             | Trials _ ->
                 "largest number of trials per method; from a larger grid that many are drawn, always the same (default: 12)"
@@ -284,7 +284,7 @@ type InfoArgument =
     interface IArgParserTemplate with
         member a.Usage =
             match a with
-            | Data _ -> "emoji, emoji-dense, synthetic, or a stream folder or file"
+            | Data _ -> "emoji, emoji-dense, real, real-bound, synthetic, or a stream folder or file"
 
 type MethodsArgument =
     | [<MainCommand; Unique>] Method of NAME: string

@@ -8,7 +8,7 @@ namespace Cmcl.CSharp;
 public static class Streams
 {
     /// <summary>
-    /// A stream by the name of a shipped one (<c>emoji</c>, <c>emoji-dense</c>, <c>synthetic</c>) or by the path of a folder or a
+    /// A stream by the name of a shipped one (<c>emoji</c>, <c>emoji-dense</c>, <c>real</c>, <c>real-bound</c>, <c>synthetic</c>) or by the path of a folder or a
     /// file.
     /// </summary>
     /// <exception cref="CmclException">There is none, or it cannot be used: a sentence for each reason.</exception>

@@ -9,7 +9,7 @@ open Cmcl
 
 // Settings. `cmcl methods NAME` lists a method's options, `cmcl metrics` what can be measured.
 
-let stream = Stream.load "emoji" // or "emoji-dense", "synthetic", or the folder that cmcl import has made
+let stream = Stream.load "emoji" // or "emoji-dense", "real", "synthetic", or the folder that cmcl import has made
 let seeds = [ 0..2 ]
 let taus = [ 3e-6; 1e-5; 3e-5; 1e-4 ]
 let metrics = [ "r10"; "bwt_r10"; "deviation_rel" ]

@@ -34,7 +34,7 @@ let private extract (source: string) (bank: string) (items: Item list) : unit =
     let modality = (bank.Split ':')[0]
     let kind = if modality = "text" then "text" else "path"
     let manifest = Path.Combine(manifests, bankName source bank + ".csv")
-    let lines = [ $"id,{kind}"; for i in items -> $"{field i.Id},{field i.Forms[bank]}" ]
+    let lines = $"id,{kind}" :: [ for i in items -> $"{field i.Id},{field i.Forms[bank]}" ]
     let content = String.Join("\n", lines) + "\n"
     let out = bankFile source bank
     let same = File.Exists out && File.Exists manifest && File.ReadAllText manifest = content

@@ -44,18 +44,15 @@ type Package =
 
 /// The part of the stream that each is for.
 let packages: (string * Package) list =
-    [ for language, own, text in
+    [ for language, recordings, texts in
           [ "en",
             "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
             "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50"
-            "fr", "", "04c82c78c570c43a7136cbc5e2488d0c470b775468dff9fbce4a131b18cf1056"
             "ru",
             "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201",
             "28a61616bb0cd3345a7ea532dec4df9f071e5d0fa9f8c1a563ea9669002f39ab" ] do
-          "prompts", Debian($"asterisk-core-sounds-{language}", "1.6.1-1", text)
-
-          if own <> "" then
-              "prompts", Debian($"asterisk-core-sounds-{language}-wav", "1.6.1-1", own)
+          "prompts", Debian($"asterisk-core-sounds-{language}-wav", "1.6.1-1", recordings)
+          "prompts", Debian($"asterisk-core-sounds-{language}", "1.6.1-1", texts)
       "clipart", Debian("openclipart-svg", "1:0.18+dfsg-19", "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5")
       "stamps",
       Debian("tuxpaint-stamps-default", "2022.06.04-1", "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34")

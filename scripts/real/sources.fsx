@@ -38,7 +38,7 @@ let private rendered (folder: string) =
 
 // ---- telephone prompts (Asterisk): text and recordings of one speaker a language ---------------------------------------
 
-let promptBanks = [ "text:en"; "text:ru"; "text:fr"; "speech:en"; "speech:ru" ]
+let promptBanks = [ "text:en"; "text:ru"; "speech:en"; "speech:ru" ]
 
 let prompts () : Item list =
     let voices = Map [ "en", "en_US_f_Allison"; "ru", "ru_RU_f_IvrvoiceRU" ]
@@ -74,7 +74,7 @@ let prompts () : Item list =
                       name.Trim(), said.Trim()
                   | _ -> () ]
 
-    let texts = Map [ for language in [ "en"; "ru"; "fr" ] -> language, texts language ]
+    let texts = Map [ for language in [ "en"; "ru" ] -> language, texts language ]
 
     [ for KeyValue(name, _) in texts["en"] ->
           { Id = name

@@ -49,7 +49,7 @@ let private parted (seed: string) (groups: int[][]) (n: int) : Part[] =
     take shares 0 order
     parts
 
-let private byItem (source: string) (items: Item[]) =
+let byItem (source: string) (items: Item[]) =
     parted $"real/{source}/items" [| for row in 0 .. items.Length - 1 -> [| row |] |] items.Length
 
 let private byFamily (source: string) (items: Item[]) =
@@ -120,13 +120,9 @@ let private stream
     : string =
     let chosen = chosen |> List.filter (fun (source, _, _) -> rows |> List.exists (fst >> (=) source))
 
-    let banks =
-        [ for source, a, b in chosen do
-              (source, a)
-              (source, b) ]
-        |> List.distinct
+    let banks = chosen |> List.collect (fun (source, a, b) -> [ source, a; source, b ]) |> List.distinct
 
-    let step i (source, a, b) =
+    let step i (source: string, a: string, b: string) : JsonNode =
         obj'
             [ "name", text $"{i + 1} {source} {a.Replace(':', ' ')}–{b.Replace(':', ' ')}"
               "a", text (bankName source a)
@@ -157,7 +153,7 @@ let private stream
     )
     |> written
 
-let private rowsOf (parts: Part[]) part =
+let rowsOf (parts: Part[]) part =
     [| for row in 0 .. parts.Length - 1 do
            if parts[row] = part then
                row |]

@@ -20,7 +20,11 @@ type StreamPlace =
 module Catalogue =
 
     /// The shipped streams and their files, relative to a folder that may be anywhere above.
-    let private shipped = [ "emoji", "data/emoji/stream.json"; "emoji-dense", "data/emoji/dense.json" ]
+    let private shipped =
+        [ "emoji", "data/emoji/stream.json"
+          "emoji-dense", "data/emoji/dense.json"
+          "real", "data/real/stream.json"
+          "real-bound", "data/real/bound.json" ]
 
     /// The names that need no path.
     let names: string list = List.map fst shipped @ [ "synthetic" ]
