@@ -33,7 +33,7 @@ let export (arguments: ParseResults<ExportArgument>) : int =
         let! () = once arguments (Some out)
 
         and! saved =
-            SavedHeads.ofRun
+            RunHeads.read
                 (arguments.GetResult ExportArgument.Results)
                 (arguments.GetResult ExportArgument.Method)
                 (arguments.GetResult(ExportArgument.Seed, 0))

@@ -42,7 +42,7 @@ public sealed class Heads : IDisposable
     public static Heads OfRun(string results, string method, int seed, int? step = null)
     {
         Libtorch.Ready();
-        return new(SavedHeadsModule.ofRun(results, method, seed, step.ToOption()).OrFaults());
+        return new(RunHeads.read(results, method, seed, step.ToOption()).OrFaults());
     }
 
     /// <summary>

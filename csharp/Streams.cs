@@ -90,4 +90,19 @@ public static class Streams
     /// <exception cref="CmclException">No step, one twice, a modality with two d, or two banks of one name.</exception>
     public static Stream FromArrays(string name, params IEnumerable<Step> steps) =>
         InMemory.stream(name, steps.Select(FSharpResult<Step, FSharpList<Fault>>.NewOk).ToFSharpList()).OrFaults();
+
+    /// <summary>
+    /// Any stream, to begin with these heads instead of identities: one for every modality of its banks, d × d_m, of any d, the same
+    /// for all. They are a part of its digest, and must not be disposed of before the stream is done with.
+    /// </summary>
+    /// <exception cref="CmclException">Heads with a bias or for other features, a modality without one, or one too many.</exception>
+    public static Stream WithHeads(Stream stream, Heads heads) => InMemory.withHeads(heads.Value, stream).OrFaults();
+
+    /// <summary>The same of weights by modality, which stay the caller's.</summary>
+    /// <exception cref="CmclException">As above.</exception>
+    public static Stream WithHeads(Stream stream, IReadOnlyDictionary<string, torch.Tensor> weights)
+    {
+        var heads = weights.Select(head => Tuple.Create(ModalityModule.named(head.Key), head.Value));
+        return InMemory.withHeads(new(MapModule.OfSeq(heads), MapModule.Empty<string, string>()), stream).OrFaults();
+    }
 }

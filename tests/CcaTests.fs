@@ -310,6 +310,31 @@ let private limits =
               let size = item (product.diagonal().mean())
               same "the identity" 1e-6 (product / number size) (torch.eye (c.D, dtype = torch.float64)))
 
+          property "a prior without end towards heads has their scores where q is ½, whatever the widths and d" (fun c ->
+              let n = c.N + 5L
+              let m = mean (pair, normal c "x a" n c.Da, normal c "x b" n c.Db)
+              let d = 1L + int64 (c.Seed % 9)
+              let initial = Map [ va, normal c "head a" d c.Da; vb, normal c "head b" d c.Db ]
+              let o = { Cca.defaults with Prior = 1e10; Exponent = 0.5 }
+              let heads, count = Cca.solveFrom initial o d m |> Check.getAll
+              Expect.isLessThanOrEqual (int64 count) d "directions"
+              let unit (h: Heads) = let product = h[va].t().mm h[vb] in product / number (Tensors.norm product)
+              same "W_aᵀ W_b" 1e-5 (unit heads) (unit initial)
+              // The size of a head is nothing to it.
+              let larger = initial |> Map.add va (initial[va] * number 7.0)
+              let again, _ = Cca.solveFrom larger o d m |> Check.getAll
+              sameProducts "scaled" 1e-9 again heads)
+
+          property "a prior towards identities is that of features of one width" (fun c ->
+              let x m = normal c $"x {m}" (c.N + 5L) c.D
+              let m = mean (pair, x vision, x text)
+              let o = { options c with Prior = 0.3 }
+              let initial = Heads.identity Dtype.Float32 torch.CPU (c.D + 2L) [ va, c.D; vb, c.D ]
+              let from, _ = Cca.solveFrom initial o c.D m |> Check.getAll
+              let plain, _ = Cca.solve o c.D m |> Check.getAll
+              identical "vision, bit for bit" from[va] plain[va]
+              identical "text, bit for bit" from[vb] plain[vb])
+
           property "turned towards other heads, scores stay, and no turn before it matters" (fun c ->
               let m = jointOf c
               let d = most m

@@ -136,7 +136,7 @@ let private cells =
               Expect.isEmpty found.Failures "all"
 
               for name in names do
-                  let saved = SavedHeads.ofRun folder name 3 None |> Check.get
+                  let saved = RunHeads.read folder name 3 None |> Check.get
                   Expect.equal saved.Heads.Count 3 name
                   let place = nonNull (Path.GetDirectoryName(ResultsFolder.weightsOf folder name 3))
                   Expect.equal (Path.GetDirectoryName place) (ResultsFolder.weights folder) "within"
@@ -149,7 +149,7 @@ let private cells =
               let last = nonNull (Path.GetDirectoryName(ResultsFolder.weightsOf folder "a/b" 3))
               Directory.Delete(Path.Combine(ResultsFolder.weights folder, "a_b"), true)
               Directory.Move(last, Path.Combine(ResultsFolder.weights folder, "a_b"))
-              Expect.isOk (SavedHeads.ofRun folder "a/b" 3 None) "as an older version named it")
+              Expect.isOk (RunHeads.read folder "a/b" 3 None) "as an older version named it")
 
           testCase "a name of weights that is a file is refused before anything is trained"
           <| inFolder (fun folder ->

@@ -127,6 +127,13 @@ module Describe =
           $"{number b.NormMean} ± {number b.NormDeviation}"
           string b.Rank ]
 
+    let private headLine (stream: Stream) : string =
+        match stream.Heads with
+        | None -> $"heads before any step: identities, joint d = {Stream.joint stream}"
+        | Some heads ->
+            let each = String.Join(", ", [ for KeyValue(m, w) in heads -> $"{m} {w.shape[0]} × {w.shape[1]} {typeName w}" ])
+            $"heads before any step: {each}"
+
     let private settings (options: Map<string, string>) : string =
         String.Join("  ", [ for KeyValue(name, value) in options -> $"{name}={value}" ])
 
@@ -172,6 +179,7 @@ module Describe =
                     Layout.figures 2 "rank" ]
                   (banks stream |> List.map bankRow)
           ""
+          yield! Layout.wrap (width - 2) (headLine stream) |> List.map (fun line -> "  " + line)
           yield! Layout.wrap (width - 2) $"digest {stream.Digest}" |> List.map (fun line -> "  " + line)
 
           match presetLines width stream.Preset with

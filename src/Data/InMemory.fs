@@ -117,32 +117,37 @@ module InMemory =
 
         pairsOf train, pairsOf validation, pairsOf test
 
-    /// Hex SHA-256 over names, row numbers and features of the steps in their order.
-    let private digest (steps: Step list) : string =
+    /// Hex SHA-256 over texts and arrays.
+    let private hashed (write: (string -> unit) -> (torch.Tensor -> unit) -> unit) : string =
         use hash = SHA256.Create()
         use into = new CryptoStream(Stream.Null, hash, CryptoStreamMode.Write)
-        let text (words: string) = into.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(words + "\000")))
 
-        for step in steps do
-            for bank in [ step.A; step.B ] do
-                text $"{bank.Name}\000{bank.Modality}\000{bank.Features.dtype}\000{Tensors.shapeText bank.Features}"
-                use numbers = bank.Features.contiguous ()
-                Npy.writeNumbers into numbers
-
-            match step.Pairs with
-            | None -> ()
-            | Some pairs ->
-                for rows in [ pairs.A; pairs.B ] do
-                    text (String.Join(",", rows))
-
-            for rows in [ step.Train; step.Validation; step.Test ] do
-                text (String.Join(",", rows))
+        write (fun words -> into.Write(ReadOnlySpan(Encoding.UTF8.GetBytes(words + "\000")))) (fun array ->
+            use numbers = array.contiguous ()
+            Npy.writeNumbers into numbers)
 
         into.FlushFinalBlock()
 
         match hash.Hash with
         | null -> ""
         | bytes -> Convert.ToHexStringLower bytes
+
+    /// Over names, row numbers and features of the steps in their order.
+    let private digest (steps: Step list) : string =
+        hashed (fun text array ->
+            for step in steps do
+                for bank in [ step.A; step.B ] do
+                    text $"{bank.Name}\000{bank.Modality}\000{bank.Features.dtype}\000{Tensors.shapeText bank.Features}"
+                    array bank.Features
+
+                match step.Pairs with
+                | None -> ()
+                | Some pairs ->
+                    for rows in [ pairs.A; pairs.B ] do
+                        text (String.Join(",", rows))
+
+                for rows in [ step.Train; step.Validation; step.Test ] do
+                    text (String.Join(",", rows)))
 
     /// A stream of such steps, in their order, without a preset: options have the library's defaults where none are given. Its tensors stay
     /// the caller's. Faults: all of the steps, no step, a step twice, banks of one modality with different d, different banks of one name.
@@ -170,8 +175,26 @@ module InMemory =
                       Digest = digest steps
                       Banks = Map [ for b in banks -> b.Name, b ]
                       Steps = steps |> List.mapi (fun i s -> { s with Index = i + 1 })
+                      Heads = None
                       Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
             else
                 Error faults
 
         Check.all steps |> Result.bind ofStream
+
+    /// Any stream, to begin with heads of one's own: one for every modality of its banks, d × d_m, of any d, the same for all. They stay the
+    /// caller's, and are a part of its digest. Faults: those of heads on disk (`SavedHeads.read`), `Contradiction` for heads with a bias or of a
+    /// lift, for a modality without a head and a head without a bank, `Shape` for a width that features do not have.
+    /// As in `InMemory.withHeads { Heads = heads; About = Map.empty } stream`.
+    let withHeads (saved: SavedHeads) (stream: Cmcl.Stream) : Result<Cmcl.Stream, Fault list> =
+        StreamParts.start (List.ofSeq stream.Banks.Values) saved
+        |> Result.map (fun heads ->
+            { stream with
+                Heads = Some heads
+                Digest =
+                    hashed (fun text array ->
+                        text stream.Digest
+
+                        for KeyValue(m, w) in heads do
+                            text $"{m}\000{w.dtype}\000{Tensors.shapeText w}"
+                            array w) })

@@ -119,6 +119,8 @@ type Stream =
         Digest: string
         Banks: Map<string, Bank>
         Steps: Step list
+        /// W_m (d × d_m, as stored) of every modality before any step, of any d; None for identities with the d of the widest modality.
+        Heads: Heads option
         Preset: Preset
     }
 
@@ -178,3 +180,19 @@ module Stream =
               step.A.Modality, step.A.Features.shape[1]
               step.B.Modality, step.B.Features.shape[1] ]
         |> List.distinct
+
+    /// d of the joint space: the rows of the heads that the stream begins with, or without them the widest modality's d_m.
+    /// As in `Stream.joint stream`.
+    let joint (stream: Stream) : int64 =
+        match stream.Heads with
+        | Some heads -> (Seq.head heads.Values).shape[0]
+        | None -> modalities stream |> List.map snd |> List.max
+
+    /// Copies of the heads that the stream begins with, in the wanted type on the wanted device; identities (d × d_m) without them.
+    /// As in `Stream.heads Dtype.Float32 torch.CPU stream`.
+    let heads (dtype: Dtype) (device: torch.Device) (stream: Stream) : Heads =
+        let copy (w: torch.Tensor) = Tensors.scoped (fun () -> w.``to``(dtype.Torch).``to``(device).clone())
+
+        match stream.Heads with
+        | Some heads -> Map [ for m, _ in modalities stream -> m, copy (Heads.weight m heads) ]
+        | None -> Heads.identity dtype device (joint stream) (modalities stream)

@@ -32,6 +32,14 @@ module StreamFile =
 
     type Accuracy = { Items: string; Prototypes: string }
 
+    /// Where the heads before any step are.
+    [<RequireQualifiedAccess>]
+    type Heads =
+        /// One `.safetensors` file, its path relative to the folder.
+        | One of string
+        /// An array for each modality.
+        | Each of Map<Modality, string>
+
     type Step =
         {
             Name: string
@@ -53,6 +61,7 @@ module StreamFile =
           Rows: Map<string, Rows>
           Classes: Map<string, Classes>
           Prototypes: Map<string, Prototypes>
+          Heads: Heads option
           Steps: Step list
           Preset: Preset }
 
@@ -63,7 +72,8 @@ module StreamFile =
     /// The keys of every kind of object, needed ones first, then those that may be left out. The schema lists the same.
     let keys: Map<string, string list * string list> =
         Map
-            [ "stream", ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "preset" ])
+            [ "stream",
+              ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "heads"; "preset" ])
               "bank", ([ "modality"; "file" ], [])
               "range", ([ "from"; "to" ], [])
               "file", ([ "file" ], [])
@@ -224,6 +234,27 @@ module StreamFile =
                 return { Classes = classes; Vectors = vectors }
             })
 
+    /// A file of all heads, or a file for each modality.
+    let private headSource (node: Node) =
+        if node.Json.ValueKind = JsonValueKind.String then
+            text node |> Result.map (Heads.One >> Some)
+        elif node.Json.ValueKind = JsonValueKind.Object then
+            node
+            |> named "head" text
+            |> Result.bind (fun files ->
+                if files.IsEmpty then
+                    bad node "a file for every modality"
+                else
+                    [ for KeyValue(name, file) in files ->
+                          Modality.create name
+                          |> Result.mapError (fun _ ->
+                              [ Fault.BadValue($"the name of a head in {node.Where}", Modality.rule, name) ])
+                          |> Result.map (fun m -> m, file) ]
+                    |> Check.all)
+            |> Result.map (Map >> Heads.Each >> Some)
+        else
+            bad node "a .safetensors file, or {\"MODALITY\": \"FILE.npy\", …}"
+
     let private accuracySource =
         fields "accuracy" (fun node ->
             validated {
@@ -305,6 +336,7 @@ module StreamFile =
 
                 and! prototypes = fieldOr Map.empty "prototypes" (named "prototype set" prototypeSource) node
 
+                and! heads = fieldOr None "heads" headSource node
                 and! steps = field "steps" (list stepSource) node
                 and! preset = fieldOr noPreset "preset" preset node
 
@@ -315,6 +347,7 @@ module StreamFile =
                       Rows = rows
                       Classes = classes
                       Prototypes = prototypes
+                      Heads = heads
                       Steps = steps
                       Preset = preset }
             })
@@ -400,6 +433,14 @@ module StreamFile =
                      json.WriteString("modality", prototypes.Vectors.Modality.Name)
                      json.WriteString("classes", prototypes.Classes)
                      json.WriteString("file", prototypes.Vectors.File)))
+
+         match stream.Heads with
+         | None -> ()
+         | Some(Heads.One file) -> json.WriteString("heads", file)
+         | Some(Heads.Each files) ->
+             group "heads" (fun () ->
+                 for KeyValue(modality, file) in files do
+                     json.WriteString(modality.Name, file))
 
          json.WriteStartArray "steps"
 

@@ -346,7 +346,11 @@ module StreamFolder =
           for classes in Map.values source.Classes do
               yield! ofRows classes.Labels
           for prototypes in Map.values source.Prototypes do
-              prototypes.Vectors.File ]
+              prototypes.Vectors.File
+          match source.Heads with
+          | None -> ()
+          | Some(StreamFile.Heads.One file) -> file
+          | Some(StreamFile.Heads.Each files) -> yield! files.Values ]
 
     let private build (file: string) (source: StreamFile.Description) : Result<Cmcl.Stream, Fault list> =
         let folder =
@@ -363,6 +367,9 @@ module StreamFolder =
               yield! StreamParts.faultsOf parts.Rows
               yield! StreamParts.faultsOf parts.Labels
               yield! StreamParts.faultsOf parts.Prototypes
+              match parts.Heads with
+              | Error faults -> yield! faults
+              | Ok _ -> ()
               yield! StreamParts.checkHeads source parts
               for step in steps do
                   match step with
@@ -376,6 +383,7 @@ module StreamFolder =
                   Digest = StreamParts.digest folder file (files source)
                   Banks = parts.Banks |> Map.map (fun _ bank -> Check.get bank)
                   Steps = steps |> List.map Check.get
+                  Heads = Check.get parts.Heads
                   Preset = source.Preset }
         else
             Error(List.distinct faults)
@@ -390,7 +398,10 @@ module StreamFolder =
               for step in stream.Steps do
                   match step.Accuracy with
                   | Some accuracy -> accuracy.Prototypes
-                  | None -> () ]
+                  | None -> ()
+              match stream.Heads with
+              | Some heads -> yield! Heads.tensors heads
+              | None -> () ]
             |> Seq.distinctBy _.Handle
 
     /// Loads a stream from a stream file, or from a folder by its `stream.json`, onto the CPU. The tensors belong to the

@@ -109,6 +109,8 @@ module internal StreamParts =
             Rows: Map<string, Result<StreamFile.Rows, Fault list>>
             Labels: Map<string, Result<int64[], Fault list>>
             Prototypes: Map<string, Result<torch.Tensor, Fault list>>
+            /// Those before any step, where the stream names them.
+            Heads: Result<Heads option, Fault list>
             /// Of every step, in order; as `Rows`, but that rows may repeat.
             Pairs: Result<(StreamFile.Rows * StreamFile.Rows) option, Fault list> list
         }
@@ -192,6 +194,45 @@ module internal StreamParts =
             else
                 Error [ Fault.Shape(owner, $"{count} rows, one for each class of '{source.Classes}'", $"{vectors.shape[0]}") ])
 
+    /// Refuses heads for other inputs than a stream's features: with a bias, or of a lift.
+    let private ofFeatures (what: string) (saved: SavedHeads) : Result<Heads, Fault list> =
+        Lift.ofTexts what saved.About
+        |> Result.bind (fun lift ->
+            match lift, Map.tryFind "bias" saved.About with
+            | Some l, _ ->
+                Error
+                    [ Fault.Contradiction(
+                          $"{what} are for features={Lift.show (Some l.Lift)}, and a stream begins with heads for features as they came",
+                          "take heads of a run with features=raw; the stream's own get a lift where a run has one"
+                      ) ]
+            | None, Some "yes" ->
+                Error
+                    [ Fault.Contradiction(
+                          $"{what} have a bias in their last column, and a stream begins with heads without one",
+                          "take heads of a method without a bias, or leave that column out"
+                      ) ]
+            | None, _ -> Ok saved.Heads)
+
+    let private readHeads (folder: string) (source: StreamFile.Heads) : Result<Heads, Fault list> =
+        match source with
+        | StreamFile.Heads.One file ->
+            SavedHeads.unpickled file
+            |> Result.bind (fun () ->
+                if SavedHeads.wide file then
+                    locate folder "'heads'" file
+                else
+                    let expected = "a .safetensors file, or an object with a .npy file for every modality"
+                    Error [ Fault.BadValue("the file of 'heads'", expected, file) ])
+            |> Result.bind SavedHeads.read
+            |> Result.bind (ofFeatures $"the heads in '{file}'")
+        | StreamFile.Heads.Each files ->
+            [ for KeyValue(m, file) in files ->
+                  SavedHeads.unpickled file
+                  |> Result.bind (fun () -> readArray folder $"head '{m}'" file)
+                  |> Result.map (fun w -> file, m.Name, w) ]
+            |> Check.all
+            |> Result.bind (SavedHeads.check "'heads'")
+
     let private readPairs
         (folder: string)
         (step: StreamFile.Step)
@@ -210,6 +251,10 @@ module internal StreamParts =
           Rows = source.Rows |> Map.map (readRows folder)
           Labels = source.Classes |> Map.map (readLabels folder)
           Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes)
+          Heads =
+            match source.Heads with
+            | None -> Ok None
+            | Some heads -> readHeads folder heads |> Result.map Some
           Pairs = source.Steps |> List.map (readPairs folder) }
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
@@ -228,12 +273,61 @@ module internal StreamParts =
                           "a modality has one head, so give it one d"
                       ) ]
 
-    /// The same of prototypes, too. No labels without prototypes.
+    /// Whether heads are those of the modalities of some banks, one for each, with a column for each feature. Of a bank that could not be
+    /// read there is no d_m.
+    let private fitting (banks: (string * Modality * int64 option) list) (heads: Heads) : Fault list =
+        [ for modality, ofModality in banks |> List.groupBy (fun (_, m, _) -> m) do
+              let named = ofModality |> List.tryPick (fun (bank, _, d) -> d |> Option.map (fun d -> bank, d))
+
+              match Map.tryFind modality heads, named with
+              | None, _ ->
+                  let bank, _, _ = ofModality.Head
+
+                  Fault.Contradiction(
+                      $"the heads that the stream begins with are none for modality '{modality}', which bank '{bank}' is of",
+                      "give every modality a head, or none"
+                  )
+              | Some w, Some(bank, d) when w.shape[1] <> d ->
+                  Fault.Shape(
+                      $"the head of '{modality}' that the stream begins with",
+                      $"{d} columns, as bank '{bank}' has, and none for a bias",
+                      string w.shape[1]
+                  )
+              | _ -> ()
+
+          for modality in heads.Keys do
+              if banks |> List.forall (fun (_, m, _) -> m <> modality) then
+                  Fault.Contradiction(
+                      $"the heads that the stream begins with have one for modality '{modality}', which no bank is of",
+                      "leave it out, or name the modality as its banks do"
+                  ) ]
+
+    /// Heads that a stream of these banks can begin with. Faults: `Contradiction` for those with a bias or of a lift, for a modality without a
+    /// head and a head without a bank; `Shape`.
+    let start (banks: Bank list) (saved: SavedHeads) : Result<Heads, Fault list> =
+        ofFeatures "these heads" saved
+        |> Result.bind (fun heads -> SavedHeads.check "memory" [ for KeyValue(m, w) in heads -> "memory", m.Name, w ])
+        |> Result.bind (fun heads ->
+            match fitting [ for b in banks -> b.Name, b.Modality, Some(size b) ] heads with
+            | [] -> Ok heads
+            | faults -> Error faults)
+
+    /// The same of prototypes and of the heads that the stream begins with, too. No labels without prototypes.
     let checkHeads (source: StreamFile.Description) (parts: Parts) : Fault list =
         let banks = Map.values parts.Banks |> Seq.choose Result.toOption |> List.ofSeq
         let ofModality = banks |> List.groupBy _.Modality |> Map.ofList
 
         [ yield! checkDimensions banks
+
+          match parts.Heads with
+          | Ok(Some heads) ->
+              let known =
+                  [ for KeyValue(name, bank) in source.Banks ->
+                        name, bank.Modality, parts.Banks[name] |> Result.toOption |> Option.map size ]
+
+              yield! fitting known heads
+          | Ok None
+          | Error _ -> ()
 
           for KeyValue(name, vectors) in parts.Prototypes do
               let modality = source.Prototypes[name].Vectors.Modality

@@ -20,7 +20,7 @@ type CcaOptions =
         Exponent: float
         /// How many directions are kept at most; None for as many as the heads have rows.
         Rank: int option
-        /// ν: white, perfectly paired rows that count as seen, in shares of the mean diagonal of each modality's moment.
+        /// ν: white rows, paired as heads before any step pair them, that count as seen, in shares of the mean diagonal of each modality's moment.
         Prior: float
         Unseen: Unseen
     }
@@ -75,22 +75,38 @@ module Cca =
         else
             Ok(vectors * values.plus(added).rsqrt())
 
-    /// The modalities whose features are not of the one width that a prior needs.
-    let private priorFaults (o: CcaOptions) (m: JointMoments) : Fault list =
+    /// Whether a weight is a rectangular identity: columns as they came.
+    let private asItCame (w: torch.Tensor) : bool =
+        use scope = torch.NewDisposeScope()
+        w.Equals(torch.eye (w.shape[0], w.shape[1], dtype = w.dtype, device = w.device))
+
+    /// The modalities whose features are not of the one width that a prior needs where heads take columns as they came.
+    let private priorFaults (o: CcaOptions) (initial: Heads) (m: JointMoments) : Fault list =
         let widths = [ for KeyValue(modality, s) in m.Second -> modality, s.Sum.shape[0] ]
 
-        if o.Prior > 0.0 && (widths |> List.distinctBy snd).Length > 1 then
+        if
+            o.Prior > 0.0
+            && (widths |> List.distinctBy snd).Length > 1
+            && widths |> List.forall (fun (modality, _) -> asItCame (Heads.weight modality initial))
+        then
             let written = String.Join(", ", [ for modality, width in widths -> $"{modality} has {width}" ])
 
             [ Fault.Contradiction(
                   $"a prior takes features of all modalities for comparable, column by column, and their widths differ: {written}",
-                  "leave the prior at 0, or take encoders of one width"
+                  "leave the prior at 0, take encoders of one width, or give the stream heads to begin with that align them"
               ) ]
         else
             []
 
+    /// W/‖W‖ (the largest singular value), float64: what a prior pairs rows by.
+    let private pairing (w: torch.Tensor) : torch.Tensor =
+        Tensors.scoped (fun () ->
+            let w = w.``to`` torch.float64
+            let largest = Tensors.toFloat (torch.linalg.svdvals(w).max())
+            if largest > 0.0 then w * (1.0 / largest).AsScalar() else w.clone ())
+
     /// K_ab after prior and composition; None where it is 0.
-    let private cross (o: CcaOptions) (m: JointMoments) (a: Modality) (b: Modality) : torch.Tensor option =
+    let private cross (o: CcaOptions) (pairings: Heads) (m: JointMoments) (a: Modality) (b: Modality) : torch.Tensor option =
         let inverse (bridge: Modality) =
             let s = m.Second[bridge]
             let ridge = torch.eye (s.Sum.shape[0], dtype = torch.float64, device = s.Sum.device) * (o.Ridge * size s).AsScalar()
@@ -119,18 +135,18 @@ module Cca =
             | None -> None
 
         if o.Prior > 0.0 then
-            let s = m.Second[a]
-            let identity = torch.eye (s.Sum.shape[0], dtype = torch.float64, device = s.Sum.device)
-            let prior = identity * (o.Prior * sqrt (size s * size m.Second[b])).AsScalar()
+            let paired = pairings[a].t().mm pairings[b]
+            let prior = paired * (o.Prior * sqrt (size m.Second[a] * size m.Second[b])).AsScalar()
             Some(known |> Option.map (fun k -> k .+ prior) |> Option.defaultValue prior)
         else
             known
 
     /// The largest λ of K v = λ (D + γI) v, at most so many and those above 0 alone, from the symmetric problem B K B of Σ d_m columns, whole
     /// and in float64: 16 (Σ d_m)² bytes beside the moments. K has Σ π C_ab off its diagonal and 0 on it, D has Σ π C_m on its diagonal.
-    /// Faults: `Contradiction` for a modality without features, for a singular moment with a ridge of 0, for a prior where widths differ.
-    /// `NonFinite`, as a `CmclException`. Example: `Cca.correlations Cca.defaults 4 joint |> Check.getAll`.
-    let correlations (o: CcaOptions) (most: int) (m: JointMoments) : Result<Correlations, Fault list> =
+    /// A prior pairs rows as the heads before any step do.
+    /// Faults: `Contradiction` for a modality without features, for a singular moment with a ridge of 0, for a prior where widths differ
+    /// and heads are identities. `NonFinite`, as a `CmclException`. Example: `Cca.correlationsFrom heads Cca.defaults 4 joint |> Check.getAll`.
+    let correlationsFrom (initial: Heads) (o: CcaOptions) (most: int) (m: JointMoments) : Result<Correlations, Fault list> =
         let kept (found: Result<Correlations, Fault list>) : seq<torch.Tensor> =
             match found with
             | Ok c -> c.Directions.Values
@@ -139,8 +155,14 @@ module Cca =
         let solve (white: Map<Modality, torch.Tensor>) : Correlations =
             let modalities = m.Modalities
 
+            let pairings =
+                if o.Prior > 0.0 then
+                    Map [ for a in modalities -> a, pairing ((Heads.weight a initial).``to`` white[a].device) ]
+                else
+                    Map.empty
+
             let block a b =
-                match (if a = b then None else cross o m a b) with
+                match (if a = b then None else cross o pairings m a b) with
                 | Some k -> white[a].t().mm(k).mm white[b]
                 | None -> torch.zeros (white[a].shape[1], white[b].shape[1], dtype = torch.float64, device = white[a].device)
 
@@ -163,13 +185,27 @@ module Cca =
               Directions = Map directions }
 
         Tensors.scopedWith kept (fun () ->
-            match priorFaults o m with
+            match priorFaults o initial m with
             | [] when m.Second.IsEmpty -> Error [ Fault.Contradiction("there are no moments to solve", "add those of a step") ]
             | [] ->
                 [ for KeyValue(a, s) in m.Second -> whitening o a s |> Result.map (fun b -> a, b) ]
                 |> Check.all
                 |> Result.map (Map >> solve)
             | faults -> Error faults)
+
+    /// Identities for all modalities of some moments.
+    let private identities (m: JointMoments) : Heads =
+        let widths = [ for KeyValue(a, s) in m.Second -> a, s.Sum.shape[0] ]
+        let d = if widths.IsEmpty then 0L else widths |> List.map snd |> List.max
+        Heads.identity Dtype.Float64 torch.CPU d widths
+
+    /// The same from identities. Example: `Cca.correlations Cca.defaults 4 joint |> Check.getAll`.
+    let correlations (o: CcaOptions) (most: int) (m: JointMoments) : Result<Correlations, Fault list> =
+        Tensors.scopedWith
+            (function
+            | Ok(c: Correlations) -> c.Directions.Values
+            | Error _ -> Seq.empty)
+            (fun () -> correlationsFrom (identities m) o most m)
 
     /// W_m = s Λ^q V_mᵀ (d × d_m, float64; rows beyond the directions are 0). The one s > 0 leaves cosines alone, and gives outputs the
     /// energy that features have: Σ_m tr W_m D_m W_mᵀ = Σ_m tr D_m.
@@ -204,17 +240,23 @@ module Cca =
             let q = vt.t().mm(u.t ())
             heads |> Heads.map (fun w -> q.mm w))
 
-    /// Heads of all modalities that were seen, d × d_m, and how many directions they have. Faults: those of `correlations`, and `BadValue` for a
-    /// rank above d. Example: `Cca.solve Cca.defaults 4L joint |> Check.getAll |> fst`.
-    let solve (o: CcaOptions) (d: int64) (m: JointMoments) : Result<Heads * int, Fault list> =
+    let private kept (solved: Result<Heads * int, Fault list>) : seq<torch.Tensor> =
+        match solved with
+        | Ok(h, _) -> h.Values
+        | Error _ -> Seq.empty
+
+    /// Heads of all modalities that were seen, d × d_m, and how many directions they have. Faults: those of `correlationsFrom`, and `BadValue` for
+    /// a rank above d. Example: `Cca.solveFrom heads Cca.defaults 8L joint |> Check.getAll |> fst`.
+    let solveFrom (initial: Heads) (o: CcaOptions) (d: int64) (m: JointMoments) : Result<Heads * int, Fault list> =
         match o.Rank with
         | Some rank when int64 rank > d ->
             Error [ Fault.BadValue("rank", $"at most the {d} rows that the heads have", string rank) ]
         | rank ->
             let most = rank |> Option.defaultValue (int d)
 
-            Tensors.scopedWith
-                (function
-                | Ok(h: Heads, _) -> h.Values
-                | Error _ -> [])
-                (fun () -> correlations o most m |> Result.map (fun c -> heads o.Exponent d m c, c.Values.Length))
+            Tensors.scopedWith kept (fun () ->
+                correlationsFrom initial o most m |> Result.map (fun c -> heads o.Exponent d m c, c.Values.Length))
+
+    /// The same from identities. Example: `Cca.solve Cca.defaults 4L joint |> Check.getAll |> fst`.
+    let solve (o: CcaOptions) (d: int64) (m: JointMoments) : Result<Heads * int, Fault list> =
+        Tensors.scopedWith kept (fun () -> solveFrom (identities m) o d m)

@@ -49,7 +49,7 @@ module ClosedForm =
     let prior: Opt<Options, float> =
         Opt.make
             "prior"
-            "ν: how much it counts that encoders are aligned already, in shares of each moment's mean diagonal"
+            "ν: how much it counts that heads before any step align encoders, in shares of each moment's mean diagonal"
             Codec.notNegative
             (fun (o: CcaOptions) -> o.Prior)
             (fun v o -> { o with Prior = v })
@@ -86,10 +86,8 @@ module ClosedForm =
         else
             JointMoments.accumulate task.Terms (Task.jointBlocks task)
 
-    /// Heads of d rows by `Cca.solve`, from moments of features with this lift. Faults: those of `Cca.solve`; `Contradiction` for a prior,
-    /// which says that encoders are aligned, with columns beside their features that are not.
-    /// Example: `ClosedForm.fit Cca.defaults None 8L (JointMoments.ofRows pair xa xb)`.
-    let fit (o: CcaOptions) (lift: Lift option) (d: int64) (all: JointMoments) : Result<Heads * int, Fault list> =
+    /// Refuses a prior, which says that encoders are aligned, with columns beside their features that are not.
+    let private fitting (o: CcaOptions) (lift: Lift option) : Result<unit, Fault list> =
         if lift.IsSome && o.Prior > 0.0 then
             Error
                 [ Fault.Contradiction(
@@ -97,14 +95,24 @@ module ClosedForm =
                       "leave the prior at 0, or the features as they came (features=raw)"
                   ) ]
         else
-            Cca.solve o d all
+            Ok()
+
+    /// Heads of d rows by `Cca.solve`, from moments of features with this lift. Faults: those of `Cca.solve`; `Contradiction` for a prior
+    /// with a lift. Example: `ClosedForm.fit Cca.defaults None 8L (JointMoments.ofRows pair xa xb)`.
+    let fit (o: CcaOptions) (lift: Lift option) (d: int64) (all: JointMoments) : Result<Heads * int, Fault list> =
+        fitting o lift |> Result.bind (fun () -> Cca.solve o d all)
+
+    /// The same by `Cca.solveFrom`, with as many rows as the heads before any step have.
+    /// Example: `ClosedForm.fitFrom heads Cca.defaults None (JointMoments.ofRows pair xa xb)`.
+    let fitFrom (initial: Heads) (o: CcaOptions) (lift: Lift option) (all: JointMoments) : Result<Heads * int, Fault list> =
+        fitting o lift |> Result.bind (fun () -> Cca.solveFrom initial o (Seq.head initial.Values).shape[0] all)
 
     /// The moments of all steps that are kept and of these. Example: `ClosedForm.seen StepWeight.Steps Map.empty [ Task.ofPair 1 "first" pair xa xb ]`.
     let seen (weights: StepWeight) (kept: Memory) (tasks: Task list) : JointMoments =
         JointMoments.ofNamed kept :: List.map (moments >> weighted weights) tasks |> JointMoments.mergeAll
 
     /// Heads after moments, turned nearest to those before any step; a modality without moments keeps the head that it has. And sentences
-    /// for the user. Faults as of `fit`.
+    /// for the user. Faults as of `fitFrom`.
     let headsOf
         (o: CcaOptions)
         (lift: Lift option)
@@ -114,7 +122,7 @@ module ClosedForm =
         : Result<struct (Heads * string list), Fault list> =
         let d = (Seq.head heads.Values).shape[0]
 
-        fit o lift d all
+        fitFrom initial o lift all
         |> Result.map (fun (found, directions) ->
             let found = Cca.towards initial all found |> Map.map (fun m w -> w.``to`` (Heads.weight m heads).dtype)
 

@@ -20,7 +20,7 @@ module Estimate =
         let size = size plan
         let added = Lift.added plan.Settings.Features
         let raw = Stream.modalities stream |> List.map snd
-        let d = List.max raw
+        let d = Stream.joint stream
         let widths = raw |> List.map (fun columns -> columns + added)
         let columns (s: Step) = s.A.Features.shape[1] + added, s.B.Features.shape[1] + added
 

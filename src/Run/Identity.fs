@@ -30,7 +30,7 @@ module Protocol =
     /// beyond that one a core. The same for every way to run something.
     /// Example: `Protocol.threads (Check.get (Catalogue.find "synthetic")) None = 1`.
     let threads (stream: Cmcl.Stream) (given: int option) : int =
-        let widest = Stream.modalities stream |> List.map snd |> List.max
+        let widest = Stream.joint stream :: (Stream.modalities stream |> List.map snd) |> List.max
         let fitting = if widest <= 512L then 1 else min MostThreads Environment.ProcessorCount
         Option.defaultValue fitting given
 

@@ -20,9 +20,7 @@ module Train =
 
     /// A method's heads before any step.
     let private first (stream: Stream) (device: torch.Device) (plan: Plan) : Heads =
-        let modalities = Stream.modalities stream
-        let d = modalities |> List.map snd |> List.max
-        Heads.identity plan.Settings.Dtype device d modalities |> Lift.heads plan.Settings.Features |> plan.Method.Initial
+        Stream.heads plan.Settings.Dtype device stream |> Lift.heads plan.Settings.Features |> plan.Method.Initial
 
     /// Refuses a method whose heads before any step have another width than its features have, with a bias where it says that there is one.
     let private fitting (stream: Stream) (plan: Plan) : Result<unit, Fault list> =

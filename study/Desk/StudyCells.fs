@@ -203,7 +203,7 @@ module internal StudyCells =
                     forget ()
                     saved.Value <- Some(step.Index, heads |> Heads.map (fun w -> w.clone().DetachFromDisposeScope()))
 
-                let about step = SavedHeads.about (info study plans 1 0 []) plan.Label seed step
+                let about step = RunHeads.about (info study plans 1 0 []) plan.Label seed step
                 let observer = { Observer.silent with Save = save }
                 let before = torch.get_num_threads ()
                 torch.set_num_threads (threads study)

@@ -63,7 +63,7 @@ module ClosedFormChecks =
         use whole = torch.NewDisposeScope()
         let plain = { o.Cca with Prior = 0.0 }
         let ofLift = lift |> Option.map (fun (l: SeededLift) -> l.Lift)
-        let d = Stream.modalities stream |> List.map snd |> List.max
+        let initial = Stream.heads Dtype.Float64 device stream
 
         let ofStep (step: Step) =
             let outer = torch.NewDisposeScope()
@@ -101,7 +101,7 @@ module ClosedFormChecks =
             finally
                 outer.Dispose()
 
-        let solved steps = ClosedForm.fit o.Cca ofLift d (JointMoments.mergeAll steps) |> Result.map fst
+        let solved steps = ClosedForm.fitFrom initial o.Cca ofLift (JointMoments.mergeAll steps) |> Result.map fst
 
         stream.Steps
         |> List.map ofStep
@@ -114,7 +114,7 @@ module ClosedFormChecks =
             validated {
                 let! heads = solved each
                 and! reversed = solved (List.rev each)
-                and! c = Cca.correlations o.Cca (int d) sum
+                and! c = Cca.correlationsFrom initial o.Cca (int (Stream.joint stream)) sum
                 return heads, reversed, c
             }
             |> Result.bind (fun (heads, reversed, c) ->
