@@ -530,6 +530,31 @@ let private arrays =
                   CSharp.Streams.FromArrays("mine", [ CSharp.Streams.Step(pictures, other); CSharp.Streams.Step(sounds, other) ])
 
               Expect.notEqual changed.Digest stream.Digest "other data")
+          test "begin with heads, of weights by modality or of a file" (fun () ->
+              let pictures, names =
+                  CSharp.Streams.Bank("p", "vision", array 1 40L 6L), CSharp.Streams.Bank("n", "text", array 2 40L 5L)
+
+              let stream = CSharp.Streams.FromArrays("mine", [ CSharp.Streams.Step(pictures, names) ])
+              let weights = System.Collections.Generic.Dictionary()
+              weights["vision"] <- Seed.normal [ 3L; 6L ] (Seed.ofInt 1)
+              weights["text"] <- Seed.normal [ 3L; 5L ] (Seed.ofInt 2)
+              let bound = CSharp.Streams.WithHeads(stream, weights)
+              Expect.equal (Stream.joint bound) 3L "d"
+              Expect.notEqual bound.Digest stream.Digest "other data"
+
+              use heads =
+                  CSharp.Study
+                      .On(bound)
+                      .Method([ CSharp.Methods.Dns() ])
+                      .Seeds(0)
+                      .Each(fun c -> c.Learn(epochs = 1, batch = 8))
+                      .TrainHeads()
+
+              Expect.equal (heads.Weights["text"].shape) [| 3L; 5L |] "trained from them"
+              Expect.equal (Stream.joint (CSharp.Streams.WithHeads(stream, heads))) 3L "and the start of another"
+              weights.Remove "text" |> ignore
+              Expect.stringContains (raised (fun () -> CSharp.Streams.WithHeads(stream, weights))).Message "'text'" "none")
+
           test "that cannot be learned from are refused" (fun () ->
               let bank name modality rows columns = CSharp.Streams.Bank(name, modality, array 1 rows columns)
               let a, b = bank "a" "vision" 10L 4L, bank "b" "text" 10L 4L

@@ -222,7 +222,7 @@ module internal StreamParts =
                     locate folder "'heads'" file
                 else
                     let expected = "a .safetensors file, or an object with a .npy file for every modality"
-                    Error [ Fault.BadValue("the file of 'heads'", expected, file) ])
+                    Error [ Fault.BadValue("'heads'", expected, file) ])
             |> Result.bind SavedHeads.read
             |> Result.bind (ofFeatures $"the heads in '{file}'")
         | StreamFile.Heads.Each files ->
@@ -284,7 +284,7 @@ module internal StreamParts =
                   let bank, _, _ = ofModality.Head
 
                   Fault.Contradiction(
-                      $"the heads that the stream begins with are none for modality '{modality}', which bank '{bank}' is of",
+                      $"there is no head for modality '{modality}', which bank '{bank}' is of, and others have one",
                       "give every modality a head, or none"
                   )
               | Some w, Some(bank, d) when w.shape[1] <> d ->
@@ -298,7 +298,7 @@ module internal StreamParts =
           for modality in heads.Keys do
               if banks |> List.forall (fun (_, m, _) -> m <> modality) then
                   Fault.Contradiction(
-                      $"the heads that the stream begins with have one for modality '{modality}', which no bank is of",
+                      $"there is a head for modality '{modality}', which no bank is of",
                       "leave it out, or name the modality as its banks do"
                   ) ]
 
