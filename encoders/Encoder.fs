@@ -43,8 +43,7 @@ module Encoder =
 
             (fun x ->
                 use scale = b.Scale.AsScalar()
-                use shift = b.Shift.AsScalar()
-                Tensors.scoped (fun () -> Onnx.run model output [ input, x ] * scale + shift)),
+                Tensors.scoped (fun () -> (Onnx.run model output [ input, x ] * scale).plus b.Shift)),
             (fun () -> (model :> IDisposable).Dispose()))
 
     // ---- ONNX ----------------------------------------------------------------------------------------------------

@@ -169,8 +169,7 @@ module Sound =
                 match m.Range with
                 | None -> logs
                 | Some range ->
-                    use below = (-range).AsScalar()
-                    torch.maximum (logs, logs.max().add below)
+                    torch.maximum (logs, logs.max().plus -range)
 
             let kept =
                 match m.Frames with

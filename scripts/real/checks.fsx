@@ -45,7 +45,7 @@ let private regression (x: torch.Tensor) (y: torch.Tensor) : torch.Tensor -> tor
     let ones (x: torch.Tensor) = torch.cat ([| x; torch.ones (x.shape[0], 1L, dtype = torch.float64) |], 1L)
     let x1 = ones x
     let ridge = torch.eye (x1.shape[1], dtype = torch.float64)
-    let w = torch.linalg.solve ((x1.t().mm x1).add ridge, x1.t().mm y)
+    let w = torch.linalg.solve (x1.t().mm x1 .+ ridge, x1.t().mm y)
     fun x -> (ones x).mm w
 
 printfn "Nearest neighbour of the same family, per cent (two at random in brackets)"

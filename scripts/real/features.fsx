@@ -4,6 +4,7 @@
 open System
 open System.Diagnostics
 open System.IO
+open System.Threading.Tasks
 open Packages
 open Sources
 
@@ -62,7 +63,8 @@ let private extract (source: string) (bank: string) (items: Item list) : unit =
 
 /// The items of a source whose every form was read, and their banks.
 let extractAll (source: string) (own: string list) (items: Item list) : Item list =
-    own |> Array.ofList |> Array.Parallel.iter (fun bank -> extract source bank items)
+    let each = ParallelOptions(MaxDegreeOfParallelism = Environment.ProcessorCount)
+    Parallel.ForEach(own, each, (fun bank -> extract source bank items)) |> ignore
 
     let read = [ for bank in own -> set (File.ReadAllLines(Path.ChangeExtension(bankFile source bank, "ids.txt"))) ]
     let whole = items |> List.filter (fun i -> read |> List.forall (fun ids -> ids.Contains i.Id))
