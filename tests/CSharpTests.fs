@@ -546,7 +546,7 @@ let private arrays =
                   CSharp.Study
                       .On(bound)
                       .Method([ CSharp.Methods.Dns() ])
-                      .Seeds(0)
+                      .Seeds([ 0 ])
                       .Each(fun c -> c.Learn(epochs = 1, batch = 8))
                       .TrainHeads()
 
