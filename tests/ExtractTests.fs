@@ -434,7 +434,7 @@ let private shapes =
               Expect.isTrue (Images.read (plainImage 8 8) path).IsError "no size")
           folderTest "a mean image, and one of another size" (fun folder ->
               prepare folder
-              let mean = torch.arange(48).reshape(3L, 4L, 4L).``to`` torch.float32
+              let mean = (Tensors.range torch.CPU 0L 48L).reshape(3L, 4L, 4L).``to`` torch.float32
               Npy.write (place folder "mean.npy") (mean.reshape (12L, 4L)) |> Check.get
 
               let input =
@@ -513,7 +513,7 @@ let private catalogue =
               let told = cmcl [ "encoders" ]
               Expect.equal told.Code 0 told.Error
 
-              for word in [ "resnet18"; "minilm"; "whisper"; "Licence"; "cmcl encoders get resnet18" ] do
+              for word in [ "resnet18"; "minilm"; "whisper"; "Licence"; "bring your own weights" ] do
                   Expect.stringContains told.Out word "the list"
 
               let shown = cmcl [ "encoders"; "show"; "clip-image" ]

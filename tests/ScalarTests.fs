@@ -34,7 +34,7 @@ let private allowed: (Calls.Method * Calls.Method * string) list =
       number "Single"
       number "Int64"
       number "Int32"
-      "Cmcl.Encoders.EncoderModule/run@",
+      "Cmcl.Encoders.Script::called",
       "TorchSharp.torch/jit/ScriptModule::call(Object[])",
       "makes a scalar of an argument that is a number; encoders are given tensors" ]
 

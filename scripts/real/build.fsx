@@ -7,6 +7,7 @@
 open System
 open System.Diagnostics
 open System.IO
+open Cmcl
 open Packages
 open Sources
 open Features
@@ -46,7 +47,14 @@ let heads (folder: string) (suffix: string) =
           run ]
     |> ignore
 
-    cmcl [ "export"; run; "-o"; Path.Combine(folder, $"heads{suffix}.safetensors"); "--force" ] |> ignore
+    let exported = Path.Combine(run, "heads.safetensors")
+    cmcl [ "export"; run; "--method"; "joint"; "-o"; exported; "--force" ] |> ignore
+    use scope = TorchSharp.torch.NewDisposeScope()
+    let target = Path.Combine(folder, $"heads{suffix}")
+    Directory.CreateDirectory target |> ignore
+
+    for KeyValue(modality, w) in (SavedHeads.read exported |> Check.get).Heads do
+        Npy.write (Path.Combine(target, $"{modality}.npy")) (w.``to`` TorchSharp.torch.float16) |> Check.get
 
 let streams (folder: string) (named: string) found =
     printfn "%s" (Path.GetRelativePath(root, folder))

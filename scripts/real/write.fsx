@@ -105,7 +105,8 @@ let private preset (name: string) : (string * JsonNode) list =
     let file = Path.Combine(__SOURCE_DIRECTORY__, $"preset-{name}.json")
 
     if File.Exists file then
-        [ "preset", JsonNode.Parse(File.ReadAllText file) |> Option.ofObj |> Option.get ]
+        let preset = JsonNode.Parse(File.ReadAllText file) |> Option.ofObj |> Option.get
+        [ "preset", preset ]
     else
         []
 
@@ -140,7 +141,9 @@ let private stream
                     let file = $"features/{bankName source bank}.npy"
                     bankName source bank, obj' [ "modality", text (modality bank); "file", text file ] ] ]
         @ [ match heads with
-            | Some file -> "heads", text file
+            | Some folder ->
+                let modalities = banks |> List.map (snd >> modality) |> List.distinct
+                "heads", obj' [ for m in modalities -> m, text $"{folder}/{m}.npy" ]
             | None -> () ]
         @ [ "rows",
             obj'
@@ -220,7 +223,7 @@ let write (target: string) (named: string) (found: (string * string list * Item 
                     $"{named}-bound{suffix}"
                     $"{about}; heads begin where base items of other rows bound them; {words}."
                     "bound"
-                    (Some $"heads{suffix}.safetensors")
+                    (Some $"heads{suffix}")
                     (stepRows parts)
                     steps)
 
