@@ -3,6 +3,7 @@ module Cmcl.Cli.Arguments
 
 open Argu
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.GalleryArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
@@ -329,6 +330,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Export of ParseResults<ExportArgument>
     | [<CliPrefix(CliPrefix.None)>] Apply of ParseResults<ApplyArgument>
     | [<CliPrefix(CliPrefix.None)>] Retrieve of ParseResults<RetrieveArgument>
+    | [<CliPrefix(CliPrefix.None)>] Gallery of ParseResults<GalleryArgument>
     | [<CliPrefix(CliPrefix.None)>] Extract of ParseResults<ExtractArgument>
     | [<CliPrefix(CliPrefix.None)>] Encoders of ParseResults<EncodersArgument>
     | [<CliPrefix(CliPrefix.None)>] Moments of ParseResults<MomentsArgument>
@@ -358,6 +360,7 @@ type Command =
             | Methods _ -> "list the methods and their options"
             | Export _ -> "export trained heads from a results folder, as one .safetensors file or as .npy files"
             | Apply _ -> "project new features through a trained head"
+            | Gallery _ -> "a page that shows what the heads of a run retrieve for a few rows: pictures, texts, recordings"
             | Extract _ -> "run an encoder over images, texts or recordings and save the features"
             | Encoders _ -> "list encoders with ready descriptions and fetch their weights"
             | Moments _ -> "accumulate, merge and subtract moments of features in many files"

@@ -48,8 +48,9 @@ let asWritten (arguments: ParseResults<'argument>) (sets: string list) (faults: 
 /// The options that were given to a command, one by one and by `--set`.
 let given (options: (string * string) list) (sets: string list) : (string * string) list = options @ List.map assignment sets
 
-let parseSeeds (text: string) : Result<int list, Fault list> =
-    let bad = Error [ Fault.BadValue("--seeds", "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once", text) ]
+/// Whole numbers ≥ 0 as users list them: 0,1,2 or 0-9.
+let numbers (option: string) (expected: string) (text: string) : Result<int list, Fault list> =
+    let bad = Error [ Fault.BadValue(option, expected, text) ]
     let number (s: string) = Int32.TryParse(s.Trim(), NumberStyles.None, CultureInfo.InvariantCulture)
 
     let part (s: string) =
@@ -65,8 +66,11 @@ let parseSeeds (text: string) : Result<int list, Fault list> =
         | _ -> None
 
     let parts = text.Split ',' |> Array.map part |> List.ofArray
-    let seeds = parts |> List.collect (Option.defaultValue [])
-    if List.contains None parts || List.distinct seeds <> seeds then bad else Ok seeds
+    let all = parts |> List.collect (Option.defaultValue [])
+    if List.contains None parts || List.distinct all <> all then bad else Ok all
+
+let parseSeeds (text: string) : Result<int list, Fault list> =
+    numbers "--seeds" "whole numbers ≥ 0, such as 0,1,2 or 0-9, each once" text
 
 let parseSplit (text: string) : Result<Split, Fault list> =
     match text with

@@ -4,6 +4,7 @@ open System
 open Argu
 open Cmcl
 open Cmcl.Cli.HeadArguments
+open Cmcl.Cli.GalleryArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
@@ -32,6 +33,7 @@ let private options () =
       "export", names (ArgumentParser.Create<ExportArgument>().GetArgumentCases())
       "apply", names (ArgumentParser.Create<ApplyArgument>().GetArgumentCases())
       "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
+      "gallery", names (ArgumentParser.Create<GalleryArgument>().GetArgumentCases())
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
       "encoders", names (ArgumentParser.Create<EncodersGetArgument>().GetArgumentCases())
       "moments",
@@ -58,6 +60,7 @@ let private commands =
     @ [ "export"
         "apply"
         "retrieve"
+        "gallery"
         "extract"
         "encoders"
         "moments"
@@ -158,6 +161,7 @@ let private dispatch (argv: string[]) : int =
         | Some(Export arguments), _ -> HeadCommands.export arguments
         | Some(Apply arguments), _ -> HeadCommands.apply arguments
         | Some(Retrieve arguments), _ -> HeadCommands.retrieve arguments
+        | Some(Gallery arguments), _ -> GalleryCommand.gallery arguments
         | Some(Extract arguments), _ -> ExtractCommand.extract arguments
         | Some(Encoders arguments), _ -> EncodersCommand.encoders arguments
         | Some(Moments arguments), _ -> MomentsCommand.moments arguments

@@ -19,6 +19,7 @@ let chapters: (string * (string * string) list) list =
         "docs/cuda.md", "Run on CUDA"
         "docs/sweeps.md", "Sweeps"
         "docs/cells.md", "Compare and tune"
+        "docs/gallery.md", "Look at what is retrieved"
         "docs/checkpoints.md", "Checkpoints, resuming"
         "docs/scale.md", "" ]
       "Theory", [ ("docs/theory.md", "") ]

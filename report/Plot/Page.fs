@@ -81,7 +81,7 @@ module Page =
               | Ok json -> $"{text f.Id}:{json}"
               | Error why -> $"{text f.Id}:{{\"failure\":{text (Drawing.sentence why)}}}" ]
         |> String.concat ",\n"
-        |> fun entries -> inert $"{{{entries}}}"
+        |> fun entries -> $"{{{entries}}}"
 
     let private place (legend: bool) (place: string) (first: Figure) : XmlNode =
         div
@@ -143,10 +143,14 @@ module Page =
                   if value <> "" then
                       div [] [ dt [] [ str term ]; dd [] [ str value ] ] ]
 
-    /// The whole page. The same content gives the same bytes.
-    let render (name: string) (content: XmlNode list) (figures: Figure list) : string =
-        let script kind text = HtmlElements.script kind [ rawText text ]
+    let internal script (text: string) : XmlNode = HtmlElements.script [] [ rawText text ]
 
+    /// JSON for a page's scripts.
+    let internal embed (id: string) (json: string) : XmlNode =
+        HtmlElements.script [ _id id; _type "application/json" ] [ rawText (inert json) ]
+
+    /// A whole page of content with its styles and, behind it, its scripts.
+    let internal document (name: string) (styles: string) (content: XmlNode list) (scripts: XmlNode list) : string =
         html
             [ _lang "en" ]
             [ head
@@ -154,15 +158,20 @@ module Page =
                   [ meta [ _charset "utf-8" ]
                     meta [ _name "viewport"; _content "width=device-width, initial-scale=1" ]
                     title [] [ str name ]
-                    style [] [ rawText (resource "report.css") ] ]
-              body
-                  []
-                  [ yield! content
-                    noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
-                    HtmlElements.script [ _id "figures"; _type "application/json" ] [ rawText (data figures) ]
-                    script [] (plotly ())
-                    script [] (resource "picture.js" + resource "report.js") ] ]
+                    style [] [ rawText styles ] ]
+              body [] (content @ scripts) ]
         |> RenderView.AsString.htmlDocument
+
+    /// The whole page. The same content gives the same bytes.
+    let render (name: string) (content: XmlNode list) (figures: Figure list) : string =
+        document
+            name
+            (resource "report.css")
+            content
+            [ noscript [] [ str "The figures of this page are drawn by a script inside it, which is switched off here." ]
+              embed "figures" (data figures)
+              script (plotly ())
+              script (resource "picture.js" + resource "report.js") ]
 
     /// A page of what stands above and of parts, those without content left out.
     let internal ofSections (name: string) (top: Section list) (mainClass: string) (parts: Section list) : Rendered =
