@@ -168,8 +168,7 @@ module Sound =
             let ranged =
                 match m.Range with
                 | None -> logs
-                | Some range ->
-                    torch.maximum (logs, logs.max().plus -range)
+                | Some range -> torch.maximum (logs, logs.max().plus -range)
 
             let kept =
                 match m.Frames with

@@ -147,7 +147,7 @@ module Gallery =
     let private scoresAfter (request: GalleryRequest) (query: Side) (partner: Side) (label: string) (step: int) =
         use scope = torch.NewDisposeScope()
 
-        SavedHeads.ofRun request.Results label request.Seed (Some step) |> Result.bind (fun saved -> scores saved query partner)
+        RunHeads.read request.Results label request.Seed (Some step) |> Result.bind (fun saved -> scores saved query partner)
 
     let private recall (request: GalleryRequest) (rows: Row list) (step: Step) : Map<string, float * float> =
         let way = if request.Reverse then "ba" else "ab"
@@ -180,7 +180,7 @@ module Gallery =
 
             let learned =
                 if
-                    request.Step > step.Index && List.contains step.Index (SavedHeads.steps request.Results label request.Seed)
+                    request.Step > step.Index && List.contains step.Index (RunHeads.steps request.Results label request.Seed)
                 then
                     scored step.Index |> Result.map Some
                 else
@@ -219,7 +219,7 @@ module Gallery =
               Recall = recall request rows step })
 
     /// What each method's heads retrieve for some rows of each task: the same rows for every method and every run over these data. Faults: those of
-    /// `SavedHeads.ofRun`, `Projected.head` and `Results.read`.
+    /// `RunHeads.read`, `Projected.head` and `Results.read`.
     let make (request: GalleryRequest) : Result<GalleryTask list, Fault list> =
         Results.read request.Results
         |> Result.bind (fun rows ->

@@ -45,13 +45,17 @@ module RunHeads =
                       | _ -> () ]
             |> List.sort
 
+    /// The steps after which a results folder has a method's heads with a seed, in their order. Example: `RunHeads.steps "results/none" "dns" 0 = []`.
+    let steps (results: string) (label: string) (seed: int) : int list =
+        numbered "step-" (ResultsFolder.weightsFound results label seed)
+
     /// The heads that `cmcl run --save-weights` left in a results folder after a step, the last one unless another is named.
     /// Faults: `Missing` for a run without weights, `Unknown` for a method, a seed or a step that it does not have, with those that
     /// it has; and the faults of `SavedHeads.read`.
     let read (results: string) (label: string) (seed: int) (step: int option) : Result<SavedHeads, Fault list> =
         let seeds = ResultsFolder.weightsFound results label seed
         let within = Path.GetDirectoryName seeds |> Option.ofObj |> Option.defaultValue results
-        let steps = numbered "step-" seeds
+        let steps = steps results label seed
 
         let chosen =
             match step with
