@@ -50,8 +50,7 @@ let private methodsOf
     | _ when asked = Some [] -> Error [ Fault.BadValue("--methods", "at least one method of the results", "") ]
     | _ :: _ as unknown -> Error [ for label in unknown -> Fault.Unknown("method in these results", label, known) ]
     | [] ->
-        let found =
-            [ for label in Option.defaultValue known asked |> List.distinct -> label, RunHeads.steps results label seed ]
+        let found = [ for label in Option.defaultValue known asked |> List.distinct -> label, RunHeads.steps results label seed ]
 
         match found |> List.filter (snd >> List.isEmpty) with
         | without when without.Length = found.Length || asked.IsSome && not without.IsEmpty ->

@@ -179,9 +179,7 @@ module Gallery =
             let scored = scoresAfter request query partner label
 
             let learned =
-                if
-                    request.Step > step.Index && List.contains step.Index (RunHeads.steps request.Results label request.Seed)
-                then
+                if request.Step > step.Index && List.contains step.Index (RunHeads.steps request.Results label request.Seed) then
                     scored step.Index |> Result.map Some
                 else
                     Ok None
