@@ -56,6 +56,20 @@ let tests =
                           let difference, allowed = apart s x m
                           Expect.isLessThanOrEqual difference (allowed + 1e-300) $"{kind}, {n} × {d}")
 
+          test "a singular matrix, of which LAPACK's own bound would not be enough" (fun () ->
+              let c =
+                  { Seed = 282738
+                    N = 3L
+                    D = 7L
+                    Da = 4L
+                    Db = 5L
+                    Rank = 0L }
+
+              let _, x = awkward c 3L 4L |> List.find (fun (kind, _) -> kind = "with columns of zeros")
+              let s = Sketch.ofRows x
+              let difference, allowed = apart s x (least x)
+              Expect.isLessThanOrEqual difference allowed "within what the sketch says")
+
           property "as many rows as the rank, where it is less" (fun c ->
               for n in [ c.N; 9L * c.Da + 1L ] do
                   let s = Sketch.ofRows (planted c "x" c.Rank n c.Da)
