@@ -23,8 +23,8 @@ let private features (source: string) (bank: string) (items: Item[]) : torch.Ten
 
 /// How many items' nearest other item is of their family, and how many of two drawn at random are, in per cent.
 let private neighbours (x: torch.Tensor) (items: Item[]) : float * float =
-    let scores = x.mm (x.t ())
-    scores.fill_diagonal_ -9.0 |> ignore
+    use far = (9.0).AsScalar()
+    let scores = x.mm (x.t ()) - torch.eye (x.shape[0], dtype = torch.float64) * far
     let nearest = scores.argmax(1L).data<int64>().ToArray()
     let hits = nearest |> Array.indexed |> Array.filter (fun (i, j) -> items[i].Family = items[int j].Family) |> Array.length
     let n = float items.Length

@@ -19,9 +19,9 @@ module Sketch =
     /// The rounding of a decomposition of d columns of this size: p(d) ε with LAPACK's usual p, and something for short ones.
     let private rounding (d: int64) (size: float) : float = float (d + 10L) * epsilon * size
 
-    /// How many times that a decomposition may be off. LAPACK's singular value decomposition was seen to be off by 38 ε of a singular matrix of four
-    /// columns, where p(d) ε for it and the QR before it is 28 ε.
-    let private slack = 3.0
+    /// How many times that a singular value decomposition may be off: LAPACK's was seen to be off by 38 ε of a singular matrix of four columns, where
+    /// p(d) ε for it and the QR before it is 28 ε.
+    let private slack = 4.0
 
     /// Rows for each column that are decomposed at once.
     [<Literal>]
@@ -53,7 +53,7 @@ module Sketch =
         struct (s.narrow(0L, 0L, int64 k).reshape(-1L, 1L) * vt.narrow (0L, 0L, int64 k), left)
 
     /// Rows in the place of a head's inputs X (n × d_m, a column of ones among them for a bias), at most min(n, d_m): R of X = QR, or as
-    /// many rows as the rank of R where that is less. Nothing is squared, so ‖E‖ is about 3 (d_m + 10) ε ‖X‖.
+    /// many rows as the rank of R where that is less. Nothing is squared, so ‖E‖ is about (d_m + 10) ε ‖X‖, some times that where X is singular.
     /// Example: `(Sketch.ofRows xa).Rows.shape[0] = 4L`.
     let ofRows (x: torch.Tensor) : Sketch =
         Tensors.requireMatrix "rows of a sketch" -1L -1L x
@@ -67,13 +67,12 @@ module Sketch =
 
             if least > sqrt epsilon * size then
                 // It comes by columns, and products with it would take half as long again.
-                { Rows = r.contiguous ()
-                  Beyond = slack * float rounds * rounding }
+                { Rows = r.contiguous (); Beyond = float rounds * rounding }
             else
                 let struct (rows, left) = ranked rounding r
 
                 { Rows = rows.contiguous ()
-                  Beyond = slack * float (rounds + 1) * rounding + left })
+                  Beyond = (float rounds + slack) * rounding + left })
 
     /// Rows that have a given second moment C of n rows, as many as its rank. Where C squares sizes, rounding hides whatever is smaller
     /// than about the root of it: ‖E‖² ≤ ‖XᵀX − X̂ᵀX̂‖_* (Powers and Størmer 1970) ≤ n (√d (d + √n) ε tr C + (d − r) d ε λ₁), of which
