@@ -7,6 +7,7 @@ open System.IO
 open Argu
 open TorchSharp
 open Cmcl
+open Cmcl.Encoders
 open Cmcl.Cli.GalleryArguments
 open Cmcl.Cli.Commands
 

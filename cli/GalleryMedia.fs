@@ -22,16 +22,11 @@ let private Quality = 80
 let private seconds, rate = 4.0, 11025
 
 let private thumbnail: ImageInput =
-    { Resize = Side
-      Crop = Side
-      Fit = ImageFit.Pad
-      Bicubic = false
-      Mean = ImageMean.Channels [ 0.0; 0.0; 0.0 ]
-      Std = [ 1.0; 1.0; 1.0 ]
-      Bgr = false
-      ChannelsLast = true
-      Background = Some(255uy, 255uy, 255uy)
-      Pool = Pool.Done }
+    { ImageInput.Plain Side with
+        Fit = ImageFit.Pad
+        Bicubic = false
+        ChannelsLast = true
+        Background = Some(255uy, 255uy, 255uy) }
 
 let private uri (kind: string) (bytes: byte[]) : string = $"data:{kind};base64,{Convert.ToBase64String bytes}"
 
@@ -90,25 +85,11 @@ let recording (path: string) : Result<string, Fault list> =
         Sound.resample r.Rate into (torch.tensor r.Samples)
         |> Result.map (fun samples -> uri "audio/wav" (wave into (samples.data<float32>().ToArray()))))
 
-/// Whether a file begins as recordings do: RIFF WAVE, Ogg, FLAC, MP3.
-let private isRecording (path: string) : bool =
-    use stream = File.OpenRead path
-    let head = Array.zeroCreate 12
-    let count = stream.ReadAtLeast(Span head, head.Length, false)
-    let text = Encoding.Latin1.GetString(head, 0, count)
-    let starts (s: string) = text.StartsWith(s, StringComparison.Ordinal)
-
-    starts "RIFF" && text.EndsWith("WAVE", StringComparison.Ordinal)
-    || starts "OggS"
-    || starts "fLaC"
-    || starts "ID3"
-    || count > 1 && head[0] = 0xFFuy && head[1] >= 0xE0uy
-
 /// A file in its form; what is wrong with one that cannot be read is its form.
 let form (path: string) : ItemForm =
     let read () =
         InputFile.reading "the gallery" path (fun () ->
-            if isRecording path then
+            if Recordings.isOne path then
                 recording path |> Result.map ItemForm.Recording
             else
                 picture path |> Result.map ItemForm.Picture)

@@ -2,8 +2,6 @@ namespace Cmcl.Encoders
 
 open System
 open System.Collections.Generic
-open System.ComponentModel
-open System.Diagnostics
 open System.IO
 open Concentus
 open NLayer
@@ -126,13 +124,8 @@ module Compressed =
     let private ffmpegRate = 48000
 
     let private ffmpeg (seconds: float) (path: string) : Recording =
-        let info = ProcessStartInfo "ffmpeg"
-        info.RedirectStandardOutput <- true
-        info.RedirectStandardError <- true
-        info.RedirectStandardInput <- true
-
         // A path, and not an address of some protocol; a file, and nothing that a file refers to.
-        for argument in
+        let source =
             [ "-nostdin"
               "-v"
               "error"
@@ -141,44 +134,21 @@ module Compressed =
               "-t"
               string (decimal seconds)
               "-i"
-              "file:" + path
-              "-map"
-              "0:a:0"
-              "-ac"
-              "1"
-              "-ar"
-              string ffmpegRate
-              "-f"
-              "f32le"
-              "-" ] do
-            info.ArgumentList.Add argument
+              "file:" + Path.GetFullPath path ]
 
-        let started =
-            try
-                Process.Start info |> Option.ofObj
-            with :? Win32Exception ->
-                None
+        let form = [ "-map"; "0:a:0"; "-ac"; "1"; "-ar"; string ffmpegRate; "-f"; "f32le"; "-" ]
 
-        match started with
-        | None -> refuse "it is not WAV, Ogg Vorbis, Opus or MP3; install ffmpeg, which decodes others, or convert it beforehand"
-        | Some started ->
-            use ran = started
-            use clock = new System.Threading.CancellationTokenSource(patience)
-            use _ = clock.Token.Register(fun () -> ran.Kill true)
-            let errors = ran.StandardError.ReadToEndAsync()
-            use out = new MemoryStream()
-            ran.StandardOutput.BaseStream.CopyTo out
-            ran.WaitForExit()
-
-            if clock.IsCancellationRequested then
-                refuse $"ffmpeg was still decoding it after {patience.TotalMinutes} minutes"
-            elif ran.ExitCode <> 0 then
-                let told = (errors.Result.Trim().Split '\n')[0]
-                refuse $"ffmpeg cannot decode it ({told.TrimEnd '.'})"
-            else
-                let samples = Array.zeroCreate (int out.Length / 4)
-                Buffer.BlockCopy(out.ToArray(), 0, samples, 0, samples.Length * 4)
-                { Rate = ffmpegRate; Samples = samples }
+        match Child.run patience (Path.GetTempPath()) [] "ffmpeg" (source @ form) with
+        | ChildEnd.NotInstalled ->
+            refuse "it is not WAV, Ogg Vorbis, Opus or MP3; install ffmpeg, which decodes others, or convert it beforehand"
+        | ChildEnd.TooLong -> refuse $"ffmpeg was still decoding it after {patience.TotalMinutes} minutes"
+        | ChildEnd.Ended(0, output, _) ->
+            let samples = Array.zeroCreate (output.Length / 4)
+            Buffer.BlockCopy(output, 0, samples, 0, samples.Length * 4)
+            { Rate = ffmpegRate; Samples = samples }
+        | ChildEnd.Ended(_, _, errors) ->
+            let said = errors.Trim().Split '\n'
+            refuse $"ffmpeg cannot decode it ({said[0].TrimEnd '.'})"
 
     // ---- which -------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,19 @@ type ImageInput =
         Pool: Pool
     }
 
+    /// The middle square of so many pixels, red first, from 0 to 1: what a description that says no more means.
+    static member Plain(resize: int) : ImageInput =
+        { Resize = resize
+          Crop = resize
+          Fit = ImageFit.Shorter
+          Bicubic = true
+          Mean = ImageMean.Channels [ 0.0; 0.0; 0.0 ]
+          Std = [ 1.0; 1.0; 1.0 ]
+          Bgr = false
+          ChannelsLast = false
+          Background = None
+          Pool = Pool.Done }
+
 [<RequireQualifiedAccess>]
 type TokenizerKind =
     /// CLIP's byte-level BPE: vocabulary (JSON) and merges, lower case.

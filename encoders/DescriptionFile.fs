@@ -110,6 +110,7 @@ module DescriptionFile =
     let private image (path: string -> string) (where: string) (json: JsonElement) : Input =
         let n = node where json
         let resize = needed (whole 1 many) "resize" n
+        let plain = ImageInput.Plain resize
 
         let mean where (json: JsonElement) =
             if json.ValueKind = JsonValueKind.String then
@@ -121,15 +122,15 @@ module DescriptionFile =
 
         let read =
             { Resize = resize
-              Crop = either resize (whole 1 many) "crop" n
-              Fit = either ImageFit.Shorter (oneOf fits) "fit" n
-              Bicubic = either true (oneOf [ "bicubic", true; "bilinear", false ]) "interpolation" n
-              Mean = either (ImageMean.Channels [ 0.0; 0.0; 0.0 ]) mean "mean" n
-              Std = either [ 1.0; 1.0; 1.0 ] (three 1e-6) "std" n
-              Bgr = either false (oneOf [ "rgb", false; "bgr", true ]) "channels" n
-              ChannelsLast = either false (oneOf [ "channels-first", false; "channels-last", true ]) "layout" n
-              Background = either None (fun where json -> Some(colour where json)) "background" n
-              Pool = either Pool.Done pool "pool" n }
+              Crop = either plain.Crop (whole 1 many) "crop" n
+              Fit = either plain.Fit (oneOf fits) "fit" n
+              Bicubic = either plain.Bicubic (oneOf [ "bicubic", true; "bilinear", false ]) "interpolation" n
+              Mean = either plain.Mean mean "mean" n
+              Std = either plain.Std (three 1e-6) "std" n
+              Bgr = either plain.Bgr (oneOf [ "rgb", false; "bgr", true ]) "channels" n
+              ChannelsLast = either plain.ChannelsLast (oneOf [ "channels-first", false; "channels-last", true ]) "layout" n
+              Background = either plain.Background (fun where json -> Some(colour where json)) "background" n
+              Pool = either plain.Pool pool "pool" n }
 
         if read.Crop > resize then
             Check.fail (Fault.BadValue($"'crop' of {where}", $"at most {resize}, what 'resize' leaves", string read.Crop))

@@ -34,17 +34,27 @@ type Encoder =
 module Encoder =
     let private fail (file: string) reason : 'a = Check.fail (Fault.Unreadable(file, reason))
 
+    /// What is made of a loaded model, which is freed where that is refused.
+    let private owning (make: OnnxModel -> 'a) (model: OnnxModel) : 'a =
+        try
+            make model
+        with _ ->
+            (model :> IDisposable).Dispose()
+            reraise ()
+
     /// A model that items go through alone: the batch is one of one.
     let private before (b: Before) (threads: int) : Result<(torch.Tensor -> torch.Tensor) * (unit -> unit), Fault list> =
         Onnx.load b.File threads
-        |> Result.map (fun model ->
-            let input = Onnx.chosen "input" model b.InputName model.Inputs
-            let output = Onnx.chosen "output" model b.OutputName model.Outputs
+        |> Result.map (
+            owning (fun model ->
+                let input = Onnx.chosen "input" model b.InputName model.Inputs
+                let output = Onnx.chosen "output" model b.OutputName model.Outputs
 
-            (fun x ->
-                use scale = b.Scale.AsScalar()
-                Tensors.scoped (fun () -> (Onnx.run model output [ input, x ] * scale).plus b.Shift)),
-            (fun () -> (model :> IDisposable).Dispose()))
+                (fun x ->
+                    use scale = b.Scale.AsScalar()
+                    Tensors.scoped (fun () -> (Onnx.run model output [ input, x ] * scale).plus b.Shift)),
+                (fun () -> (model :> IDisposable).Dispose()))
+        )
 
     // ---- ONNX ----------------------------------------------------------------------------------------------------
 
@@ -69,80 +79,85 @@ module Encoder =
 
     let private onnx (d: Description) (threads: int) : Result<Encoder, Fault list> =
         Onnx.load d.File threads
-        |> Result.map (fun model ->
-            let mask, types =
-                match d.Input with
-                | Input.Text t -> t.Mask, t.Types
-                | _ -> None, None
+        |> Result.map (
+            owning (fun model ->
+                let mask, types =
+                    match d.Input with
+                    | Input.Text t -> t.Mask, t.Types
+                    | _ -> None, None
 
-            let besides = List.choose id [ mask; types ] @ List.ofSeq d.Zeros.Keys
+                let besides = List.choose id [ mask; types ] @ List.ofSeq d.Zeros.Keys
 
-            for name in besides do
-                Onnx.known "input" model name |> ignore
+                for name in besides do
+                    Onnx.known "input" model name |> ignore
 
-            let left = model.Inputs |> List.filter (fun name -> not (List.contains name besides))
-            let main = Onnx.chosen "input" model d.InputName left
+                let left = model.Inputs |> List.filter (fun name -> not (List.contains name besides))
+                let main = Onnx.chosen "input" model d.InputName left
 
-            match left |> List.filter ((<>) main) with
-            | [] -> ()
-            | extra ->
-                let names = String.Join(", ", extra)
-                fail d.File $"the model also takes {names}, for which the description gives nothing"
+                match left |> List.filter ((<>) main) with
+                | [] -> ()
+                | extra ->
+                    let names = String.Join(", ", extra)
+                    fail d.File $"the model also takes {names}, for which the description gives nothing"
 
-            let output = Onnx.chosen "output" model d.OutputName model.Outputs
-            let sides = model.Sides main
-            // A model may have been exported for so many items at once and no others.
-            let together = List.tryHead sides |> Option.filter (fun n -> n > 0) |> Option.map int64
+                let output = Onnx.chosen "output" model d.OutputName model.Outputs
+                let sides = model.Sides main
+                // A model may have been exported for so many items at once and no others.
+                let together = List.tryHead sides |> Option.filter (fun n -> n > 0) |> Option.map int64
 
-            let run (given: EncoderInput) =
-                Tensors.scoped (fun () ->
-                    let n = given.Main.shape[0]
+                let run (given: EncoderInput) =
+                    Tensors.scoped (fun () ->
+                        let n = given.Main.shape[0]
 
-                    let named =
-                        [ main, given.Main
-                          match mask, given.Mask with
-                          | Some name, Some m -> name, m
-                          | _ -> ()
-                          match types with
-                          | Some name -> name, given.Main.zeros_like ()
-                          | None -> ()
-                          for KeyValue(name, sides) in d.Zeros do
-                              name,
-                              Onnx.zeros
-                                  model
-                                  name
-                                  [| yield n
-                                     for side in sides do
-                                         yield int64 side |] ]
+                        let named =
+                            [ main, given.Main
+                              match mask, given.Mask with
+                              | Some name, Some m -> name, m
+                              | _ -> ()
+                              match types with
+                              | Some name -> name, given.Main.zeros_like ()
+                              | None -> ()
+                              for KeyValue(name, sides) in d.Zeros do
+                                  name,
+                                  Onnx.zeros
+                                      model
+                                      name
+                                      [| yield n
+                                         for side in sides do
+                                             yield int64 side |] ]
 
-                    let size = Option.defaultValue n together
+                        let size = Option.defaultValue n together
 
-                    let piece (first: int64) =
-                        let count = min size (n - first)
+                        let piece (first: int64) =
+                            let count = min size (n - first)
 
-                        let filled (t: torch.Tensor) =
-                            let own = t.narrow (0L, first, count)
-                            // The last row again and again, where the model takes more than are left.
-                            if count = size then
-                                own
-                            else
-                                torch.cat ([| own; own.narrow(0L, count - 1L, 1L).repeat_interleave(size - count, 0L) |], 0L)
+                            let filled (t: torch.Tensor) =
+                                let own = t.narrow (0L, first, count)
+                                // The last row again and again, where the model takes more than are left.
+                                if count = size then
+                                    own
+                                else
+                                    torch.cat (
+                                        [| own; own.narrow(0L, count - 1L, 1L).repeat_interleave(size - count, 0L) |],
+                                        0L
+                                    )
 
-                        let shares = List.init (int size) (fun i -> given.Shares[int (min (n - 1L) (first + int64 i))])
+                            let shares = List.init (int size) (fun i -> given.Shares[int (min (n - 1L) (first + int64 i))])
 
-                        let rows =
-                            Onnx.run model output [ for name, t in named -> name, filled t ]
-                            |> Pooling.rows $"output '{output}' of '{d.File}'" d.Pool (Option.map filled given.Mask) shares
+                            let rows =
+                                Onnx.run model output [ for name, t in named -> name, filled t ]
+                                |> Pooling.rows $"output '{output}' of '{d.File}'" d.Pool (Option.map filled given.Mask) shares
 
-                        rows.narrow (0L, 0L, count)
+                            rows.narrow (0L, 0L, count)
 
-                    torch.cat ([| for first in 0L .. size .. n - 1L -> piece first |], 0L))
+                        torch.cat ([| for first in 0L .. size .. n - 1L -> piece first |], 0L))
 
-            { Run = run
-              Before = None
-              AnyLength = sides.Length = 2 && sides[1] < 0
-              Warnings = poolerWarning d model output
-              Free = fun () -> (model :> IDisposable).Dispose() })
+                { Run = run
+                  Before = None
+                  AnyLength = sides.Length = 2 && sides[1] < 0
+                  Warnings = poolerWarning d model output
+                  Free = fun () -> (model :> IDisposable).Dispose() })
+        )
 
     // ---- TorchScript ---------------------------------------------------------------------------------------------
 
@@ -194,14 +209,18 @@ module Encoder =
                 match d.Before with
                 | None -> Ok encoder
                 | Some b ->
-                    before b threads
-                    |> Result.map (fun (run, free) ->
-                        { encoder with
-                            Before = Some run
-                            Free =
-                                fun () ->
-                                    free ()
-                                    encoder.Free() }))
+                    match before b threads with
+                    | Error faults ->
+                        encoder.Free()
+                        Error faults
+                    | Ok(run, free) ->
+                        Ok
+                            { encoder with
+                                Before = Some run
+                                Free =
+                                    fun () ->
+                                        free ()
+                                        encoder.Free() })
         with
         | CmclException fault -> Error [ fault ]
         | :? ExternalException

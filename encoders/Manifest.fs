@@ -93,6 +93,15 @@ module Manifest =
               if text.Trim() <> "" then
                   int64 (i + 1), line text ]
 
+    let internal wrong (file: string) (line: int64) (reason: string) : Fault = Fault.Unreadable(file, $"line {line}: {reason}")
+
+    /// What reading makes of a file, where its quotes match.
+    let private quoted (file: string) (read: unit -> Result<'a, Fault list>) : Result<'a, Fault list> =
+        try
+            read ()
+        with :? CsvFormatException as e ->
+            Error [ wrong file e.LineNumber "its quotes do not match" ]
+
     let private item (wanted: string) (folder: string) (line: int64) (fields: Map<string, string>) : Result<Item, string> =
         let field name = Map.tryFind name fields |> Option.defaultValue ""
 
@@ -122,7 +131,6 @@ module Manifest =
             | _ -> "path"
 
         let folder = string (Path.GetDirectoryName(Path.GetFullPath file))
-        let wrong (line: int64) reason = Fault.Unreadable(file, $"line {line}: {reason}")
 
         let read () =
             let read = if (string (Path.GetExtension file)).ToLowerInvariant() = ".csv" then ofCsv file else ofJson file
@@ -134,10 +142,10 @@ module Manifest =
             let faults =
                 [ for line, result in items do
                       match result with
-                      | Error reason -> wrong line reason
+                      | Error reason -> wrong file line reason
                       | Ok item ->
                           if not (seen.TryAdd(item.Id, line)) then
-                              wrong line $"'{item.Id}' is the id of line {seen[item.Id]} already" ]
+                              wrong file line $"'{item.Id}' is the id of line {seen[item.Id]} already" ]
 
             match faults with
             | [] when items.IsEmpty -> Error [ Fault.Unreadable(file, "it names nothing to encode") ]
@@ -154,11 +162,20 @@ module Manifest =
                 )
             | faults -> Error faults
 
-        InputFile.readingText "encoding what it names" file (fun () ->
-            try
-                read ()
-            with :? CsvFormatException as e ->
-                Error [ wrong e.LineNumber "its quotes do not match" ])
+        InputFile.readingText "encoding what it names" file (fun () -> quoted file read)
+
+    /// The lines of a manifest in CSV by number, as fields by name, none of them checked. Faults: `Missing`; `Unreadable` with the first line that is
+    /// no such line, as `wrong` says it.
+    let internal fields (neededBy: string) (file: string) : Result<(int64 * Map<string, string>) list, Fault list> =
+        InputFile.readingText neededBy file (fun () ->
+            quoted file (fun () ->
+                let rec all sofar left =
+                    match left with
+                    | [] -> Ok(List.rev sofar)
+                    | (line, Ok fields) :: rest -> all ((line, fields) :: sofar) rest
+                    | (line, Error reason) :: _ -> Error [ wrong file line reason ]
+
+                all [] (ofCsv file)))
 
     /// Items whose file is not there, as faults with the line. What is there and is no file is told when it is read.
     let missing (file: string) (items: Item list) : (Item * Fault) list =

@@ -95,6 +95,7 @@ module Svg =
                     match drawn background toSize path with
                     | Ok bitmap -> Ok bitmap
                     | Error reason -> fault reason
+                with
+                | CmclException fault -> Error [ fault ]
                 // What a picture may be wrong in is the library's to say, and it says it by many kinds of exceptions.
-                with e when not (e :? OutOfMemoryException) ->
-                    fault $"it cannot be drawn ({Reason.ofException e})"
+                | e when not (e :? OutOfMemoryException) -> fault $"it cannot be drawn ({Reason.ofException e})"

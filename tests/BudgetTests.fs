@@ -75,7 +75,7 @@ let tests =
                           // A bound also has what the kept rows may miss.
                           Expect.isLessThanOrEqual
                               (largest "bound_rel" outcome)
-                              (total + max rounding 3e-12)
+                              (total + max rounding 1e-12)
                               $"{p.Label} {dtype}: bound")
 
           test "the total is made use of, and the steps learn" (fun () ->

@@ -241,7 +241,7 @@ let private tone (rate: int) (seconds: float) : float32[] =
 /// A recording of 16 bits a sample.
 let private record (path: string) (rate: int) (samples: float32[]) : unit =
     let bytes = samples |> Array.collect (fun x -> BitConverter.GetBytes(int16 (32767f * x)))
-    File.WriteAllBytes(path, EncoderInputTests.wave 1 16 rate 1 bytes)
+    File.WriteAllBytes(path, SoundInputTests.wave 1 16 rate 1 bytes)
 
 /// Samples a second and samples of a RIFF WAVE file of µ-law, by the rule of G.711.
 let private played (file: byte[]) : int * float[] =

@@ -2,6 +2,7 @@
 #load "axes.fsx"
 
 open System
+open Cmcl
 open TorchSharp
 open Inventory
 open Render
@@ -14,14 +15,14 @@ let private orientations (grey: torch.Tensor) (cells: int64) =
     let dx = grey.narrow (3L, 2L, 62L) - grey.narrow (3L, 0L, 62L)
     let dy = grey.narrow (2L, 2L, 62L) - grey.narrow (2L, 0L, 62L)
     let dx, dy = dx.narrow (2L, 1L, 62L), dy.narrow (3L, 1L, 62L)
-    let strength = (dx.square () + dy.square ()).sqrt()
+    let strength = (dx.squared () .+ dy.squared ()).sqrt()
     let angle = torch.atan2(dy, dx).remainder(Math.PI.AsScalar())
 
     let energy bin =
         let centre = (float bin + 0.5) * Math.PI / 9.0
         let away = (angle - centre.AsScalar()).abs()
-        let away = torch.minimum (away, away.neg().add(Math.PI.AsScalar()))
-        let share = (away * (-9.0 / Math.PI).AsScalar()).add(1.0.AsScalar()).clamp_min(0.0.AsScalar())
+        let away = torch.minimum (away, away.neg().plus Math.PI)
+        let share = (away * (-9.0 / Math.PI).AsScalar()).plus(1.0).clamp_min(0.0.AsScalar())
         pool (strength * share) cells
 
     torch.cat([| for bin in 0..8 -> energy bin |], 1L).sqrt()
@@ -29,7 +30,7 @@ let private orientations (grey: torch.Tensor) (cells: int64) =
 /// What is seen in pictures (n × 3 × 64 × 64): layout of colour, contours, colours, silhouette, hues.
 let private see (x: torch.Tensor) =
     let grey = x.mean ([| 1L |], true)
-    let ink = (x.amin ([| 1L |], true) * (-1.0).AsScalar()).add(1.0.AsScalar())
+    let ink = (x.amin ([| 1L |], true) * (-1.0).AsScalar()).plus(1.0)
     let highest, lowest = x.amax ([| 1L |], true), x.amin ([| 1L |], true)
     let saturation = highest - lowest
     let present = ink.gt(0.08.AsScalar()).``to`` torch.float64
@@ -43,11 +44,11 @@ let private see (x: torch.Tensor) =
 
     let hues =
         let r, g, b = x.narrow (1L, 0L, 1L), x.narrow (1L, 1L, 1L), x.narrow (1L, 2L, 1L)
-        let hue = torch.atan2((g - b) * (sqrt 3.0).AsScalar(), r * 2.0.AsScalar() - g - b).add(Math.PI.AsScalar())
+        let hue = torch.atan2((g - b) * (sqrt 3.0).AsScalar(), r * 2.0.AsScalar() - g - b).plus(Math.PI)
         let bin = (hue * (11.999 / (2.0 * Math.PI)).AsScalar()).floor().``to``(torch.int64).reshape(x.shape[0], -1L)
         torch.zeros(x.shape[0], 12L, dtype = torch.float64).scatter_add_(1L, bin, saturation.reshape (x.shape[0], -1L)).sqrt()
 
-    struct (grey, ink, pool (x.neg().add(1.0.AsScalar())) 8L, colours, hues)
+    struct (grey, ink, pool (x.neg().plus(1.0)) 8L, colours, hues)
 
 let private look (name: string) (n: int) : torch.Tensor =
     use scope = torch.NewDisposeScope()

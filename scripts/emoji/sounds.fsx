@@ -32,7 +32,7 @@ let private frames (path: string) =
         let padded = torch.cat ([| spoken; torch.zeros (512L, dtype = torch.float64) |], 0L)
         let windows = padded.unfold (0L, 512L, int64 (rate / 100)) * torch.hann_window (512L, dtype = torch.float64)
         let power = torch.fft.rfft(windows).abs().square()
-        let mel = power.mm(torch.tensor (melFilters rate)).add(1e-6.AsScalar()).log()
+        let mel = power.mm(torch.tensor (melFilters rate)).plus(1e-6).log()
         mel - mel.mean ([| 0L |], true))
 
 /// The sound in ten equal parts of time: mean and deviation of each band.

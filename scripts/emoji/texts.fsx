@@ -3,6 +3,7 @@
 
 open System
 open System.Collections.Generic
+open Cmcl
 open TorchSharp
 open Inventory
 open Axes

@@ -1,11 +1,10 @@
 // The folder data/emoji: features, prototypes, two streams, what each row is.
 #load "bind.fsx"
+#load "../streams/json.fsx"
 
 open System
 open System.IO
 open System.Text
-open System.Text.Encodings.Web
-open System.Text.Json
 open System.Text.Json.Nodes
 open Cmcl
 open TorchSharp
@@ -13,6 +12,7 @@ open Inventory
 open Axes
 open Encode
 open Bind
+open Json
 
 let private target = Path.Combine(root, "data", "emoji")
 let private fileName (bank: string) = bank.Replace(':', '-') + ".npy"
@@ -52,19 +52,6 @@ let private steps =
       "line:hc", "speech:en-gb", "B"
       "text:de", "speech:de", "A" ]
 
-let private obj' (pairs: (string * JsonNode) list) : JsonNode =
-    let o = JsonObject()
-
-    for name, value in pairs do
-        o[name] <- value
-
-    o
-
-let private text (s: string) : JsonNode = JsonValue.Create s
-let private numbers (ns: int seq) : JsonNode = JsonArray([| for n in ns -> JsonValue.Create n :> JsonNode |])
-let private texts (ts: string seq) : JsonNode = JsonArray([| for t in ts -> text t |])
-let private modality (bank: string) = bank.Split(':')[0]
-
 let private step (dense: bool) (a: string, b: string, half: string) =
     let domain (bank: string) = bank.Split(':')[1]
     let rows = if dense then "all" else half.ToLowerInvariant()
@@ -73,11 +60,11 @@ let private step (dense: bool) (a: string, b: string, half: string) =
     // Text classifies the other side; two sides without text have no classes.
     let accuracy =
         match modality a = "text", modality b = "text" with
-        | true, _ -> [ ("accuracy", obj' [ "items", text b; "prototypes", text a ]) ]
-        | _, true -> [ ("accuracy", obj' [ "items", text a; "prototypes", text b ]) ]
+        | true, _ -> [ ("accuracy", object' [ "items", text b; "prototypes", text a ]) ]
+        | _, true -> [ ("accuracy", object' [ "items", text a; "prototypes", text b ]) ]
         | _ -> []
 
-    obj' (
+    object' (
         [ "name", text name
           "a", text a
           "b", text b
@@ -94,47 +81,28 @@ let private rowSets (dense: bool) =
 
     if dense then set "all" (fun _ -> true) else set "a" isHalfA @ set "b" (isHalfA >> not)
 
-/// The settings that cmcl tune picks on validation rows; kept in their own file so that data and settings change apart.
-let private preset (name: string) : JsonNode =
-    JsonNode.Parse(File.ReadAllText(Path.Combine(__SOURCE_DIRECTORY__, $"preset-{name}.json")))
-    |> Option.ofObj
-    |> Option.get
-
 let private stream (dense: bool) (name: string) (description: string) (banks: string list) =
     let languagesUsed = [ for language in languages -> $"text:{language}" ]
 
-    let node =
-        obj'
-            [ "format", text "cmcl-stream/1"
-              "name", text name
-              "description", text description
-              "banks",
-              obj' [ for b in banks -> (b, obj' [ "modality", text (modality b); "file", text ("features/" + fileName b) ]) ]
-              "rows", obj' (rowSets dense)
-              "classes", obj' [ "subgroup", obj' [ "names", texts classes; "labels", numbers labels ] ]
-              "prototypes",
-              obj'
-                  [ for l in languagesUsed ->
-                        l, obj' [ "modality", text "text"; "classes", text "subgroup"; "file", text ("prototypes/" + fileName l) ] ]
-              "steps", JsonArray([| for s in steps -> step dense s |])
-              "preset", preset name ]
-
-    // Lists of numbers on one line each.
-    let options = JsonSerializerOptions(WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
-    let indented = node.ToJsonString(options).ReplaceLineEndings "\n"
-
-    RegularExpressions.Regex.Replace(
-        indented,
-        @"\[\s+(-?\d[\d,\s-]*)\]",
-        fun m -> "[" + RegularExpressions.Regex.Replace(m.Groups[1].Value, @"\s+", "").Replace(",", ", ") + "]"
-    )
-    + "\n"
+    object'
+        [ "format", text "cmcl-stream/1"
+          "name", text name
+          "description", text description
+          "banks",
+          object' [ for b in banks -> (b, object' [ "modality", text (modality b); "file", text ("features/" + fileName b) ]) ]
+          "rows", object' (rowSets dense)
+          "classes", object' [ "subgroup", object' [ "names", texts classes; "labels", numbers labels ] ]
+          "prototypes",
+          object'
+              [ for l in languagesUsed ->
+                    l, object' [ "modality", text "text"; "classes", text "subgroup"; "file", text ("prototypes/" + fileName l) ] ]
+          "steps", JsonArray([| for s in steps -> step dense s |])
+          "preset", preset __SOURCE_DIRECTORY__ name ]
+    |> written
 
 let private partName part = (string part).ToLowerInvariant()
 
 let private table () =
-    let line cells = String.Join("\t", (cells: string list)) + "\n"
-
     String.Join(
         "",
         [ line [ "row"; "codes"; "emoji"; "name"; "group"; "subgroup"; "half"; "part" ]

@@ -99,4 +99,4 @@ for source, own, items in found do
             (recall byLength)
             (recall byHeads)
             items.Length
-            (Array.sort seconds)[seconds.Length / 2]
+            (Array.sort seconds).[seconds.Length / 2]

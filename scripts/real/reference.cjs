@@ -44,7 +44,7 @@ const wav = (file, samples) => {
 
 const session = file => ort.InferenceSession.create(file, { intraOpNumThreads: 1 })
 
-/// BERT's tokens: words and punctuation, then the longest pieces of the vocabulary.
+// BERT's tokens: words and punctuation, then the longest pieces of the vocabulary.
 const wordpiece = vocab => {
   const ids = new Map(fs.readFileSync(vocab, 'utf8').split(/\r?\n/).map((token, i) => [token, i]))
   return text => {
@@ -63,7 +63,8 @@ const wordpiece = vocab => {
   }
 }
 
-const texts = async folder => {
+// The mean of all tokens, or the first.
+const texts = (name, mean) => async folder => {
   const model = await session(path.join(folder, 'model.onnx')), tokens = wordpiece(path.join(folder, 'vocab.txt'))
   const items = ['That is a happy person', 'a café, crème brûlée & 3 apples!', 'unbelievably long antidisestablishmentarianism', 'x']
   fs.writeFileSync(at('texts.jsonl'), items.map((text, i) => JSON.stringify({ id: `${i}`, text })).join('\n') + '\n')
@@ -71,9 +72,9 @@ const texts = async folder => {
   for (const text of items) {
     const ids = tokens(text), row = values => new ort.Tensor('int64', BigInt64Array.from(values.map(BigInt)), [1, ids.length])
     const states = (await model.run({ input_ids: row(ids), attention_mask: row(ids.map(() => 1)), token_type_ids: row(ids.map(() => 0)) })).last_hidden_state.data
-    rows.push(Float64Array.from({ length: 384 }, (_, c) => ids.reduce((sum, _, t) => sum + states[t * 384 + c], 0) / ids.length))
+    rows.push(Float64Array.from({ length: 384 }, (_, c) => mean ? ids.reduce((sum, _, t) => sum + states[t * 384 + c], 0) / ids.length : states[c]))
   }
-  return ['minilm', 'texts.jsonl', rows]
+  return [name, 'texts.jsonl', rows]
 }
 
 const pictures = async folder => {
@@ -117,7 +118,7 @@ const sounds = async folder => {
 
 ;(async () => {
   let failed = false
-  for (const [encoder, byHand] of [['minilm', texts], ['resnet18', pictures], ['speech-embedding', sounds]]) {
+  for (const [encoder, byHand] of [['minilm', texts('minilm', true)], ['arctic-xs', texts('arctic-xs', false)], ['resnet18', pictures], ['speech-embedding', sounds]]) {
     const folder = path.dirname(run('encoders', 'get', encoder).trim())
     const [name, manifest, rows] = await byHand(folder)
     run('extract', name, at(manifest), '-o', at(name + '.npy'), '--force', '--quiet')

@@ -1,19 +1,19 @@
 // Streams over the banks: rows in four parts, by item and by family, ten steps or those that have their sources.
 #load "features.fsx"
+#load "../streams/json.fsx"
 #r "../../cli/bin/Release/net10.0/Cmcl.dll"
 #r "../../cli/bin/Release/net10.0/TorchSharp.dll"
 
 open System
 open System.IO
 open System.Text
-open System.Text.Encodings.Web
-open System.Text.Json
 open System.Text.Json.Nodes
 open Cmcl
 open TorchSharp
 open Packages
 open Sources
 open Features
+open Json
 
 Native.init ()
 
@@ -76,40 +76,6 @@ let private baseSteps =
       "prompts", "text:en", "speech:en"
       "emoji", "line:hc", "text:en" ]
 
-let private text (s: string) : JsonNode = JsonValue.Create s
-let private numbers (ns: int seq) : JsonNode = JsonArray([| for n in ns -> JsonValue.Create n :> JsonNode |])
-
-let private obj' (pairs: (string * JsonNode) list) : JsonNode =
-    let o = JsonObject()
-
-    for name, value in pairs do
-        o[name] <- value
-
-    o
-
-/// Lists of numbers on one line each.
-let private written (node: JsonNode) : string =
-    let options = JsonSerializerOptions(WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping)
-    let indented = node.ToJsonString(options).ReplaceLineEndings "\n"
-
-    RegularExpressions.Regex.Replace(
-        indented,
-        @"\[\s+(-?\d[\d,\s-]*)\]",
-        fun m -> "[" + RegularExpressions.Regex.Replace(m.Groups[1].Value, @"\s+", "").Replace(",", ", ") + "]"
-    )
-    + "\n"
-
-let private modality (bank: string) = (bank.Split ':')[0]
-
-let private preset (name: string) : (string * JsonNode) list =
-    let file = Path.Combine(__SOURCE_DIRECTORY__, $"preset-{name}.json")
-
-    if File.Exists file then
-        let preset = JsonNode.Parse(File.ReadAllText file) |> Option.ofObj |> Option.get
-        [ "preset", preset ]
-    else
-        []
-
 /// One stream file over the sources that are there.
 let private stream
     (name: string)
@@ -124,35 +90,35 @@ let private stream
     let banks = chosen |> List.collect (fun (source, a, b) -> [ source, a; source, b ]) |> List.distinct
 
     let step i (source: string, a: string, b: string) : JsonNode =
-        obj'
+        object'
             [ "name", text $"{i + 1} {source} {a.Replace(':', ' ')}–{b.Replace(':', ' ')}"
               "a", text (bankName source a)
               "b", text (bankName source b)
               for part in [ "train"; "validation"; "test" ] do
                   part, text $"{source}-{part}" ]
 
-    obj' (
+    object' (
         [ "format", text "cmcl-stream/1"
           "name", text name
           "description", text description
           "banks",
-          obj'
+          object'
               [ for source, bank in banks ->
                     let file = $"features/{bankName source bank}.npy"
-                    bankName source bank, obj' [ "modality", text (modality bank); "file", text file ] ] ]
+                    bankName source bank, object' [ "modality", text (modality bank); "file", text file ] ] ]
         @ [ match heads with
             | Some folder ->
                 let modalities = banks |> List.map (snd >> modality) |> List.distinct
-                "heads", obj' [ for m in modalities -> m, text $"{folder}/{m}.npy" ]
+                "heads", object' [ for m in modalities -> m, text $"{folder}/{m}.npy" ]
             | None -> () ]
         @ [ "rows",
-            obj'
+            object'
                 [ for source, own in rows do
                       if chosen |> List.exists (fun (s, _, _) -> s = source) then
                           for part, rows in own do
                               $"{source}-{part}", numbers rows ]
             "steps", JsonArray(chosen |> List.mapi step |> Array.ofList) ]
-        @ preset presetName
+        @ [ "preset", preset __SOURCE_DIRECTORY__ presetName ]
     )
     |> written
 
@@ -210,7 +176,13 @@ let write (target: string) (named: string) (found: (string * string list * Item 
 
         writeText
             $"{file}.json"
-            (stream $"{named}{suffix}" $"{about}; features as the encoders give them; {words}." "real" None (stepRows parts) steps)
+            (stream
+                $"{named}{suffix}"
+                $"{about}; features as the encoders give them; {words}."
+                "steps"
+                None
+                (stepRows parts)
+                steps)
 
         writeText
             $"base{suffix}.json"
@@ -222,12 +194,10 @@ let write (target: string) (named: string) (found: (string * string list * Item 
                 (stream
                     $"{named}-bound{suffix}"
                     $"{about}; heads begin where base items of other rows bound them; {words}."
-                    "bound"
+                    "steps"
                     (Some $"heads{suffix}")
                     (stepRows parts)
                     steps)
-
-    let line cells = String.Join("\t", (cells: string list)) + "\n"
 
     let table =
         [ line [ "source"; "row"; "id"; "family"; "part"; "part by family"; "text" ]

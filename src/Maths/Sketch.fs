@@ -19,10 +19,6 @@ module Sketch =
     /// The rounding of a decomposition of d columns of this size: p(d) ε with LAPACK's usual p, and something for short ones.
     let private rounding (d: int64) (size: float) : float = float (d + 10L) * epsilon * size
 
-    /// How many times that a singular value decomposition may be off: LAPACK's was seen to be off by 38 ε of a singular matrix of four columns, where
-    /// p(d) ε for it and the QR before it is 28 ε.
-    let private slack = 4.0
-
     /// Rows for each column that are decomposed at once.
     [<Literal>]
     let private Tall = 8L
@@ -44,16 +40,17 @@ module Sketch =
 
             triangle (rounds + 1) (torch.cat (parts, 0L))
 
-    /// The right factor Σ Vᵀ of R = U Σ Vᵀ without singular values up to a limit, and the size of what that leaves out.
+    /// Uᵀ R of R = U Σ Vᵀ without singular values up to a limit, and the size of what that leaves of R: R − U Uᵀ R as it is, so that it holds what
+    /// the decomposition is off by, too. A column of zeros stays one.
     let private ranked (limit: float) (r: torch.Tensor) : struct (torch.Tensor * float) =
-        let struct (_, s, vt) = torch.linalg.svd (r, false)
-        let sizes = s.cpu().data<float>().ToArray()
-        let k = sizes |> Array.filter (fun v -> v > limit) |> Array.length
-        let left = sizes |> Array.skip k |> Array.sumBy (fun v -> v * v) |> sqrt
-        struct (s.narrow(0L, 0L, int64 k).reshape(-1L, 1L) * vt.narrow (0L, 0L, int64 k), left)
+        let struct (u, s, _) = torch.linalg.svd (r, false)
+        let k = s.cpu().data<float>().ToArray() |> Array.filter (fun v -> v > limit) |> Array.length
+        let kept = u.narrow (1L, 0L, int64 k)
+        let rows = kept.t().mm r
+        struct (rows, Tensors.norm (r - kept.mm rows))
 
     /// Rows in the place of a head's inputs X (n × d_m, a column of ones among them for a bias), at most min(n, d_m): R of X = QR, or as
-    /// many rows as the rank of R where that is less. Nothing is squared, so ‖E‖ is about (d_m + 10) ε ‖X‖, some times that where X is singular.
+    /// many rows as the rank of R where that is less. Nothing is squared, so ‖E‖ is about (d_m + 10) ε ‖X‖.
     /// Example: `(Sketch.ofRows xa).Rows.shape[0] = 4L`.
     let ofRows (x: torch.Tensor) : Sketch =
         Tensors.requireMatrix "rows of a sketch" -1L -1L x
@@ -72,7 +69,7 @@ module Sketch =
                 let struct (rows, left) = ranked rounding r
 
                 { Rows = rows.contiguous ()
-                  Beyond = (float rounds + slack) * rounding + left })
+                  Beyond = float (rounds + 1) * rounding + left })
 
     /// Rows that have a given second moment C of n rows, as many as its rank. Where C squares sizes, rounding hides whatever is smaller
     /// than about the root of it: ‖E‖² ≤ ‖XᵀX − X̂ᵀX̂‖_* (Powers and Størmer 1970) ≤ n (√d (d + √n) ε tr C + (d − r) d ε λ₁), of which
