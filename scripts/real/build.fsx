@@ -56,15 +56,15 @@ let heads (folder: string) (suffix: string) =
     for KeyValue(modality, w) in (SavedHeads.read exported |> Check.get).Heads do
         Npy.write (Path.Combine(target, $"{modality}.npy")) (w.``to`` TorchSharp.torch.float16) |> Check.get
 
-let streams (folder: string) (named: string) found =
+let streams (folder: string) (named: string) (withFiles: bool) found =
     printfn "%s" (Path.GetRelativePath(root, folder))
-    write folder named found false
+    write folder named withFiles found false
 
     for suffix in [ ""; "-family" ] do
         heads folder suffix
 
-    write folder named found true
+    write folder named withFiles found true
 
-streams (Path.Combine(work, "stream")) "real-full" found
-streams (Path.Combine(root, "data", "real")) "real" (found |> List.filter (fun (name, _, _) -> name <> "stamps"))
+streams (Path.Combine(work, "stream")) "real-full" true found
+streams (Path.Combine(root, "data", "real")) "real" false (found |> List.filter (fun (name, _, _) -> name <> "stamps"))
 printfn "done in %.0f min" watch.Elapsed.TotalMinutes

@@ -28,15 +28,18 @@ let bankName (source: string) (bank: string) = $"{source}-{bank.Replace(':', '-'
 
 let bankFile (source: string) (bank: string) = Path.Combine(banks, bankName source bank + ".npy")
 
-let private field (text: string) = "\"" + text.Replace("\"", "\"\"") + "\""
+/// A table as CSV, every field quoted.
+let csv (header: string) (rows: string list list) : string =
+    let field (text: string) = "\"" + text.Replace("\"", "\"\"") + "\""
+    let lines = header :: [ for row in rows -> String.Join(",", List.map field row) ]
+    String.Join("\n", lines) + "\n"
 
 /// Extracts one bank unless it is there for this very manifest.
 let private extract (source: string) (bank: string) (items: Item list) : unit =
     let modality = (bank.Split ':')[0]
     let kind = if modality = "text" then "text" else "path"
     let manifest = Path.Combine(manifests, bankName source bank + ".csv")
-    let lines = $"id,{kind}" :: [ for i in items -> $"{field i.Id},{field i.Forms[bank]}" ]
-    let content = String.Join("\n", lines) + "\n"
+    let content = csv $"id,{kind}" [ for i in items -> [ i.Id; i.Forms[bank] ] ]
     let out = bankFile source bank
     let same = File.Exists out && File.Exists manifest && File.ReadAllText manifest = content
 

@@ -150,8 +150,34 @@ let private copied (target: string) (source: string) (items: Item[]) (bank: stri
     let unit = Alignment.normalise (rows.``to`` torch.float64)
     Npy.write (Path.Combine(target, "features", bankName source bank + ".npy")) (unit.``to`` torch.float16) |> Check.get
 
-/// Writes features, item lists and stream files of some sources into a folder; without initial heads where none were fitted yet.
-let write (target: string) (named: string) (found: (string * string list * Item list) list) (withHeads: bool) : unit =
+/// What each row of a bank was made from, as `cmcl gallery` reads it: its text in the bank's language, else in English, and with the file where
+/// that is to be named.
+let private listed (target: string) (withFiles: bool) (source: string) (items: Item[]) (bank: string) : unit =
+    let folder = Path.Combine(target, "items")
+    Directory.CreateDirectory folder |> ignore
+
+    let rows =
+        [ for i in items ->
+              let form = i.Forms[bank]
+              let language = $"text:{bank.Substring(1 + bank.IndexOf ':')}"
+              let said = i.Forms |> Map.tryFind language |> Option.defaultValue i.Forms["text:en"]
+
+              if modality bank = "text" then [ i.Id; form ]
+              elif withFiles then [ i.Id; said; Path.GetRelativePath(folder, form) ]
+              else [ i.Id; said ] ]
+
+    let header = if withFiles && modality bank <> "text" then "id,text,path" else "id,text"
+    File.WriteAllText(Path.Combine(folder, bankName source bank + ".csv"), csv header rows, UTF8Encoding false)
+
+/// Writes features, lists of items (with their files where those stay) and stream files of some sources into a folder; without initial heads
+/// where none were fitted yet.
+let write
+    (target: string)
+    (named: string)
+    (withFiles: bool)
+    (found: (string * string list * Item list) list)
+    (withHeads: bool)
+    : unit =
     Directory.CreateDirectory(Path.Combine(target, "features")) |> ignore
 
     let all = [ for source, own, items in found -> source, own, Array.ofList items ]
@@ -159,6 +185,7 @@ let write (target: string) (named: string) (found: (string * string list * Item 
     for source, own, items in all do
         for bank in own do
             copied target source items bank
+            listed target withFiles source items bank
 
     let splits =
         [ "", "items are held out", [ for source, _, items in all -> source, byItem source items ]
