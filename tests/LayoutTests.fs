@@ -43,7 +43,8 @@ let private stands (wide: Set<string>) (word: string) : bool =
 
 /// No line is wider, no word is broken, and what is not there is told.
 let private fits (width: int) (steady: string -> bool) (wide: string) (text: string) =
-    let progress (line: string) = Regex.IsMatch(line, "seed \\d+, step")
+    // A log of what takes longer than half a minute has lines of where its cells are.
+    let progress (line: string) = Regex.IsMatch(line, "seed \\d+ · step")
     let without (text: string) = String.Join("\n", text.Split '\n' |> Array.filter (progress >> not))
     let wide, text = without wide, without text
 
