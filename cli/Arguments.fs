@@ -115,6 +115,7 @@ type CompareArgument =
     | [<AltCommandLine("-m")>] Methods of LIST: string
     | Seeds of LIST: string
     | Orders of N: int
+    | Splits of N: int
     | [<AltCommandLine("-o")>] Out of FOLDER: string
     | Jobs of N: int
     | Threads of N: int
@@ -137,6 +138,8 @@ type CompareArgument =
                 "methods, separated by commas, each optionally with options of its own in brackets (default: every method that trains, and zero-shot)"
             | Seeds _ -> "seeds, such as 0,1,2 or 0-9 (default: 0-9)"
             | Orders _ -> "number of orders of its steps to run each stream in: its own, and others drawn at random (default: 1)"
+            | Splits _ ->
+                "number of splits of its items into training, validation and test rows to run each stream on: its own, and others drawn at random (default: 1)"
             | Out _ ->
                 "folder for the results (default: results/compare). An interrupted comparison resumes: finished cells are not run again"
             | Jobs _ ->

@@ -21,13 +21,10 @@ let private study
     let sources = arguments.GetResult(CompareArgument.Stream, "emoji") |> Plan.split
     let threads = arguments.TryGetResult CompareArgument.Threads
     let orders = arguments.GetResult(CompareArgument.Orders, 1)
+    let splits = arguments.GetResult(CompareArgument.Splits, 1)
 
-    let load (source: string) =
-        Catalogue.find source
-        |> Result.map (fun stream ->
-            { Source = Some source
-              Stream = stream
-              Threads = Protocol.threads stream threads })
+    let load (source: string) : Result<StudyStream list, Fault list> =
+        Catalogue.find source |> Result.bind (StudyStream.splits splits source (fun stream -> Protocol.threads stream threads))
 
     let methods =
         match arguments.TryGetResult CompareArgument.Methods with
@@ -42,7 +39,7 @@ let private study
         and! streams =
             match sources with
             | [] -> Error [ Fault.BadValue("--stream", "at least one stream", "") ]
-            | sources -> sources |> List.map load |> Check.all
+            | sources -> sources |> List.map load |> Check.all |> Result.map List.concat
 
         and! () =
             match methods with
@@ -52,6 +49,12 @@ let private study
         and! () =
             if orders < 1 then
                 Error [ Fault.BadValue("--orders", "a whole number ≥ 1", string orders) ]
+            else
+                Ok()
+
+        and! () =
+            if splits < 1 then
+                Error [ Fault.BadValue("--splits", "a whole number ≥ 1", string splits) ]
             else
                 Ok()
 

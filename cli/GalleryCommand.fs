@@ -89,6 +89,12 @@ let private tasksOf (step: int) (given: string option) : Result<int list, Fault 
                 Error [ Fault.BadValue("--tasks", $"numbers of steps from 1 to {step}, the step that is looked at", string t) ]
             | None -> Ok(List.sort tasks))
 
+let rec private folderOf (place: StreamPlace) : string option =
+    match place with
+    | StreamPlace.Synthetic -> None
+    | StreamPlace.File path -> Option.ofObj (Path.GetDirectoryName path)
+    | StreamPlace.Resplit(place, _) -> folderOf place
+
 /// The run's stream, as it was, and the folder that it is in.
 let private streamOf (info: RunInfo) (given: string option) : Result<Cmcl.Stream * string option, Fault list> =
     let source = Option.defaultValue info.Source given
@@ -106,8 +112,7 @@ let private streamOf (info: RunInfo) (given: string option) : Result<Cmcl.Stream
                   $"'{source}' is not what the run was on: its digest is {stream.Digest}, and that of the run {info.Digest}",
                   "name the stream as it was then with --stream, or run again"
               ) ]
-    | Ok(StreamPlace.Synthetic, stream) -> Ok(stream, None)
-    | Ok(StreamPlace.File path, stream) -> Ok(stream, Option.ofObj (Path.GetDirectoryName path))
+    | Ok(place, stream) -> Ok(stream, folderOf place)
 
 /// What the rows of the banks of some tasks are, where there is a list of them.
 let private itemsOf

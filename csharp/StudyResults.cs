@@ -85,8 +85,8 @@ public sealed class StudyResults
     /// <summary>A metric of a method by seed, in one order of the steps; empty where the method does not have it.</summary>
     /// <exception cref="CmclException">There is no such method or metric.</exception>
     public IReadOnlyDictionary<int, double> BySeed(string method, string metric, int order = 0) =>
-        MeasuredModule.bySeed(Stream, order, Known(method), MetricModule.find(metric).OrFaults(), measured.Value)
-            .ToDictionary(figure => figure.Item1, figure => figure.Item2);
+        MeasuredModule.replicates(Stream, order, Known(method), MetricModule.find(metric).OrFaults(), measured.Value)
+            .ToDictionary(figure => figure.Item1.Seed, figure => figure.Item2);
 
     /// <summary>
     /// Methods by metrics, mean ± sd over seeds, as text, Markdown or HTML; accuracy, recall and deviation if none are named.

@@ -464,6 +464,7 @@ module Published =
                                 Validation = $"{name}:validation"
                                 Test = $"{name}:test"
                                 Accuracy = items |> Option.map (fun m -> { Items = $"{m}:{name}"; Prototypes = $"text:{name}" }) } ]
+                      Groups = Map.empty
                       Heads = None
                       Preset = preset }
                   Matrices = parts |> List.collect _.Matrices

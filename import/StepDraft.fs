@@ -283,6 +283,7 @@ module StepDraft =
                           |> Option.map (fun (_, _, modality) ->
                               { Items = $"{items'}:{step}"
                                 Prototypes = $"{modality}:{step}" }) } ]
+                  Groups = Map.empty
                   Heads = None
                   Preset =
                     { Common = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Judgement.preset
@@ -341,6 +342,7 @@ module StepDraft =
               Classes = union _.Classes
               Prototypes = union _.Prototypes
               Steps = steps |> List.collect _.Stream.Steps
+              Groups = Map.empty
               Heads = None
               Preset = (steps |> List.minBy (fun s -> int s.Stream.Preset.Common["batch"])).Stream.Preset }
           Matrices = steps |> List.collect _.Matrices

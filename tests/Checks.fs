@@ -242,6 +242,7 @@ let streamOf (steps: (string * string * torch.Tensor * torch.Tensor) list) : Str
                   s.A.Name, s.A
                   s.B.Name, s.B ]
       Steps = steps
+      Groups = Map.empty
       Heads = None
       Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
 

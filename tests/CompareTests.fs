@@ -154,7 +154,7 @@ let private orders =
         [ testCase "by hand" (fun () ->
               let c = comparison [ "m", [ values [ 0.1; 0.3 ]; values [ 0.4; 0.5; 0.6 ] ] ]
 
-              match OrderSpread.all (columns [ "r10" ]) (Measured.ofComparison { c with Seeds = [ 0; 1; 2 ] }) with
+              match SpreadParts.all (columns [ "r10" ]) (Measured.ofComparison { c with Seeds = [ 0; 1; 2 ] }) with
               | [ o ] ->
                   near 0.35 o.Mean "mean of 0.2 and 0.5"
                   near (sqrt (0.04 / 3.0)) o.SdSeeds.Value "(0.02 + 0.02) over 1 + 2"
@@ -164,17 +164,165 @@ let private orders =
 
           testCase "one seed an order has no deviation over seeds" (fun () ->
               let c = comparison [ "m", [ values [ 0.1 ]; values [ 0.3 ] ] ]
-              let o = (OrderSpread.all (columns [ "r10" ]) (Measured.ofComparison c)).Head
+              let o = (SpreadParts.all (columns [ "r10" ]) (Measured.ofComparison c)).Head
               Expect.isNone o.SdSeeds "seeds"
               near (0.2 / sqrt 2.0) o.SdOrders.Value "orders")
 
           testCase "a shift of whole orders leaves the deviation over seeds" (fun () ->
               let spread by =
                   let c = comparison [ "m", [ values [ 0.1; 0.2 ]; values [ 0.3 + by; 0.5 + by ] ] ]
-                  (OrderSpread.all (columns [ "r10" ]) (Measured.ofComparison c)).Head
+                  (SpreadParts.all (columns [ "r10" ]) (Measured.ofComparison c)).Head
 
               near (spread 0.0).SdSeeds.Value (spread 0.3).SdSeeds.Value "seeds"
               Expect.isGreaterThan (spread 0.3).SdOrders.Value (spread 0.0).SdOrders.Value "orders") ]
+
+/// Splits, each with what its seeds have.
+let private split (methods: (string * Given option list list) list) : Comparison =
+    let c = comparison methods
+
+    let moved (cell: Cell) =
+        { cell with
+            Stream = Resplit.name "toy" cell.Order
+            Order = 0 }
+
+    { c with
+        Orders = 1
+        Cells = [ for cell, state in c.Cells -> moved cell, state ] }
+
+let private splits =
+    testList
+        "splits"
+        [ testCase "the parts of a spread by hand" (fun () ->
+              let c = split [ "m", [ values [ 0.1; 0.3 ]; values [ 0.4; 0.6 ] ] ]
+
+              match SpreadParts.all (columns [ "r10" ]) (Measured.ofComparison c) with
+              | [ s ] ->
+                  near 0.35 s.Mean "mean"
+                  near (sqrt (0.02 / 1.0)) s.SdSeeds.Value "seeds: (0.02 + 0.02) over 1 + 1"
+                  near (0.3 / sqrt 2.0) s.SdSplits.Value "splits: of 0.2 and 0.5"
+                  near (sqrt (0.13 / 3.0)) s.Sd.Value "all"
+                  Expect.equal (s.Splits, s.Orders, s.Cells, s.SdOrders) (2, 2, 4, None) "counts"
+              | other -> failtest $"{other}")
+
+          testCase "splits crossed with orders" (fun () ->
+              let c = comparison [ "m", [ values [ 0.1; 0.3 ]; values [ 0.4; 0.6 ] ] ]
+
+              let shifted =
+                  [ for cell, state in c.Cells do
+                        match state with
+                        | CellState.Finished _ ->
+                            let recall = 0.1 + 0.3 * float cell.Order + 0.2 * float cell.Seed
+                            { cell with Stream = "toy[split=1]" }, CellState.Finished(rowsFor (stable (recall + 0.2) 0.1))
+                        | other -> cell, other ]
+
+              match SpreadParts.all (columns [ "r10" ]) (Measured.ofComparison { c with Cells = c.Cells @ shifted }) with
+              | [ s ] ->
+                  near 0.45 s.Mean "mean"
+                  near (sqrt 0.02) s.SdSeeds.Value "seeds"
+                  near (0.3 / sqrt 2.0) s.SdOrders.Value "orders, within either split"
+                  near (0.2 / sqrt 2.0) s.SdSplits.Value "splits"
+                  Expect.equal (s.Splits, s.Orders, s.Cells) (2, 4, 8) "counts"
+              | other -> failtest $"{other}")
+
+          testCase "one table for all splits, whose seeds are no more splits" (fun () ->
+              let c =
+                  split
+                      [ "dns", [ values [ 0.1; 0.2 ]; values [ 0.3; 0.4 ] ]
+                        "vanilla", [ values [ 0.1; 0.1 ]; [ Some(stable 0.2 0.1); None ] ] ]
+
+              let t = table [ "r10" ] c
+              near 0.25 t.Rows[0].Cells[0].Spread.Value.Mean "mean over all"
+              Expect.equal t.Rows[0].Cells[0].Spread.Value.Count 4 "cells"
+              Expect.equal (t.Asked, CompareTable.mark t t.Rows[1].Cells[0]) (4, " (3/4)") "one failed"
+              Expect.exists t.Notes _.Contains("over 2 splits of the items") "told"
+              Expect.equal (differencesOf "r10" c).Head.Over.Count 2 "a difference for each split")
+
+          testCase "paired differences by split, of the seeds that both have" (fun () ->
+              let c =
+                  split
+                      [ "dns", [ values [ 0.10; 0.20 ]; values [ 0.30; 0.40 ]; values [ 0.2; 0.2 ] ]
+                        "other", [ values [ 0.11; 0.23 ]; [ Some(stable 0.35 0.1); None ]; values [ 0.26; 0.28 ] ] ]
+
+              let d = (differencesOf "r10" c).Head
+              // By split 0.02, 0.05, 0.07.
+              near (0.14 / 3.0) d.Over.Mean "mean"
+              near 0.025166114784235836 d.Over.Sd.Value "sd"
+              // R: t.test(c(.02, .05, .07)).
+              Expect.isLessThan (abs (d.P.Value - 0.0849)) 5e-4 $"p, {d.P}")
+
+          testCase "the page has it" (fun () ->
+              let c =
+                  split
+                      [ "dns", [ values [ 0.1; 0.2 ]; values [ 0.3; 0.4 ] ]
+                        "vanilla", [ values [ 0.1; 0.1 ]; values [ 0.2; 0.2 ] ] ]
+
+              let html = page c |> words |> decoded
+              has html "2 splits of the items"
+              has html "paired splits"
+              has html "that over splits"
+
+              written c (fun folder ->
+                  let files = Directory.GetFiles folder |> Array.map Path.GetFileName
+                  Expect.contains files "spread.csv" "the parts"
+                  Expect.contains files "table-toy.md" "one table")) ]
+
+let private significance =
+    testList
+        "significance"
+        [ testCase "p of the t-test as the tables have it" (fun () ->
+              for n, t in [ 2, 12.706; 3, 4.303; 5, 2.776; 10, 2.262; 31, 2.042 ] do
+                  let p = Differences.p { Mean = t / sqrt (float n); Sd = Some 1.0; Count = n }
+                  Expect.isLessThan (abs (p.Value - 0.05)) 1e-4 $"n = {n}"
+
+              Expect.equal (Differences.p { Mean = 0.1; Sd = None; Count = 1 }) None "one"
+              Expect.equal (Differences.p { Mean = 0.0; Sd = Some 0.0; Count = 3 }) (Some 1.0) "no difference"
+              Expect.equal (Differences.p { Mean = 0.1; Sd = Some 0.0; Count = 3 }) (Some 0.0) "always the same difference")
+
+          testCase "an interval leaves out zero exactly where p is below 5 %" (fun () ->
+              let draw = Random 3
+
+              for _ in 1..200 do
+                  let s = [ for _ in 1..4 -> 0.5 + draw.NextDouble() - 0.7 ] |> Transfer.meanSd |> Option.get
+                  let low, high = (Differences.interval s).Value
+                  Expect.equal (low > 0.0 || high < 0.0) ((Differences.p s).Value < 0.05) $"{s}")
+
+          testCase "Holm's correction as R has it" (fun () ->
+              let same (ps: float list) (expected: float list) =
+                  for a, b in List.zip (Differences.holm ps) expected do
+                      near b a $"{ps}"
+
+              same [ 0.01; 0.04; 0.03 ] [ 0.03; 0.06; 0.06 ]
+              same [ 0.5; 0.001; 0.02; 0.6 ] [ 1.0; 0.004; 0.06; 1.0 ]
+              same [] []
+              same [ 0.2 ] [ 0.2 ])
+
+          testCase "intervals of 95 % cover in 93 to 97 % of 1,000 repetitions" (fun () ->
+              use _ = TorchSharp.torch.NewDisposeScope()
+              let draws = (Seed.normal [ 1000L; 5L ] (Seed.ofInt 1)).data<float>().ToArray()
+
+              let covers =
+                  [ for k in 0..999 do
+                        let s = [ for i in 0..4 -> 0.3 + 2.0 * draws[5 * k + i] ] |> Transfer.meanSd |> Option.get
+                        let low, high = (Differences.interval s).Value
+                        if low <= 0.3 && 0.3 <= high then 1.0 else 0.0 ]
+                  |> List.average
+
+              Expect.isTrue (covers >= 0.93 && covers <= 0.97) $"covered in {100.0 * covers} %%")
+
+          testCase "seeds that share their split are not as many splits" (fun () ->
+              // Splits differ, seeds hardly: an interval over all cells would nearly always miss.
+              use _ = TorchSharp.torch.NewDisposeScope()
+              let draws = (Seed.normal [ 300L; 4L ] (Seed.ofInt 2)).data<float>().ToArray()
+
+              let covered (collect: float list list -> float list) =
+                  [ for k in 0..299 do
+                        let ofSplits = [ for i in 0..3 -> [ for seed in 1..5 -> draws[4 * k + i] + 1e-3 * float seed ] ]
+                        let low, high = (ofSplits |> collect |> Transfer.meanSd |> Option.get |> Differences.interval).Value
+                        if low <= 0.0 && 0.0 <= high then 1.0 else 0.0 ]
+                  |> List.average
+
+              Expect.isGreaterThan (covered (List.map List.average)) 0.92 "by split"
+              Expect.isLessThan (covered List.concat) 0.75 "by cell it must fail") ]
 
 let private tables =
     testList
@@ -406,7 +554,7 @@ let private pages =
 
               for part in
                   [ "Differences to dns"
-                    "none is corrected for how many methods and metrics are compared"
+                    "though not for how many metrics"
                     "Stability and what it is worth"
                     "What was forgotten"
                     "Recall@10 over the steps"
@@ -460,7 +608,7 @@ let private pages =
                   |> Check.get
                   |> ignore
 
-                  Expect.equal (names ()) (List.sort ("orders.csv" :: always)) "orders"))
+                  Expect.equal (names ()) (List.sort ("spread.csv" :: always)) "orders"))
 
           testCase "matrix.csv gives the same metrics as figures.csv" (fun () ->
               written full (fun folder ->
@@ -499,4 +647,4 @@ let private pages =
               let t = CompareFiles.tables [ "forgetting_r10"; "acc" ] full |> Check.get |> List.head
               Expect.equal (t.Metrics |> List.map _.Name) [ "forgetting_r10"; "acc" ] "columns") ]
 
-let tests = testList "Compare" [ differences; orders; tables; texts; frontiers; terminals; pages ]
+let tests = testList "Compare" [ differences; orders; splits; significance; tables; texts; frontiers; terminals; pages ]

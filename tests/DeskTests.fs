@@ -79,7 +79,7 @@ let tests =
 
           test "the spread over orders is of all that were run, whatever their numbers" (fun () ->
               let some = study () |> Run.method Baseline.vanilla |> Run.orders [ 0; 2; 5 ] |> Run.go
-              let spread = OrderSpread.all [ Metric.find "r10" |> Check.get ] (StudyResult.measured some) |> List.exactlyOne
+              let spread = SpreadParts.all [ Metric.find "r10" |> Check.get ] (StudyResult.measured some) |> List.exactlyOne
               Expect.equal (spread.Orders, spread.Cells) (3, 3) "orders and cells")
 
           test "two labels of one configuration share what is kept, one after the other"

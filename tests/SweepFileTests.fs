@@ -74,6 +74,7 @@ let private anyFile: Gen<SweepFile> =
                 let! axes = Gen.listOf (Gen.zip (Gen.elements [ "lr"; "a=b"; "tau" ]) (some (Gen.elements [ "1"; "x:1e-3" ])))
                 let! seeds = some (Gen.choose (0, 9))
                 let! orders = Gen.choose (1, 5)
+                let! splits = Gen.choose (1, 3)
                 let! split = Gen.elements [ Split.Test; Split.Validation ]
 
                 return
@@ -82,6 +83,7 @@ let private anyFile: Gen<SweepFile> =
                     |> SweepFile.grid (List.distinctBy fst axes)
                     |> SweepFile.seeds seeds
                     |> SweepFile.orders orders
+                    |> SweepFile.splits splits
                     |> SweepFile.split split
             }
 

@@ -72,7 +72,7 @@ module Desk =
 
         /// A metric over orders of the steps: its mean, how it varies with the seed, and how with the order.
         let orderTable (metrics: string list) (result: StudyResult) : TextTable =
-            let spreads = OrderSpread.all (metrics |> List.map (Metric.find >> Check.get)) (StudyResult.measured result)
+            let spreads = SpreadParts.all (metrics |> List.map (Metric.find >> Check.get)) (StudyResult.measured result)
 
             let shown (m: Metric) (x: float option) = x |> Option.map (Metric.shown m) |> Option.defaultValue "–"
 
@@ -85,7 +85,7 @@ module Desk =
                         Metric.shown s.Metric s.Mean
                         shown s.Metric s.SdSeeds
                         shown s.Metric s.SdOrders ] ]
-            |> TextTable.note OrderSpread.covers
+            |> TextTable.note SpreadParts.covers
 
         /// Mean differences to one method over the seeds that both have, with 95 % intervals.
         let differences (against: string) (metrics: string list) (result: StudyResult) : TextTable =

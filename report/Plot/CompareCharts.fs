@@ -280,7 +280,7 @@ module CompareCharts =
         let own label =
             [ for cell, state in m.Comparison.Cells do
                   match state with
-                  | CellState.Finished rows when cell.Stream = stream && cell.Order = 0 && cell.Method = label ->
+                  | CellState.Finished rows when Comparison.isOf stream cell && cell.Order = 0 && cell.Method = label ->
                       match Row.matrix "r10" rows with
                       | Some matrix ->
                           for step in 0 .. matrix.Steps do

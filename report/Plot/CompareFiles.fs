@@ -47,22 +47,28 @@ module CompareFiles =
               Csv.number d.Over.Mean
               optional d.Over.Sd
               optional (Option.map fst d.Interval)
-              optional (Option.map snd d.Interval) ]
+              optional (Option.map snd d.Interval)
+              optional d.P
+              optional d.Holm ]
 
-        Csv.write [ "stream"; "method"; "against"; "metric"; "n"; "mean"; "sd"; "low"; "high" ] fields all
+        Csv.write [ "stream"; "method"; "against"; "metric"; "n"; "mean"; "sd"; "low"; "high"; "p"; "p_holm" ] fields all
 
-    let private orders (all: OrderSpread list) =
-        let fields (o: OrderSpread) =
-            [ o.Stream
-              o.Method
-              o.Metric.Name
-              string o.Orders
-              string o.Cells
-              Csv.number o.Mean
-              optional o.SdSeeds
-              optional o.SdOrders ]
+    let private spread (all: SpreadParts list) =
+        let fields (s: SpreadParts) =
+            [ s.Stream
+              s.Method
+              s.Metric.Name
+              string s.Splits
+              string s.Orders
+              string s.Cells
+              Csv.number s.Mean
+              optional s.Sd
+              optional s.SdSeeds
+              optional s.SdOrders
+              optional s.SdSplits ]
 
-        Csv.write [ "stream"; "method"; "metric"; "orders"; "cells"; "mean"; "sd_seeds"; "sd_orders" ] fields all
+        let parts = [ "sd"; "sd_seeds"; "sd_orders"; "sd_splits" ]
+        Csv.write ([ "stream"; "method"; "metric"; "splits"; "orders"; "cells"; "mean" ] @ parts) fields all
 
     let private failures (failed: (Cell * string) list) =
         Csv.write [ "stream"; "order"; "method"; "seed"; "message" ] (fun (cell, message) -> cellFields cell @ [ message ]) failed
@@ -115,7 +121,7 @@ module CompareFiles =
             [ Files.writeText (path "matrix.csv") (matrix c)
               Files.writeText (path "figures.csv") (figures m)
               Files.writeText (path "differences.csv") (differences compared)
-              only (c.Orders > 1) (path "orders.csv") (fun file -> orders (OrderSpread.all Metric.all m) file)
+              only (Comparison.isSpread c) (path "spread.csv") (spread (SpreadParts.all Metric.all m))
               only (not failed.IsEmpty) (path "failures.csv") (failures failed)
               for t in tables do
                   let name = $"table-{Names.folder t.Stream}"

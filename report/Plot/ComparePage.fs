@@ -31,7 +31,7 @@ module ComparePage =
             [ yield!
                   ReportText.heading
                       "Stability and what it is worth"
-                      "Recall@10 after the last step against how far the scores of old training rows have moved. Up and to the left is better; bars are ± one standard deviation over seeds, diamonds the dual-sided null-space projection and its variants. A method below and to the right of the grey line is beaten in both by one on it. Levels are bounds."
+                      "Recall@10 after the last step against how far the scores of old training rows have moved. Up and to the left is better; bars are ± one standard deviation, diamonds the dual-sided null-space projection and its variants. A method below and to the right of the grey line is beaten in both by one on it. Levels are bounds."
               node
               match Frontier.sentence points with
               | Some sentence -> p [ _class "finding" ] [ str sentence ]
@@ -66,7 +66,7 @@ module ComparePage =
             [ yield!
                   ReportText.heading
                       "What was forgotten"
-                      "What tasks have gained or lost between the step that learned them and the end: left of the upright line is forgetting. Bars are ± one standard deviation over seeds. A method can forget little because it learned little: read it beside the final figures."
+                      "What tasks have gained or lost between the step that learned them and the end: left of the upright line is forgetting. Bars are ± one standard deviation. A method can forget little because it learned little: read it beside the final figures."
               div [ _class "figures" ] [ for words, node, _ in charts -> figure [] [ h3 [] [ str words ]; node ] ] ],
             charts |> List.map (fun (_, _, figure) -> figure)
 
@@ -142,14 +142,16 @@ module ComparePage =
                 |> Option.defaultValue choices.Head
                 |> fun (_, _, figure) -> figure
 
-            let seeds = all |> List.map _.Over.Count |> List.distinct |> List.sort |> List.map string
-            let seedWords = String.Join(" or ", seeds)
-            let words = if seeds = [ "1" ] then " With one seed there are no intervals." else ""
+            let splits = (Comparison.splits stream m.Comparison).Length
+            let unit = if splits > 1 then "split" else "seed"
+            let counts = all |> List.map _.Over.Count |> List.distinct |> List.sort |> List.map string
+            let countWords = String.Join(" or ", counts)
+            let words = if counts = [ "1" ] then $" With one {unit} there are no intervals." else ""
 
             [ yield!
                   ReportText.heading
                       $"Differences to {against}"
-                      $"Each method less {against}, mean over {seedWords} paired seeds with its 95 %% interval.{words}"
+                      $"Each method less {against}, mean over {countWords} paired {unit}s with its 95 %% interval.{words}"
               tall
                   (choices |> List.map (fun (_, names, _) -> names) |> List.maxBy List.length)
                   (Page.chooser
@@ -158,29 +160,55 @@ module ComparePage =
                       "Metric"
                       first
                       [ "metric", [ for metric, _, figure in choices -> metric.Title.Replace('_', ' '), figure ] ])
-              note Differences.covers ],
+              match Metric.find "r10" |> Result.map (fun metric -> Differences.sentence metric all) with
+              | Ok(Some sentence) -> p [ _class "finding" ] [ str sentence ]
+              | _ -> ()
+              note (Differences.covers splits) ],
             choices |> List.map (fun (_, _, figure) -> figure)
 
-    let private orders (metrics: Metric list) (m: Measured) stream : Section =
-        if m.Comparison.Orders < 2 then
+    let private spread (metrics: Metric list) (m: Measured) stream : Section =
+        let splits = (Comparison.splits stream m.Comparison).Length
+        let orders = m.Comparison.Orders
+
+        if orders < 2 && splits < 2 then
             ReportText.nothing
         else
-            let all = OrderSpread.all metrics m |> List.filter (fun o -> o.Stream = stream)
-            let shown = metrics |> List.filter (fun metric -> all |> List.exists (fun o -> o.Metric.Name = metric.Name))
+            let all = SpreadParts.all metrics m |> List.filter (fun s -> s.Stream = stream)
+            let shown = metrics |> List.filter (fun metric -> all |> List.exists (fun s -> s.Metric.Name = metric.Name))
 
-            let cell (o: OrderSpread) =
+            let cell (s: SpreadParts) =
                 let part sd =
-                    sd |> Option.map (fun sd -> Metric.spread o.Metric { Mean = o.Mean; Sd = Some sd; Count = o.Cells } |> snd)
+                    sd |> Option.map (fun sd -> Metric.spread s.Metric { Mean = s.Mean; Sd = Some sd; Count = s.Cells } |> snd)
 
                 let words sd = part sd |> Option.flatten |> Option.defaultValue "–"
 
-                [ str (Metric.shown o.Metric o.Mean)
-                  span [ _class "unit" ] [ str $"{words o.SdSeeds} | {words o.SdOrders}" ] ]
+                let parts =
+                    [ s.SdSeeds
+                      if orders > 1 then
+                          s.SdOrders
+                      if splits > 1 then
+                          s.SdSplits ]
+
+                [ str (Metric.shown s.Metric s.Mean)
+                  span [ _class "unit" ] [ str (String.Join(" | ", List.map words parts)) ] ]
+
+            let several =
+                [ if splits > 1 then
+                      $"{splits} splits of the items"
+                  if orders > 1 then
+                      $"{orders} orders of the steps" ]
+
+            let below =
+                [ "that over seeds within one order of one split"
+                  if orders > 1 then
+                      "that over orders within one split"
+                  if splits > 1 then
+                      "that over splits" ]
 
             [ yield!
                   ReportText.heading
-                      $"{m.Comparison.Orders} orders of the steps"
-                      $"The mean over orders; below it the standard deviation over seeds within an order, then that over orders. {OrderSpread.covers}"
+                      (String.Join(", ", several))
+                      $"""The mean over all; below it standard deviations: {String.Join(", ", below)}. {SpreadParts.covers}"""
               Page.table
                   1
                   ([ str "method" ] :: [ for metric in shown -> TableHtml.title metric ])
@@ -189,7 +217,7 @@ module ComparePage =
                         TableHtml.label name
                         :: [ for metric in shown ->
                                  all
-                                 |> List.tryFind (fun o -> o.Method = name && o.Metric.Name = metric.Name)
+                                 |> List.tryFind (fun s -> s.Method = name && s.Metric.Name = metric.Name)
                                  |> Option.map cell
                                  |> Option.defaultValue [ str "–" ] ] ] ],
             []
@@ -199,13 +227,18 @@ module ComparePage =
         let names = String.Join(", ", c.Streams)
         let count n one many = if n = 1 then $"one {one}" else $"{n} {many}"
 
+        let splits =
+            match c.Streams |> List.map (fun stream -> (Comparison.splits stream c).Length) |> List.max with
+            | 1 -> ""
+            | n -> $", {n} splits of the items"
+
         header
             [ _class "top" ]
             [ h1 [] [ str $"Methods compared on {names}" ]
               p
                   [ _class "meta" ]
                   [ str
-                        $"""cmcl {Record.cmclVersion} · {count c.Methods.Length "method" "methods"}, {count c.Seeds.Length "seed" "seeds"}, {count c.Orders "order" "orders"} of the steps""" ]
+                        $"""cmcl {Record.cmclVersion} · {count c.Methods.Length "method" "methods"}, {count c.Seeds.Length "seed" "seeds"}, {count c.Orders "order" "orders"} of the steps{splits}""" ]
               p
                   []
                   [ str
@@ -263,7 +296,7 @@ module ComparePage =
                   part $"Differences to {against}" (fun () ->
                       differences styles made.Value.Metrics against m stream $"difference-{i}")
               | None -> ()
-              part "Orders of the steps" (fun () -> orders made.Value.Metrics m stream) ]
+              part "Where the spread comes from" (fun () -> spread made.Value.Metrics m stream) ]
 
         let names = String.Join(", ", m.Comparison.Streams)
 

@@ -82,6 +82,7 @@ let private stream
     (description: string)
     (presetName: string)
     (heads: string option)
+    (groups: string option)
     (rows: (string * (string * int[]) list) list)
     (chosen: (string * string * string) list)
     : string =
@@ -106,7 +107,12 @@ let private stream
               [ for source, bank in banks ->
                     let file = $"features/{bankName source bank}.npy"
                     bankName source bank, object' [ "modality", text (modality bank); "file", text file ] ] ]
-        @ [ match heads with
+        @ [ match groups with
+            | Some folder ->
+                "groups",
+                object' [ for source, bank in banks -> bankName source bank, object' [ "file", text $"{folder}/{source}.npy" ] ]
+            | None -> ()
+            match heads with
             | Some folder ->
                 let modalities = banks |> List.map (snd >> modality) |> List.distinct
                 "heads", object' [ for m in modalities -> m, text $"{folder}/{m}.npy" ]
@@ -169,6 +175,14 @@ let private listed (target: string) (withFiles: bool) (source: string) (items: I
     let header = if withFiles && modality bank <> "text" then "id,text,path" else "id,text"
     File.WriteAllText(Path.Combine(folder, bankName source bank + ".csv"), csv header rows, UTF8Encoding false)
 
+/// The number of the family of every item of a source.
+let private families (target: string) (source: string) (items: Item[]) : unit =
+    let folder = Path.Combine(target, "families")
+    Directory.CreateDirectory folder |> ignore
+    let number = items |> Array.map _.Family |> Array.distinct |> Array.indexed |> Array.map (fun (i, f) -> f, int64 i) |> dict
+    use groups = torch.tensor [| for i in items -> number[i.Family] |]
+    Npy.write (Path.Combine(folder, $"{source}.npy")) groups |> Check.get
+
 /// Writes features, lists of items (with their files where those stay) and stream files of some sources into a folder; without initial heads
 /// where none were fitted yet.
 let write
@@ -187,6 +201,9 @@ let write
             copied target source items bank
             listed target withFiles source items bank
 
+    for source, _, items in all do
+        families target source items
+
     let splits =
         [ "", "items are held out", [ for source, _, items in all -> source, byItem source items ]
           "family", "whole families are held out", [ for source, _, items in all -> source, byFamily source items ] ]
@@ -200,6 +217,8 @@ let write
     for split, words, parts in splits do
         let suffix = if split = "" then "" else "-" + split
         let file = if split = "" then "stream" else split
+        // A source's rows of one family, where families are held out whole.
+        let groups = if split = "" then None else Some "families"
 
         writeText
             $"{file}.json"
@@ -208,12 +227,13 @@ let write
                 $"{about}; features as the encoders give them; {words}."
                 "steps"
                 None
+                groups
                 (stepRows parts)
                 steps)
 
         writeText
             $"base{suffix}.json"
-            (stream $"{named}-base{suffix}" $"{about}: base items, for initial heads." "base" None (baseRows parts) baseSteps)
+            (stream $"{named}-base{suffix}" $"{about}: base items, for initial heads." "base" None None (baseRows parts) baseSteps)
 
         if withHeads then
             writeText
@@ -223,6 +243,7 @@ let write
                     $"{about}; heads begin where base items of other rows bound them; {words}."
                     "steps"
                     (Some $"heads{suffix}")
+                    groups
                     (stepRows parts)
                     steps)
 

@@ -9,11 +9,14 @@ type StreamPlace =
     | Synthetic
     /// A stream file, by its full path.
     | File of path: string
+    /// One of those with its items split anew (`Resplit.apply`), by the number of the split.
+    | Resplit of StreamPlace * number: int
 
     override p.ToString() =
         match p with
         | Synthetic -> "synthetic"
         | File path -> path
+        | Resplit(place, number) -> Resplit.name (string place) number
 
 /// Finding streams by name or by path.
 [<RequireQualifiedAccess>]
@@ -35,16 +38,21 @@ module Catalogue =
         | null -> [ folder ]
         | above -> folder :: upwards above
 
-    /// Where the stream of this name or path is. Names win over folders of the same name: write `./emoji` for a folder.
+    /// Where the stream of this name or path is, with `[split=N]` behind it for another split. Names win over folders of the same name:
+    /// write `./emoji` for a folder.
     /// Shipped streams are looked for from the current folder upwards, then from the program's folder upwards.
     /// Faults: `Unknown` for a name that nothing has, `Missing` for a path that leads nowhere.
-    let locate (name: string) : Result<StreamPlace, Fault list> =
+    let rec locate (name: string) : Result<StreamPlace, Fault list> =
         let found =
             if IO.Directory.Exists name then Some(IO.Path.Combine(name, StreamFolder.DefaultFile))
             elif IO.File.Exists name then Some name
             else None
 
+        let stream, split = Resplit.parse name
+
         match List.tryFind (fun (n, _) -> n = name) shipped, found with
+        | None, None when stream <> name ->
+            locate stream |> Result.map (fun place -> if split = 0 then place else StreamPlace.Resplit(place, split))
         | Some(_, file), _ ->
             upwards (IO.Directory.GetCurrentDirectory()) @ upwards AppContext.BaseDirectory
             |> List.map (fun folder -> IO.Path.Combine(folder, file))
@@ -59,10 +67,11 @@ module Catalogue =
         | None, None -> Error [ Fault.Unknown("stream", name, names @ [ "or the path of a stream folder or file" ]) ]
 
     /// Loads the stream; its tensors belong to the caller.
-    let load (place: StreamPlace) : Result<Stream, Fault list> =
+    let rec load (place: StreamPlace) : Result<Stream, Fault list> =
         match place with
         | StreamPlace.Synthetic -> Ok(Synthetic.make Synthetic.defaults (Seed.ofInt 0))
         | StreamPlace.File path -> StreamFolder.load path
+        | StreamPlace.Resplit(place, number) -> load place |> Result.bind (Resplit.apply number)
 
     /// Finds and loads. Example: `Catalogue.find "synthetic"`.
     let find (name: string) : Result<Stream, Fault list> = locate name |> Result.bind load

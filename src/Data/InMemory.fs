@@ -175,6 +175,7 @@ module InMemory =
                       Digest = digest steps
                       Banks = Map [ for b in banks -> b.Name, b ]
                       Steps = steps |> List.mapi (fun i s -> { s with Index = i + 1 })
+                      Groups = Map.empty
                       Heads = None
                       Preset = { Common = Map.empty; Methods = Map.empty; Run = [] } }
             else

@@ -119,6 +119,8 @@ type Stream =
         Digest: string
         Banks: Map<string, Bank>
         Steps: Step list
+        /// The group of every row of a bank, where the stream says so: items of one group are variants of each other, and held out together.
+        Groups: Map<string, int64[]>
         /// W_m (d × d_m, as stored) of every modality before any step, of any d; None for identities with the d of the widest modality.
         Heads: Heads option
         Preset: Preset

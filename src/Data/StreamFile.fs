@@ -61,6 +61,7 @@ module StreamFile =
           Rows: Map<string, Rows>
           Classes: Map<string, Classes>
           Prototypes: Map<string, Prototypes>
+          Groups: Map<string, Rows>
           Heads: Heads option
           Steps: Step list
           Preset: Preset }
@@ -73,7 +74,8 @@ module StreamFile =
     let keys: Map<string, string list * string list> =
         Map
             [ "stream",
-              ([ "format"; "name"; "banks"; "rows"; "steps" ], [ "description"; "classes"; "prototypes"; "heads"; "preset" ])
+              ([ "format"; "name"; "banks"; "rows"; "steps" ],
+               [ "description"; "classes"; "prototypes"; "groups"; "heads"; "preset" ])
               "bank", ([ "modality"; "file" ], [])
               "range", ([ "from"; "to" ], [])
               "file", ([ "file" ], [])
@@ -336,6 +338,7 @@ module StreamFile =
 
                 and! prototypes = fieldOr Map.empty "prototypes" (named "prototype set" prototypeSource) node
 
+                and! groups = fieldOr Map.empty "groups" (named "groups of bank" labelSource) node
                 and! heads = fieldOr None "heads" headSource node
                 and! steps = field "steps" (list stepSource) node
                 and! preset = fieldOr noPreset "preset" preset node
@@ -347,6 +350,7 @@ module StreamFile =
                       Rows = rows
                       Classes = classes
                       Prototypes = prototypes
+                      Groups = groups
                       Heads = heads
                       Steps = steps
                       Preset = preset }

@@ -347,6 +347,8 @@ module StreamFolder =
               yield! ofRows classes.Labels
           for prototypes in Map.values source.Prototypes do
               prototypes.Vectors.File
+          for groups in Map.values source.Groups do
+              yield! ofRows groups
           match source.Heads with
           | None -> ()
           | Some(StreamFile.Heads.One file) -> file
@@ -367,6 +369,8 @@ module StreamFolder =
               yield! StreamParts.faultsOf parts.Rows
               yield! StreamParts.faultsOf parts.Labels
               yield! StreamParts.faultsOf parts.Prototypes
+              yield! StreamParts.faultsOf parts.Groups
+              yield! StreamParts.checkGroups parts
               match parts.Heads with
               | Error faults -> yield! faults
               | Ok _ -> ()
@@ -383,6 +387,7 @@ module StreamFolder =
                   Digest = StreamParts.digest folder file (files source)
                   Banks = parts.Banks |> Map.map (fun _ bank -> Check.get bank)
                   Steps = steps |> List.map Check.get
+                  Groups = parts.Groups |> Map.map (fun _ groups -> Check.get groups)
                   Heads = Check.get parts.Heads
                   Preset = source.Preset }
         else

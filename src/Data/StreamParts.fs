@@ -109,6 +109,8 @@ module internal StreamParts =
             Rows: Map<string, Result<StreamFile.Rows, Fault list>>
             Labels: Map<string, Result<int64[], Fault list>>
             Prototypes: Map<string, Result<torch.Tensor, Fault list>>
+            /// By bank; as many as its rows are is checked in `checkGroups`.
+            Groups: Map<string, Result<int64[], Fault list>>
             /// Those before any step, where the stream names them.
             Heads: Result<Heads option, Fault list>
             /// Of every step, in order; as `Rows`, but that rows may repeat.
@@ -194,6 +196,12 @@ module internal StreamParts =
             else
                 Error [ Fault.Shape(owner, $"{count} rows, one for each class of '{source.Classes}'", $"{vectors.shape[0]}") ])
 
+    let private readGroups (folder: string) (bank: string) (source: StreamFile.Rows) : Result<int64[], Fault list> =
+        listed folder $"the groups of bank '{bank}'" source
+        |> Result.bind (function
+            | StreamFile.Rows.Listed groups -> Ok groups
+            | _ -> Error [])
+
     /// Refuses heads for other inputs than a stream's features: with a bias, or of a lift.
     let private ofFeatures (what: string) (saved: SavedHeads) : Result<Heads, Fault list> =
         Lift.ofTexts what saved.About
@@ -251,6 +259,7 @@ module internal StreamParts =
           Rows = source.Rows |> Map.map (readRows folder)
           Labels = source.Classes |> Map.map (readLabels folder)
           Prototypes = source.Prototypes |> Map.map (readPrototypes folder source.Classes)
+          Groups = source.Groups |> Map.map (readGroups folder)
           Heads =
             match source.Heads with
             | None -> Ok None
@@ -258,6 +267,19 @@ module internal StreamParts =
           Pairs = source.Steps |> List.map (readPairs folder) }
 
     // ---- what the parts owe each other ---------------------------------------------------------------------------
+
+    /// A group for every row of a bank that there is.
+    let checkGroups (parts: Parts) : Fault list =
+        [ for KeyValue(bank, groups) in parts.Groups do
+              match Map.tryFind bank parts.Banks, groups with
+              | None, _ -> Fault.Unknown("bank with groups", bank, List.ofSeq parts.Banks.Keys)
+              | Some(Ok b), Ok groups when groups.LongLength <> b.Features.shape[0] ->
+                  Fault.Shape(
+                      $"the groups of bank '{bank}'",
+                      $"{b.Features.shape[0]} numbers, one for each row",
+                      string groups.LongLength
+                  )
+              | _ -> () ]
 
     let private size (bank: Bank) = bank.Features.shape[1]
 

@@ -188,6 +188,7 @@ module Synthetic =
                               step.A.Name, step.A
                               step.B.Name, step.B ]
                   Steps = steps
+                  Groups = Map.empty
                   Heads = None
                   Preset = preset }
 

@@ -5,11 +5,11 @@ open System
 /// One figure of a table.
 type TableCell =
     {
-        /// Over seeds; None where the figure does not exist.
+        /// Over seeds, and splits where there are several; None where the figure does not exist.
         Spread: Spread option
         /// The best shown among methods that train step by step.
         Best: bool
-        /// The mean is over fewer seeds than were asked for.
+        /// The mean is over fewer cells than were asked for.
         Partial: bool
         /// What was learned stands for what was left, of a method that starts again at every step.
         Learned: bool
@@ -21,21 +21,21 @@ type TableRow =
         Method: string
         /// One that the others are read against, not a competitor.
         Bound: bool
-        /// Seeds that are finished.
+        /// Cells that are finished.
         Done: int
         /// As many as the table has metrics.
         Cells: TableCell list
     }
 
-/// A table of one stream, in the layout of the paper: methods by metrics, mean ± sd over seeds.
+/// A table of one stream, in the layout of the paper: methods by metrics, mean ± sd over seeds, and over splits where there are several.
 type CompareTable =
     {
         Stream: string
         Metrics: Metric list
         /// Those that compete first, each group in the order asked for.
         Rows: TableRow list
-        /// How many seeds were asked for.
-        Seeds: int
+        /// How many cells of each method were asked for: seeds, in every split.
+        Asked: int
         /// What a reader has to know, a sentence each.
         Notes: string list
     }
@@ -64,11 +64,17 @@ module CompareTable =
             |> Set.ofList
         | _ -> Set.empty
 
-    let private notes (m: Measured) (rows: TableRow list) : string list =
+    let private notes (stream: string) (m: Measured) (rows: TableRow list) : string list =
         let c = m.Comparison
         let cells = rows |> List.collect _.Cells
+        let splits = (Comparison.splits stream c).Length
+        let asked = Measured.asked stream m
+        let unit = if splits > 1 then "cells" else "seeds"
 
-        [ if c.Seeds.Length > 1 then
+        [ if splits > 1 then
+              let seeds = if c.Seeds.Length = 1 then "one seed each" else $"{c.Seeds.Length} seeds each"
+              $"Mean ± sample standard deviation (n − 1) over {splits} splits of the items into training, validation and test rows, {seeds}. Rates are in per cent."
+          elif c.Seeds.Length > 1 then
               $"Mean ± sample standard deviation (n − 1) over {c.Seeds.Length} seeds, which differ in the order of rows and in what methods draw. Rates are in per cent."
           else
               "One seed, so that there is no standard deviation. Rates are in per cent."
@@ -79,7 +85,7 @@ module CompareTable =
               "Steps in the stream's own order; other orders have a table of their own."
 
           if cells |> List.exists _.Partial || rows |> List.exists (fun r -> r.Done = 0) then
-              $"(n/{c.Seeds.Length}): a mean over n of {c.Seeds.Length} seeds, since others failed or are not finished. It is no candidate for the best where another method has more."
+              $"(n/{asked}): a mean over n of {asked} {unit}, since others failed or are not finished. It is no candidate for the best where another method has more."
 
           if cells |> List.exists _.Learned then
               "†: it starts again at every step, so each task is measured right after its own step." ]
@@ -87,7 +93,7 @@ module CompareTable =
     /// The table of a stream with these columns.
     let make (metrics: Metric list) (stream: string) (m: Measured) : CompareTable =
         let bounds, competing = Measured.methods m |> List.partition (fun label -> Measured.isBound label m)
-        let seeds = m.Comparison.Seeds.Length
+        let asked = Measured.asked stream m
 
         let winners =
             [ for metric in metrics ->
@@ -106,7 +112,7 @@ module CompareTable =
 
                       { Spread = spread
                         Best = winners.Contains label
-                        Partial = spread |> Option.exists (fun s -> s.Count < seeds)
+                        Partial = spread |> Option.exists (fun s -> s.Count < asked)
                         Learned = other.IsSome && spread.IsSome } ] }
 
         let rows = List.map (row false) competing @ List.map (row true) bounds
@@ -114,8 +120,8 @@ module CompareTable =
         { Stream = stream
           Metrics = metrics
           Rows = rows
-          Seeds = seeds
-          Notes = notes m rows }
+          Asked = asked
+          Notes = notes stream m rows }
 
     /// The table without the columns that no method has a figure for.
     let withoutEmpty (t: CompareTable) : CompareTable =
@@ -128,11 +134,11 @@ module CompareTable =
             Metrics = [ for i in kept -> t.Metrics[i] ]
             Rows = [ for r in t.Rows -> { r with Cells = [ for i in kept -> r.Cells[i] ] } ] }
 
-    /// A row's label, with `(0/3)` behind it where no seed is finished.
-    let name (t: CompareTable) (r: TableRow) : string = if r.Done = 0 then $"{r.Method} (0/{t.Seeds})" else r.Method
+    /// A row's label, with `(0/3)` behind it where nothing is finished.
+    let name (t: CompareTable) (r: TableRow) : string = if r.Done = 0 then $"{r.Method} (0/{t.Asked})" else r.Method
 
     /// What stands behind a figure: `†`, `(2/3)`, both or nothing.
     let mark (t: CompareTable) (cell: TableCell) : string =
         match cell.Spread with
         | None -> ""
-        | Some s -> (if cell.Learned then "†" else "") + (if cell.Partial then $" ({s.Count}/{t.Seeds})" else "")
+        | Some s -> (if cell.Learned then "†" else "") + (if cell.Partial then $" ({s.Count}/{t.Asked})" else "")

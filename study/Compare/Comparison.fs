@@ -5,6 +5,7 @@ type Comparison =
     {
         /// Labels in the order in which they were asked for, with what their figures are to be read as.
         Methods: (string * Role) list
+        /// Splits of one stream (`Resplit`) are compared as one.
         Streams: string list
         Seeds: int list
         /// How many orders of the steps: 0 .. n − 1.
@@ -41,6 +42,29 @@ module Comparison =
           Cells = cells
           Command = command }
 
+    /// Whether a cell's stream is this one, or this one with another split of its items.
+    let isOf (stream: string) (cell: Cell) : bool = cell.Stream = stream || fst (Resplit.parse cell.Stream) = stream
+
+    /// The numbers of the splits that a stream is compared on; 0 is its own.
+    let splits (stream: string) (c: Comparison) : int list =
+        [ for cell, _ in c.Cells do
+              if isOf stream cell then
+                  snd (Resplit.parse cell.Stream) ]
+        |> List.distinct
+        |> List.sort
+
+    /// Whether there are several orders, or several splits of a stream.
+    let isSpread (c: Comparison) : bool = c.Orders > 1 || c.Streams |> List.exists (fun stream -> (splits stream c).Length > 1)
+
+    /// Names of streams, several splits of one by the name of that one.
+    let private compared (streams: string list) : string list =
+        let splits = streams |> List.countBy (Resplit.parse >> fst) |> Map.ofList
+
+        [ for name in streams do
+              let stream, _ = Resplit.parse name
+              if splits[stream] > 1 then stream else name ]
+        |> List.distinct
+
     /// What a folder has of a study, as a comparison.
     let ofStudy (command: string) (out: string) (study: Study) (cells: Job list) : Comparison =
         let names = [ for s in study.Streams -> s.Stream.Name ]
@@ -60,7 +84,7 @@ module Comparison =
             |> CellState.map (Lines.ofCell job.Cell)
 
         { Methods = methods
-          Streams = names
+          Streams = compared names
           Seeds = study.Seeds
           Orders = study.Orders.Length
           Cells =

@@ -44,10 +44,10 @@ module Frontier =
 
         match points |> List.partition _.OnFrontier with
         | _ when points.Length < 2 -> None
-        | [ only ], _ -> Some $"{only.Method} has both the highest recall@10 and the least deviation, by means over seeds."
+        | [ only ], _ -> Some $"{only.Method} has both the highest recall@10 and the least deviation, by means."
         | front, [] ->
             Some
-                $"On the frontier are all: {names front}. Each has more recall@10 than those that move old scores less, by means over seeds."
+                $"On the frontier are all: {names front}. Each has more recall@10 than those that move old scores less, by means."
         | front, rest ->
             Some
-                $"On the frontier, from the most stable to the one of highest recall@10: {names front}. For each of the others ({names rest}) there is one that has at least its recall@10 with no more deviation, by means over seeds."
+                $"On the frontier, from the most stable to the one of highest recall@10: {names front}. For each of the others ({names rest}) there is one that has at least its recall@10 with no more deviation, by means."

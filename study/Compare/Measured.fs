@@ -1,10 +1,17 @@
 namespace Cmcl
 
+/// What chance decides of one figure: which items are in which part, and what a seed decides.
+type Replicate = { Split: int; Seed: int }
+
 /// A comparison with the metrics of every finished cell worked out.
 type Measured =
     private
-        { Source: Comparison
-          Values: Map<Cell, Map<string, float>> }
+        {
+            Source: Comparison
+            Values: Map<Cell, Map<string, float>>
+            /// The cells of a stream, an order and a method.
+            Places: Map<string * int * string, (Replicate * Cell) list>
+        }
 
     member m.Comparison = m.Source
 
@@ -30,7 +37,22 @@ module Measured =
                           | Some value -> metric.Name, value
                           | None -> () ]
 
+        let replicates stream =
+            [ for cell, _ in c.Cells do
+                  match List.tryFindIndex ((=) cell.Seed) c.Seeds with
+                  | Some place when Comparison.isOf stream cell ->
+                      let split = snd (Resplit.parse cell.Stream)
+                      (stream, cell.Order, cell.Method), (split, place), ({ Split = split; Seed = cell.Seed }, cell)
+                  | _ -> () ]
+
         { Source = c
+          Places =
+            c.Streams
+            |> List.collect replicates
+            |> List.groupBy (fun (key, _, _) -> key)
+            |> List.map (fun (key, own) ->
+                key, own |> List.sortBy (fun (_, place, _) -> place) |> List.map (fun (_, _, found) -> found))
+            |> Map.ofList
           Values =
             Map
                 [ for cell, state in c.Cells do
@@ -52,26 +74,26 @@ module Measured =
     /// Every figure of a finished cell.
     let figures (cell: Cell) (m: Measured) : Map<string, float> = Map.tryFind cell m.Values |> Option.defaultValue Map.empty
 
-    /// A metric of one method in one order: seed and value, for the seeds that have it.
-    let bySeed (stream: string) (order: int) (label: string) (metric: Metric) (m: Measured) : (int * float) list =
-        [ for seed in m.Source.Seeds do
-              let cell =
-                  { Stream = stream
-                    Method = label
-                    Order = order
-                    Seed = seed }
+    let private places (stream: string) (order: int) (label: string) (m: Measured) : (Replicate * Cell) list =
+        Map.tryFind (stream, order, label) m.Places |> Option.defaultValue []
 
+    /// A metric of one method in one order, for the splits and seeds that have it.
+    let replicates (stream: string) (order: int) (label: string) (metric: Metric) (m: Measured) : (Replicate * float) list =
+        [ for replicate, cell in places stream order label m do
               match Map.tryFind metric.Name (figures cell m) with
-              | Some value -> seed, value
+              | Some value -> replicate, value
               | None -> () ]
 
-    /// How many seeds of a method are finished in one order.
+    /// How many cells of a method are finished in one order.
     let finished (stream: string) (order: int) (label: string) (m: Measured) : int =
-        m.Values |> Seq.filter (fun (KeyValue(c, _)) -> c.Stream = stream && c.Order = order && c.Method = label) |> Seq.length
+        places stream order label m |> List.filter (fun (_, cell) -> m.Values.ContainsKey cell) |> List.length
 
-    /// Its mean and standard deviation over seeds, in the stream's own order; None if no seed has it.
+    /// How many cells there are of each method in one order: seeds, in every split.
+    let asked (stream: string) (m: Measured) : int = m.Source.Seeds.Length * (Comparison.splits stream m.Source).Length
+
+    /// Its mean and standard deviation over splits and seeds, in the stream's own order; None where nothing has it.
     let spread (stream: string) (label: string) (metric: Metric) (m: Measured) : Spread option =
-        bySeed stream 0 label metric m |> List.map snd |> Transfer.meanSd
+        replicates stream 0 label metric m |> List.map snd |> Transfer.meanSd
 
     /// What ended early: the cell and why.
     let failures (m: Measured) : (Cell * string) list =

@@ -12,6 +12,27 @@ type StudyStream =
         Threads: int
     }
 
+[<RequireQualifiedAccess>]
+module StudyStream =
+    /// A stream as the user named it, on so many splits of its items, its own the first. Faults: those of `Resplit.apply`, and `Contradiction` for
+    /// several splits of what is one already.
+    let splits
+        (count: int)
+        (source: string)
+        (threads: Cmcl.Stream -> int)
+        (stream: Cmcl.Stream)
+        : Result<StudyStream list, Fault list> =
+        if count > 1 && fst (Resplit.parse source) <> source then
+            Error [ Fault.Contradiction($"'{source}' is one split already", "leave [split=…] out, or ask for one split") ]
+        else
+            [ for number in 0 .. count - 1 ->
+                  Resplit.apply number stream
+                  |> Result.map (fun split ->
+                      { Source = Some(Resplit.name source number)
+                        Stream = split
+                        Threads = threads split }) ]
+            |> Check.all
+
 /// The methods of a study, and their options.
 [<RequireQualifiedAccess>]
 type Configurations =

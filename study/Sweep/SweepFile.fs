@@ -21,6 +21,8 @@ type SweepBlock =
         Seeds: int list
         /// In how many orders of its steps a stream is run: 0 .. n − 1.
         Orders: int
+        /// On how many splits of its items a stream is run: 0 .. n − 1 (`Resplit`).
+        Splits: int
         /// The rows that figures are taken of.
         Split: Split
     }
@@ -51,10 +53,12 @@ module SweepFile =
           Grid = []
           Seeds = [ 0 ]
           Orders = 1
+          Splits = 1
           Split = Split.Test }
 
     let seeds (seeds: int list) (block: SweepBlock) : SweepBlock = { block with Seeds = seeds }
     let orders (count: int) (block: SweepBlock) : SweepBlock = { block with Orders = count }
+    let splits (count: int) (block: SweepBlock) : SweepBlock = { block with Splits = count }
     let split (split: Split) (block: SweepBlock) : SweepBlock = { block with Split = split }
     let set (options: (string * string) list) (block: SweepBlock) : SweepBlock = { block with Set = options }
 
@@ -163,7 +167,7 @@ module SweepFile =
         | JsonValueKind.String, json when json.GetString() = "validation" -> Ok Split.Validation
         | _ -> bad node "\"test\" or \"validation\""
 
-    let private blockKeys = [ "streams"; "methods" ], [ "set"; "grid"; "seeds"; "orders"; "split" ]
+    let private blockKeys = [ "streams"; "methods" ], [ "set"; "grid"; "seeds"; "orders"; "splits"; "split" ]
 
     let private readBlock: Node -> Result<SweepBlock, Fault list> =
         fields blockKeys (fun node ->
@@ -174,9 +178,17 @@ module SweepFile =
                 and! axes = field "grid" (Some []) (named (list value)) node
                 and! seeds' = field "seeds" (Some [ 0 ]) (list (whole 0)) node
                 and! orders' = field "orders" (Some 1) (whole 1) node
+                and! splits' = field "splits" (Some 1) (whole 1) node
                 and! split' = field "split" (Some Split.Test) readSplit node
 
-                return block streams methods |> set set' |> grid axes |> seeds seeds' |> orders orders' |> split split'
+                return
+                    block streams methods
+                    |> set set'
+                    |> grid axes
+                    |> seeds seeds'
+                    |> orders orders'
+                    |> splits splits'
+                    |> split split'
             })
 
     let private readFormat (node: Node) =
@@ -242,6 +254,8 @@ module SweepFile =
                       "grid", node [ for axis in b.Grid -> String.Join("=", axis.Options), texts axis.Values ]
                   "seeds", JsonArray([| for s in b.Seeds -> whole s |])
                   "orders", whole b.Orders
+                  if b.Splits > 1 then
+                      "splits", whole b.Splits
                   "split", text (string b.Split) ]
 
         let all =
@@ -300,12 +314,10 @@ module SweepFile =
         let streams =
             [ for i, source in List.indexed b.Streams ->
                   find source
-                  |> Result.map (fun stream ->
-                      { Source = Some source
-                        Stream = stream
-                        Threads = threads stream })
+                  |> Result.bind (StudyStream.splits b.Splits source threads)
                   |> Result.mapError (at $"{where}.streams[{i}]") ]
             |> Check.all
+            |> Result.map List.concat
 
         match optionFaults where b, streams with
         | [], Ok streams ->
