@@ -237,17 +237,9 @@ module StepDraft =
             let tables = [ for _, (x, y, _) in parts -> x, y ]
             let first, second = tables.Head
 
-            /// A row set as a range where it is one.
-            let rows what (numbers: int64[]) =
-                let range = numbers.Length > 0 && numbers[numbers.Length - 1] - numbers[0] = numbers.LongLength - 1L
-
-                if range then
-                    StreamFile.Rows.Range(numbers[0], numbers[0] + numbers.LongLength), []
-                else
-                    StreamFile.Rows.File(listed what), [ listed what, numbers ]
-
             let sets =
-                [ for what, numbers in [ "train", train; "validation", validation; "test", test ] -> what, rows what numbers ]
+                [ for what, numbers in [ "train", train; "validation", validation; "test", test ] ->
+                      what, StreamDraft.rowSet (listed what) numbers ]
 
             let classSet = $"{step}:classes"
 
@@ -284,10 +276,7 @@ module StepDraft =
                               { Items = $"{items'}:{step}"
                                 Prototypes = $"{modality}:{step}" }) } ]
                   Heads = None
-                  Preset =
-                    { Common = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Judgement.preset
-                      Methods = Map.empty
-                      Run = [ "zero-shot"; "vanilla"; "dns" ] } }
+                  Preset = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Advice.preset }
               Matrices =
                 [ matrix a first whole.RowsA
                   matrix b second whole.RowsB
@@ -311,6 +300,7 @@ module StepDraft =
                       feed y [ file b, behind startB m.PlaceB ]
                   for table, _, _ in Option.toList classes do
                       feed table [ prototypeFile, id ] ]
+              Lists = None
               Notes =
                 [ let drawn what part = if List.exists (fst >> (=) (Some part)) counts then what else $"{what} (drawn)"
                   let unit = if whole.Pairs.IsSome then "pairs" else "rows"
@@ -346,4 +336,5 @@ module StepDraft =
           Matrices = steps |> List.collect _.Matrices
           Vectors = steps |> List.collect _.Vectors
           Feeds = steps |> List.collect _.Feeds
+          Lists = None
           Notes = steps |> List.collect _.Notes |> List.distinct }
