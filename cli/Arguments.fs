@@ -7,6 +7,7 @@ open Cmcl.Cli.GalleryArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.StreamArguments
 open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.StoreArguments
 open Cmcl.Cli.NotebookArguments
@@ -327,6 +328,7 @@ type Command =
     | [<CliPrefix(CliPrefix.None)>] Verify of ParseResults<VerifyArgument>
     | [<CliPrefix(CliPrefix.None)>] Bench of ParseResults<BenchArgument>
     | [<CliPrefix(CliPrefix.None)>] Import of ParseResults<ImportArgument>
+    | [<CliPrefix(CliPrefix.None); CustomCommandLine("stream")>] MakeStream of ParseResults<StreamArgument>
     | [<CliPrefix(CliPrefix.None)>] Report of ParseResults<ReportArgument>
     | [<CliPrefix(CliPrefix.None)>] Info of ParseResults<InfoArgument>
     | [<CliPrefix(CliPrefix.None)>] Methods of ParseResults<MethodsArgument>
@@ -358,6 +360,7 @@ type Command =
                 "check the theory numerically on a stream, in float64 unless --dtype says otherwise: a table of conditions, and figures"
             | Bench _ -> "time training with and without protection against what the machine can do"
             | Import _ -> "make a stream folder from files of features; without arguments, list the formats"
+            | MakeStream _ -> "make a stream folder from banks that cmcl extract wrote, matched by their ids"
             | Report _ -> "rebuild the report of a results folder"
             | Info _ -> "describe and check a stream"
             | Methods _ -> "list the methods and their options"

@@ -116,7 +116,10 @@ let checkGiven
 
     let faults =
         [ for case in arguments.Parser.GetArgumentCases() do
-              if List.contains case.UnionCaseInfo.Tag repeated && case.CommandLineNames.Value <> [ "--set" ] then
+              if
+                  List.contains case.UnionCaseInfo.Tag repeated
+                  && not (List.contains case.CommandLineNames.Value.Head [ "--set"; "--bank" ])
+              then
                   Fault.Contradiction($"{case.CommandLineNames.Value.Head} is given twice", "give it once")
           match out with
           | Some "" -> Fault.BadValue("--out", "a folder", "")
@@ -226,6 +229,18 @@ let private setThreads (stream: Cmcl.Stream) (given: int option) : unit = torch.
 let jobsFor (device: torch.Device) (threads: int) : int =
     if device.``type`` = DeviceType.CPU then max 1 (Environment.ProcessorCount / threads) else 1
 
+/// What is said of raw scores that nobody asked for, where a method would train with them.
+let private unsaid (options: (string * string) list) (arguments: ParseResults<RunArgument>) (r: Request) : string option =
+    let inBrackets =
+        [ for text in
+              arguments.TryGetResult RunArgument.Methods |> Option.map Plan.split |> Option.defaultValue r.Stream.Preset.Run do
+              yield! Plan.parse text |> Result.map snd |> Result.defaultValue [] ]
+
+    if r.Plans |> List.exists (fun plan -> Method.trains plan.Method) then
+        Advice.unsaid (given options (arguments.GetResults RunArgument.Set) @ inBrackets |> List.map fst) r.Stream
+    else
+        None
+
 /// With threads set, as given or as they were before, as many jobs as they leave cores for, or as were asked for; refused where memory will not do.
 let private fitted (before: int option) (arguments: ParseResults<RunArgument>) (r: Request) : Result<Request, Fault list> =
     setThreads r.Stream (arguments.TryGetResult Threads |> Option.orElse before)
@@ -325,7 +340,11 @@ let run (command: string) (written: string list) (options: (string * string) lis
     | Ok(checkpointing, r) ->
         alone r.Out (fun folder ->
             Experiment.prepare (arguments.Contains Force) r
-            |> Result.map (fun () -> go (arguments.Contains Quiet) leaving checkpointing arguments r folder))
+            |> Result.map (fun () ->
+                if not (arguments.Contains Quiet) then
+                    unsaid options arguments r |> Option.iter (fun sentence -> Terminal.complain $"cmcl: {sentence}")
+
+                go (arguments.Contains Quiet) leaving checkpointing arguments r folder))
 
 /// What `config.json` of a results folder says of how to resume it.
 type private Resumable =

@@ -62,7 +62,7 @@ let private lines
     result
 
 /// A live bar for all, and one for each cell that runs.
-let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit) -> 'a) : 'a =
+let private live (isNew: StudyEvent -> bool) (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit) -> 'a) : 'a =
     let watch = Stopwatch.StartNew()
 
     let columns: ProgressColumn[] =
@@ -112,6 +112,7 @@ let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit)
                     | _ -> ()
 
                     match Progress.said progress.Value event with
+                    | Some _ when not (isNew event) -> ()
                     | Some message when Progress.isBad event -> AnsiConsole.MarkupLineInterpolated $"[red]{message}[/]"
                     | Some message -> AnsiConsole.MarkupLineInterpolated $"[yellow]{message}[/]"
                     | None -> ()
@@ -122,11 +123,22 @@ let private live (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit)
     printfn "%s" (Progress.sentence sideBySide watch.Elapsed progress.Value)
     result
 
+/// Whether an event is no remark that another seed of the same method has made at the same step, word for word.
+let private isNew () : StudyEvent -> bool =
+    let told = HashSet<string * string * int * int * string>()
+
+    function
+    | StudyEvent.Cell(cell, CellEvent.Remark(step, _, text)) -> told.Add(cell.Stream, cell.Method, cell.Order, step, text)
+    | _ -> true
+
 /// Runs `work` with progress shown: live in a terminal, plain lines elsewhere, nothing when quiet. What goes wrong is told on standard error, but for
 /// failures of cells where these are told when all is over (`failuresLater`).
 let progress (quiet: bool) (failuresLater: bool) (sideBySide: int) (start: Progress) (work: (StudyEvent -> unit) -> 'a) : 'a =
+    let isNew = isNew ()
+
     let say (loud: bool) (p: Progress) (event: StudyEvent) =
         match Progress.said p event with
+        | Some _ when not (isNew event) -> ()
         | Some text when Progress.isBad event && not (failuresLater && isEnd event) -> eprintfn "cmcl: %s" text
         | Some text when loud -> printfn "%s" text
         | _ -> ()
@@ -136,7 +148,7 @@ let progress (quiet: bool) (failuresLater: bool) (sideBySide: int) (start: Progr
     elif Console.IsOutputRedirected || not AnsiConsole.Profile.Capabilities.Interactive then
         lines (say true) sideBySide start work
     else
-        live sideBySide start work
+        live isNew sideBySide start work
 
 /// The settings of a run in one block, for a terminal of so many columns: what all methods share, then what each has of its own.
 let settings (width: int) (request: Request) : string =

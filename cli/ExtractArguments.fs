@@ -22,7 +22,7 @@ type ExtractArgument =
             match a with
             | Files _ ->
                 "the encoder: its description (.json), or its name where cmcl encoders has it; and what to encode: .csv or .jsonl with id, path or text, and if wanted label and sha256"
-            | Out _ -> "the .npy file for the features; ids go beside it, and labels where there are any"
+            | Out _ -> "the .npy file for the features; ids and a list of the items go beside it, and labels where there are any"
             | Batch _ -> "items that go through the encoder at once (default: 32)"
             | Dtype _ -> "float32 (default) or float16"
             | Device _ -> "cpu (default), cuda or cuda:N, for TorchScript encoders"

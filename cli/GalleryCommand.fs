@@ -138,6 +138,20 @@ let private itemsOf
                     [ Fault.Contradiction($"'{folder}' has no list of the items of any bank here", $"put there one of {files}") ]
             | items -> Ok(Map items))
 
+/// Lists in a folder that belong to no bank of the stream: misspelt, as a rule.
+let private strays (folder: string) (stream: Cmcl.Stream) : string list =
+    if Directory.Exists folder then
+        let known = stream.Banks |> Map.keys |> Seq.map BankItems.file |> Set.ofSeq
+
+        [ for path in Directory.GetFiles(folder, "*.csv") do
+              let name = string (Path.GetFileName path)
+
+              if not (known.Contains name) then
+                  name ]
+        |> List.sort
+    else
+        []
+
 /// An id without the folders before it.
 let private short (id: string) : string = (id.TrimEnd '/').Split('/') |> Array.last
 
@@ -249,6 +263,17 @@ let gallery (arguments: ParseResults<GalleryArgument>) : int =
             |> Result.bind (fun tasks ->
                 itemsOf (Option.orElse inStream folder) folder.IsSome tasks
                 |> Result.bind (fun items ->
+                    let listed = Option.orElse inStream folder
+
+                    match listed |> Option.map (fun folder -> folder, strays folder stream) with
+                    | Some(folder, (_ :: _ as names)) ->
+                        let files = String.Join(", ", names)
+                        let like = stream.Banks |> Map.keys |> Seq.map BankItems.file |> String.concat ", "
+
+                        Terminal.complain
+                            $"cmcl: '{folder}' has lists that belong to no bank: {files}; the stream's are {like}."
+                    | _ -> ()
+
                     let items = Items items
 
                     let content =

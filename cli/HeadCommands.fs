@@ -6,6 +6,7 @@ open System.IO
 open Argu
 open TorchSharp
 open Cmcl
+open Cmcl.Encoders
 open Cmcl.Cli.HeadArguments
 open Cmcl.Cli.Commands
 
@@ -60,6 +61,32 @@ let private withBias (path: string) (saved: SavedHeads) : Result<SavedHeads, Fau
     | Some "no" -> Error [ Fault.Contradiction($"--bias, and '{path}' says that its heads have none", "leave out --bias") ]
     | _ -> Ok { saved with About = Map.add "bias" "yes" saved.About }
 
+/// What the rows of a file are called and made from, where that stands beside it: as it will stand beside another.
+let private beside
+    (features: string)
+    (rows: int64)
+    (out: string)
+    : Result<(string * (unit -> Result<unit, Fault list>)) list, Fault list> =
+    let ids, list = Ids.beside features, ItemLists.beside features
+
+    validated {
+        let! ids = if File.Exists ids then Ids.read ids rows |> Result.map Some else Ok None
+
+        and! items =
+            if File.Exists list then
+                BankItems.ofFile "naming the rows of the outputs" $"'{features}'" rows list |> Result.map Some
+            else
+                Ok None
+
+        return
+            [ for ids in Option.toList ids do
+                  Ids.beside out,
+                  (fun () ->
+                      Files.writeText (Ids.beside out) (fun file -> Array.iter (fun (id: string) -> file.WriteLine id) ids))
+              for items in Option.toList items do
+                  ItemLists.beside out, (fun () -> BankItems.write (ItemLists.beside out) items) ]
+    }
+
 let apply (arguments: ParseResults<ApplyArgument>) : int =
     use scope = torch.NewDisposeScope()
     let heads, features = arguments.GetResult ApplyArgument.Files
@@ -68,18 +95,30 @@ let apply (arguments: ParseResults<ApplyArgument>) : int =
 
     validated {
         let! () = once arguments (Some out)
-        and! () = free (arguments.Contains ApplyArgument.Force) [ out ]
         and! modality = Modality.create (arguments.GetResult ApplyArgument.Modality)
         and! saved = SavedHeads.read heads
         let! saved = if arguments.Contains ApplyArgument.Bias then withBias heads saved else Ok saved
-        return modality, saved
+        and! x = Projected.features features
+        let! along = beside features x.shape[0] out
+        let! () = free (arguments.Contains ApplyArgument.Force) (out :: List.map fst along)
+        return modality, saved, along
     }
-    |> Result.bind (fun (modality, saved) -> Projected.file scoring saved modality features out)
+    |> Result.bind (fun (modality, saved, along) ->
+        Projected.file scoring saved modality features out
+        |> Result.bind (fun shape -> along |> List.map (fun (_, write) -> write ()) |> Check.all |> Result.map (fun _ -> shape)))
     |> tell (arguments.Contains ApplyArgument.Quiet) (fun shape -> $"{Path.GetFullPath out}: [{shape[0]} × {shape[1]}]")
 
 /// How rows of a file are called.
 let private names (ids: bool) (path: string) (x: torch.Tensor) : Result<int64 -> string, Fault list> =
-    if ids then
+    let file = Ids.beside path
+
+    if ids && not (File.Exists file) then
+        Error
+            [ Fault.Contradiction(
+                  $"--ids, and there is no '{file}'",
+                  $"write it, an id a line for each row of '{path}', or leave out --ids for numbers"
+              ) ]
+    elif ids then
         Ids.read (Ids.beside path) x.shape[0] |> Result.map (fun all row -> all[int row])
     else
         Ok string

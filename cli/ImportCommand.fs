@@ -22,7 +22,8 @@ let private list () : int =
     Terminal.say "Options: cmcl import --help. Formats in full: docs/import.md."
     0
 
-let private number
+/// An option's value from its text. Fault: `BadValue` for one that is none, or does not fit.
+let number
     (name: string)
     (takes: string)
     (parse: string -> bool * 'a)
@@ -47,7 +48,8 @@ let private steps (text: string) : Result<int list, Fault list> =
     else
         Error [ Fault.BadValue("--steps", $"numbers from 1 to {Published.stepCount}, separated by commas, each once", text) ]
 
-let private optional (read: 'a -> Result<'b, Fault list>) (given: 'a option) : Result<'b option, Fault list> =
+/// What `read` makes of an option where it is given.
+let optional (read: 'a -> Result<'b, Fault list>) (given: 'a option) : Result<'b option, Fault list> =
     match given with
     | Some value -> read value |> Result.map Some
     | None -> Ok None

@@ -8,6 +8,7 @@ open Cmcl.Cli.GalleryArguments
 open Cmcl.Cli.MomentsArguments
 open Cmcl.Cli.EncodersArguments
 open Cmcl.Cli.ExtractArguments
+open Cmcl.Cli.StreamArguments
 open Cmcl.Cli.SweepArguments
 open Cmcl.Cli.StoreArguments
 open Cmcl.Cli.NotebookArguments
@@ -35,6 +36,7 @@ let private options () =
       "retrieve", names (ArgumentParser.Create<RetrieveArgument>().GetArgumentCases())
       "gallery", names (ArgumentParser.Create<GalleryArgument>().GetArgumentCases())
       "extract", names (ArgumentParser.Create<ExtractArgument>().GetArgumentCases())
+      "stream", names (ArgumentParser.Create<StreamArgument>().GetArgumentCases())
       "encoders", names (ArgumentParser.Create<EncodersGetArgument>().GetArgumentCases())
       "moments",
       names (ArgumentParser.Create<AccumulateArgument>().GetArgumentCases())
@@ -66,6 +68,7 @@ let private commands =
         "moments"
         "solve"
         "import"
+        "stream"
         "notebook"
         "new"
         "store" ]
@@ -157,6 +160,7 @@ let private dispatch (argv: string[]) : int =
         | Some(Verify arguments), _ -> Commands.verify command taken.Options arguments
         | Some(Bench arguments), _ -> BenchCommand.bench command arguments
         | Some(Import arguments), _ -> ImportCommand.run arguments
+        | Some(MakeStream arguments), _ -> StreamCommand.stream arguments
         | Some(Info arguments), _ -> Commands.info arguments
         | Some(Export arguments), _ -> HeadCommands.export arguments
         | Some(Apply arguments), _ -> HeadCommands.apply arguments

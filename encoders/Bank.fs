@@ -186,14 +186,16 @@ module Bank =
                     for name in classes do
                         w.WriteLine name))
 
-    /// Makes a finished bank of it: `OUT.npy`, `OUT.ids.txt`, and with labels `OUT.labels.npy` and `OUT.classes.txt`.
-    let finish (b: PartialBank) (labelOf: string -> string) : Result<int64[], Fault list> =
+    /// Makes a finished bank of it: `OUT.npy`, `OUT.ids.txt`, `OUT.items.csv`, and with labels `OUT.labels.npy` and `OUT.classes.txt`.
+    /// What a row was made from and what its label is, its id says.
+    let finish (b: PartialBank) (itemOf: string -> BankItem) (labelOf: string -> string) : Result<int64[], Fault list> =
         let ids = [ for _, id in b.Ids -> id ]
         let shape = [| int64 ids.Length; b.Columns |]
 
         Files.writeText (Ids.beside b.Out) (fun w ->
             for id in ids do
                 w.WriteLine id)
+        |> Result.bind (fun () -> BankItems.write (ItemLists.beside b.Out) (List.map itemOf ids))
         |> Result.bind (fun () -> writeLabels b.Out (List.map labelOf ids))
         |> Result.bind (fun () ->
             guarded b.Out (fun () ->

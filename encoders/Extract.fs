@@ -320,6 +320,11 @@ module Extract =
                 Ok(items |> List.filter (fun item -> not (gone.Contains item.Id)))
             | missing -> Error(List.map snd missing))
 
+    let private bankItem (input: Input) (item: Item) : BankItem =
+        match input with
+        | Input.Text _ -> { Id = item.Id; Path = None; Text = Some item.Source }
+        | _ -> { Id = item.Id; Path = Some item.Source; Text = None }
+
     /// Runs an encoder over a manifest and writes the bank; rows go to disk batch by batch, and the same request again goes on where
     /// the last one stopped. What comes out is the shape of the bank. Faults: every mistake in the description, the manifest, the files
     /// and the model, told with the file and the line.
@@ -347,7 +352,7 @@ module Extract =
                             |> Result.bind (fun () -> Bank.openOrResume request.Restart (key request d) dtype request.Out)
                             |> Result.bind (fun bank ->
                                 use bank = bank
-                                let labels = dict [ for item in items -> item.Id, item.Label ]
+                                let byId = dict [ for item in items -> item.Id, item ]
 
                                 left request bank.Written items
                                 |> Result.bind (batches request d encoder reader tell bank items.Length)
@@ -355,7 +360,7 @@ module Extract =
                                     if bank.Written.IsEmpty then
                                         Error [ Fault.Unreadable(request.Manifest, "none of its items could be read") ]
                                     else
-                                        Bank.finish bank (fun id -> labels[id])
+                                        Bank.finish bank (fun id -> bankItem d.Input byId[id]) (fun id -> byId[id].Label)
                                         |> Result.bind (fun shape ->
                                             About.write request.Out request.Manifest d shape items.Length
                                             |> Result.map (fun () -> shape))))))))

@@ -193,9 +193,14 @@ module Fetch =
                 | :? IOException
                 | :? UnauthorizedAccessException as e -> Error [ Fault.Unwritable(folder name, e.Message) ])
 
-    /// A description by its path, or by the name of an encoder in the cache. Faults: `Told` for one that is to be fetched first.
+    /// Whether a text is rather the name of an encoder than a path of a description.
+    let private isName (given: string) : bool = given.IndexOfAny [| '/'; '\\' |] < 0 && not (Path.HasExtension given)
+
+    /// A description by its path, or by the name of an encoder in the cache. Faults: `Unknown` for a name that no encoder has, `Told` for one
+    /// that is to be fetched first.
     let resolve (given: string) : Result<string, Fault list> =
         match File.Exists given, found given, EncoderCatalogue.find given with
+        | _, None, Error faults when isName given && not (Path.Exists given) -> Error faults
         | true, _, _
         | _, None, Error _ -> Ok given
         | _, Some path, _ -> Ok path

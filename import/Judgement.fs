@@ -62,30 +62,8 @@ module Judgement =
 
     let private text (format: string) (x: float) = x.ToString(format, CultureInfo.InvariantCulture)
 
-    /// Three digits of a norm, about.
-    let private size (x: float) =
-        if x = 0.0 || x >= 99.5 && x < 1e6 then text "N0" x
-        elif x >= 9.95 && x < 99.5 then text "0.0" x
-        elif x >= 0.01 && x < 9.95 then text "0.00" x
-        else text "0.0e+0" x
-
-    /// Whether rows are of length 1, as far as float16 can tell.
-    let isUnit (f: RowFigures) : bool = f.Least > 0.99 && f.Most < 1.01
-
-    /// Rows of a batch where a step has so few items: the largest power of two that leaves two batches.
-    let private batch (items: int64) : int64 =
-        Seq.initInfinite (fun i -> 64L >>> i) |> Seq.find (fun b -> b <= max 2L (items / 2L))
-
-    /// The training that suits rows of any length: cosine scores at temperature 0.07, CLIP's, for which Adam's steps do not depend on the
-    /// features' scale; the rate and the epochs of the shipped streams. `fewest` is the number of training items of the smallest step.
-    let preset (fewest: int64) : Map<string, string> =
-        Map
-            [ "scores", "cosine"
-              "temperature", "0.07"
-              "lr", "1e-3"
-              "epochs", "20"
-              "batch", string (batch fewest)
-              "decay", "linear" ]
+    /// Whether rows are of length 1.
+    let isUnit (f: RowFigures) : bool = Advice.isUnit f.Least f.Most
 
     /// A line on the rows of each bank.
     let lines (banks: (string * RowFigures) list) : string list =
@@ -94,8 +72,8 @@ module Judgement =
         [ for name, f in banks ->
               let norm =
                   if isUnit f then "norm 1"
-                  elif f.NormSd < 0.005 * f.Norm then $"norm {size f.Norm}"
-                  else $"norm {size f.Norm} ± {size f.NormSd}"
+                  elif f.NormSd < 0.005 * f.Norm then $"norm {Advice.size f.Norm}"
+                  else $"norm {Advice.size f.Norm} ± {Advice.size f.NormSd}"
 
               let few = if f.Rows < 2L * f.Columns then "; few rows a column" else ""
 
@@ -109,8 +87,7 @@ module Judgement =
         let why =
             match odd with
             | [] -> "Rows are of length 1, and cosine scores are their inner products"
-            | (name, f) :: _ ->
-                $"Rows are not of length 1 ({name}: {size f.Norm}), so inner products would mostly compare lengths"
+            | (name, f) :: _ -> Advice.why name f.Norm
 
         let close = banks |> List.filter (fun (_, f) -> f.Cosine > 0.5) |> List.map fst
 

@@ -15,6 +15,8 @@ type Matching =
         PlaceB: int64 -> int64
         /// Kept rows that match, where row i does not simply match row i.
         Pairs: struct (int64 * int64)[] option
+        /// The id of every item, in the order of their first pairs; none where rows match by place.
+        Ids: string[] option
         /// The class of every pair, "" for none; none where nothing says classes.
         Labels: string[] option
         Notes: string list
@@ -150,6 +152,7 @@ module Matching =
                       RowsB = b.Rows
                       PlaceB = id
                       Pairs = None
+                      Ids = None
                       Labels = labels
                       Notes = toldA @ toldB }
                 | _ ->
@@ -166,6 +169,7 @@ module Matching =
                       RowsB = countB
                       PlaceB = placeB
                       Pairs = Some [| for _, (i, j) in kept -> struct (i, j) |]
+                      Ids = None
                       Labels = labels |> Option.map (fun labels -> [| for row, _ in kept -> labels[row] |])
                       Notes = toldA @ toldB })
 
@@ -297,6 +301,7 @@ module Matching =
                                 Some [| for struct (i, j) in pairs -> struct (keptA[int i], keptB[int j]) |]
                             else
                                 None
+                          Ids = Some order
                           Labels = labels
                           Notes =
                             [ for text in lonely do

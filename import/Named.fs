@@ -1,6 +1,7 @@
 namespace Cmcl
 
 open System
+open System.Collections.Generic
 open System.IO
 open System.Text.RegularExpressions
 open TorchSharp
@@ -365,14 +366,20 @@ module Named =
         |> Check.all
         |> Result.map (List.choose (fun (part, found) -> found |> Option.map (fun f -> part, f)))
 
-    /// What a step adds to a draft.
-    let private stepDraft
+    /// A step whose tables are matched.
+    type private MatchedStep =
+        { Name: string
+          Modalities: string * string
+          Classes: (FeatureTable * string list * string) option
+          Parts: (string option * (FeatureTable * FeatureTable * Matching)) list }
+
+    /// The tables of a step, matched.
+    let private stepOf
         (options: StepOptions)
         (folder: string)
-        (index: int)
         (given: string)
         (pieces: Piece list)
-        : Result<StreamDraft, Fault list> =
+        : Result<MatchedStep, Fault list> =
         let modalities =
             pieces
             |> List.choose (fun p ->
@@ -392,7 +399,11 @@ module Named =
                 and! parts = matched options given pieces (a, b)
                 return classes, parts
             }
-            |> Result.bind (fun (classes, parts) -> StepDraft.make options index step (a, b) classes parts)
+            |> Result.map (fun (classes, parts) ->
+                { Name = step
+                  Modalities = a, b
+                  Classes = classes
+                  Parts = parts })
         | names ->
             let files =
                 pieces
@@ -433,6 +444,37 @@ module Named =
                       "make room, or choose another place with --out"
                   ) ]
 
+    /// One split over the items of all steps that no file splits, where an item, known by its id, is in several; and what is told of it.
+    let private heldOut (options: StepOptions) (steps: MatchedStep list) : Result<HeldOut option * string list, Fault list> =
+        let drawn =
+            [ for step in steps do
+                  match step.Parts with
+                  | [ None, (_, _, matching) ] -> step.Name, matching.Ids
+                  | _ -> () ]
+
+        let times = drawn |> Seq.choose snd |> Seq.concat |> Seq.countBy id |> Array.ofSeq
+        let several = times |> Array.filter (fun (_, n) -> n > 1) |> Array.length
+
+        let unnamed =
+            match drawn |> List.filter (snd >> Option.isNone) |> List.map fst with
+            | _ :: _ :: _ as names ->
+                [ $"{StreamDraft.firstFew names} have no ids: their rows are taken for different items, and the test of one may have what another learns from" ]
+            | _ -> []
+
+        if several = 0 then
+            Ok(None, unnamed)
+        else
+            // The share for validation is of what the test leaves.
+            let validation = options.Share * (1.0 - options.TestShare)
+
+            ItemSplit.draw options.TestShare validation options.Seed None times.LongLength
+            |> Result.map (fun split ->
+                let ids (items: int64[]) = HashSet [ for i in items -> fst times[int i] ]
+
+                Some { Test = ids split.Test; Validation = ids split.Validation },
+                $"{several} of {times.Length} items are in several steps by their ids: one split over items for all of them"
+                :: unnamed)
+
     /// Faults past this many are counted.
     [<Literal>]
     let private MostFaults = 5
@@ -445,12 +487,22 @@ module Named =
             pieces
             |> List.groupBy _.Step
             |> List.sortWith (fun (a, _) (b, _) -> StreamDraft.natural a b)
-            |> List.mapi (fun i (step, pieces) -> stepDraft options folder i step pieces)
+            |> List.map (fun (step, pieces) -> stepOf options folder step pieces)
             |> Check.all
+            |> Result.bind (fun steps ->
+                heldOut options steps
+                |> Result.bind (fun (held, told) ->
+                    steps
+                    |> List.mapi (fun i step ->
+                        StepDraft.make options held i step.Name step.Modalities step.Classes step.Parts)
+                    |> Check.all
+                    |> Result.map (fun drafts -> drafts, told)))
             |> Result.mapError (fun faults ->
                 if faults.Length <= MostFaults then
                     faults
                 else
                     let more = faults.Length - MostFaults
                     List.truncate MostFaults faults @ [ Fault.Unreadable(folder, $"{more} more faults like these") ]))
-        |> Result.map (StepDraft.join name)
+        |> Result.map (fun (drafts, told) ->
+            let draft = StepDraft.join name drafts
+            { draft with Notes = draft.Notes @ told })

@@ -470,4 +470,5 @@ module Published =
                   Matrices = parts |> List.collect _.Matrices
                   Vectors = parts |> List.collect _.Vectors
                   Feeds = parts |> List.collect _.Feeds
+                  Lists = None
                   Notes = parts |> List.collect _.Notes })

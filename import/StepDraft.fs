@@ -18,6 +18,9 @@ type StepOptions =
         Room: int64
     }
 
+/// Items by their ids that are held out in every step that has them.
+type HeldOut = { Test: HashSet<string>; Validation: HashSet<string> }
+
 /// A step of tables that are matched, as a part of a draft.
 [<RequireQualifiedAccess>]
 module StepDraft =
@@ -68,8 +71,15 @@ module StepDraft =
           Read = fun act -> FeatureTable.read table (fun first block -> act first [ for _ in targets -> block ])
           Targets = [ for matrix, place in targets -> { Matrix = matrix; Place = place } ] }
 
-    /// Row sets of pairs by split: the parts as files have them, validation and test drawn item by item where no file says them.
-    let private splitsOf (options: StepOptions) (step: string) (counts: (string option * int64) list) (items: int64[]) =
+    /// Row sets of pairs by split: the parts as files have them, validation and test drawn item by item where no file says them, or as they
+    /// are held out in all steps, `ids` being the ids of items.
+    let private splitsOf
+        (options: StepOptions)
+        (held: (HeldOut * string[]) option)
+        (step: string)
+        (counts: (string option * int64) list)
+        (items: int64[])
+        =
         let starts = counts |> List.scan (fun sum (_, n) -> sum + n) 0L
 
         let range part =
@@ -84,15 +94,26 @@ module StepDraft =
             let held, rest = pairs |> Array.partition (fun p -> drawn.Contains items[int p])
             rest, held
 
+        /// The pairs of items of these ids, and the others.
+        let apart (ids: string[]) (those: HashSet<string>) (pairs: int64[]) =
+            let held, rest = pairs |> Array.partition (fun p -> those.Contains ids[int items[int p]])
+            rest, held
+
         let rest, test =
             match range (Some "test"), range None with
+            | None, Some all when held.IsSome ->
+                let held, ids = held.Value
+                apart ids held.Test all
             | Some test, _ -> (range (Some "train")).Value, test
             | None, Some all -> draw $"{step}:test" options.TestShare all
             | None, None -> [||], [||]
 
-        match range (Some "validation") with
-        | Some validation -> rest, validation, test
-        | None ->
+        match range (Some "validation"), held with
+        | Some validation, _ -> rest, validation, test
+        | None, Some(held, ids) ->
+            let train, validation = apart ids held.Validation rest
+            train, validation, test
+        | None, None ->
             let train, validation = draw step options.Share rest
             train, validation, test
 
@@ -155,9 +176,10 @@ module StepDraft =
             found
 
     /// The part of a draft that a step is: its banks, rows, classes, and what fills them. `parts` are the tables of both modalities by the part that
-    /// their files say, none for all rows. Faults: classes without a feature, rows too few to be split.
+    /// their files say, none for all rows, which are then split by what is held out in all steps, if anything is. Faults: classes without a feature, rows too few to be split.
     let make
         (options: StepOptions)
+        (held: HeldOut option)
         (index: int)
         (step: string)
         (a: string, b: string)
@@ -178,7 +200,13 @@ module StepDraft =
             |> Option.defaultWith (fun () -> [| 0L .. whole.Count - 1L |])
 
         let counts = [ for part, (_, _, m) in parts -> part, m.Count ]
-        let train, validation, test = splitsOf options step counts items
+
+        let held =
+            match held, parts with
+            | Some held, [ None, (_, _, { Ids = Some ids }) ] -> Some(held, ids)
+            | _ -> None
+
+        let train, validation, test = splitsOf options held step counts items
         let items' = if classes |> Option.exists (fun (_, _, modality) -> modality = b) then a else b
 
         let labels =
@@ -237,17 +265,9 @@ module StepDraft =
             let tables = [ for _, (x, y, _) in parts -> x, y ]
             let first, second = tables.Head
 
-            /// A row set as a range where it is one.
-            let rows what (numbers: int64[]) =
-                let range = numbers.Length > 0 && numbers[numbers.Length - 1] - numbers[0] = numbers.LongLength - 1L
-
-                if range then
-                    StreamFile.Rows.Range(numbers[0], numbers[0] + numbers.LongLength), []
-                else
-                    StreamFile.Rows.File(listed what), [ listed what, numbers ]
-
             let sets =
-                [ for what, numbers in [ "train", train; "validation", validation; "test", test ] -> what, rows what numbers ]
+                [ for what, numbers in [ "train", train; "validation", validation; "test", test ] ->
+                      what, StreamDraft.rowSet (listed what) numbers ]
 
             let classSet = $"{step}:classes"
 
@@ -285,10 +305,7 @@ module StepDraft =
                                 Prototypes = $"{modality}:{step}" }) } ]
                   Groups = Map.empty
                   Heads = None
-                  Preset =
-                    { Common = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Judgement.preset
-                      Methods = Map.empty
-                      Run = [ "zero-shot"; "vanilla"; "dns" ] } }
+                  Preset = train |> Seq.distinctBy (fun pair -> items[int pair]) |> Seq.length |> int64 |> Advice.preset }
               Matrices =
                 [ matrix a first whole.RowsA
                   matrix b second whole.RowsB
@@ -312,6 +329,7 @@ module StepDraft =
                       feed y [ file b, behind startB m.PlaceB ]
                   for table, _, _ in Option.toList classes do
                       feed table [ prototypeFile, id ] ]
+              Lists = None
               Notes =
                 [ let drawn what part = if List.exists (fst >> (=) (Some part)) counts then what else $"{what} (drawn)"
                   let unit = if whole.Pairs.IsSome then "pairs" else "rows"
@@ -348,4 +366,5 @@ module StepDraft =
           Matrices = steps |> List.collect _.Matrices
           Vectors = steps |> List.collect _.Vectors
           Feeds = steps |> List.collect _.Feeds
+          Lists = None
           Notes = steps |> List.collect _.Notes |> List.distinct }

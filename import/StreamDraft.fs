@@ -43,6 +43,9 @@ type StreamDraft =
         /// Vectors of integers by their paths in the folder.
         Vectors: (string * int64[]) list
         Feeds: Feed list
+        /// Lists of what the rows of banks were made from, as text by bank, in place of those that are there; none where nothing is known
+        /// of them, and those stay.
+        Lists: Map<string, string> option
         Notes: string list
     }
 
@@ -88,6 +91,13 @@ module StreamDraft =
         match compare (key a) (key b) with
         | 0 -> System.String.CompareOrdinal(a, b)
         | order -> order
+
+    /// A set of row numbers, as a range where it is one; else as a file of that path, and what that holds.
+    let rowSet (file: string) (numbers: int64[]) : StreamFile.Rows * (string * int64[]) list =
+        if numbers.Length > 0 && numbers[numbers.Length - 1] - numbers[0] = numbers.LongLength - 1L then
+            StreamFile.Rows.Range(numbers[0], numbers[0] + numbers.LongLength), []
+        else
+            StreamFile.Rows.File file, [ file, numbers ]
 
     /// A share of n rows for validation, drawn by a seed and in ascending order, and the others; at least one of each, where
     /// there are two.

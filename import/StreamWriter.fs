@@ -170,7 +170,12 @@ module StreamWriter =
                 Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, file)) |> string) |> ignore
                 Npy.write (Path.Combine(folder, file)) (torch.tensor numbers))
             |> Check.all
-            |> Result.map (fun _ -> notes, figures))
+            |> Result.map (fun _ ->
+                for KeyValue(bank, text) in Option.defaultValue Map.empty draft.Lists do
+                    Directory.CreateDirectory(Path.Combine(folder, ItemLists.Folder)) |> ignore
+                    File.WriteAllText(Path.Combine(folder, ItemLists.Folder, ItemLists.file bank), text)
+
+                notes, figures))
         |> Result.map (fun (notes, figures) ->
             let scale = if treatment.Normalise then "Rows scaled to length 1." else "Rows as stored."
             let description = String.Join(" ", draft.Stream.Description :: scale :: [ for note in notes -> $"{note}." ]).Trim()
@@ -192,23 +197,28 @@ module StreamWriter =
         let full = Path.GetFullPath out
 
         if within source full then
-            Error [ Fault.Contradiction($"'{out}' would take the place of what is imported", "choose another folder with --out") ]
+            Error [ Fault.Contradiction($"'{out}' would take the place of what is imported", "choose another folder") ]
         elif File.Exists full then
             Error [ Fault.Unwritable(out, "it is a file") ]
         elif not (Directory.Exists full) || Seq.isEmpty (Directory.EnumerateFileSystemEntries full) then
             Ok()
         elif not (File.Exists(Path.Combine(full, StreamFolder.DefaultFile))) then
-            Error [ Fault.Unwritable(out, "it holds other things than a stream; choose another folder with --out") ]
+            Error [ Fault.Unwritable(out, "it holds other things than a stream; choose another folder") ]
         elif force then
             StreamFile.read (Path.Combine(full, StreamFolder.DefaultFile)) |> Result.map ignore
         else
-            Error [ Fault.Occupied out ]
+            Error [ Fault.Contradiction($"'{out}' holds a stream already", "choose another folder, or replace it with --force") ]
 
-    /// Full paths of the files that make the stream of a folder, the stream file last.
-    let private filesOf (folder: string) : Result<string list, Fault list> =
+    /// Full paths of the files that make the stream of a folder, with its lists of items if wanted, the stream file last.
+    let private filesOf (lists: bool) (folder: string) : Result<string list, Fault list> =
         StreamFile.read (Path.Combine(folder, StreamFolder.DefaultFile))
         |> Result.map (fun source ->
-            [ for file in StreamFolder.files source @ [ StreamFolder.DefaultFile ] do
+            let listed =
+                [ if lists then
+                      for bank in Map.keys source.Banks do
+                          Path.Combine(ItemLists.Folder, ItemLists.file bank) ]
+
+            [ for file in StreamFolder.files source @ listed @ [ StreamFolder.DefaultFile ] do
                   let path = Path.GetFullPath(Path.Combine(folder, file))
 
                   if within path folder && File.Exists path then
@@ -216,10 +226,10 @@ module StreamWriter =
             |> List.distinct)
 
     /// Puts a stream in the place of another, whose other files stay. Fault: one of those would be overwritten.
-    let private replace (fresh: string) (full: string) : Result<unit, Fault list> =
+    let private replace (lists: bool) (fresh: string) (full: string) : Result<unit, Fault list> =
         validated {
-            let! before = filesOf full
-            and! now = filesOf fresh
+            let! before = filesOf lists full
+            and! now = filesOf lists fresh
             return before, [ for path in now -> path, Path.Combine(full, Path.GetRelativePath(fresh, path)) ]
         }
         |> Result.bind (fun (before, moves) ->
@@ -238,7 +248,7 @@ module StreamWriter =
                     [ for path in others ->
                           Fault.Contradiction(
                               $"'{path}' is in the way and no part of the stream there",
-                              "choose another folder with --out, or move the file away"
+                              "choose another folder, or move the file away"
                           ) ])
 
     /// The folder that a path is in, and how every name begins under which this process, or one of that number, writes a stream of that path
@@ -281,7 +291,7 @@ module StreamWriter =
                     StreamFolder.load beside |> Result.map (fun _ -> draft.Notes @ notes))
                 |> Result.bind (fun notes ->
                     if Directory.Exists full && not (Seq.isEmpty (Directory.EnumerateFileSystemEntries full)) then
-                        replace beside full
+                        replace draft.Lists.IsSome beside full
                     else
                         if Directory.Exists full then
                             Directory.Delete full

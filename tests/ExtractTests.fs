@@ -90,6 +90,14 @@ let private banks =
                   [| for i in 0..19 -> $"item-{i}" |]
                   "ids"
 
+              let items = BankItems.ofFile "a test" "the bank" 20L (ItemLists.beside (place folder "bank.npy")) |> Check.get
+
+              for i, item in Array.indexed items do
+                  Expect.equal
+                      (item.Id, item.Path)
+                      ($"item-{i}", Some(place folder $"images/{i}.png"))
+                      "what a row was made from"
+
               let labels = Npy.read (place folder "bank.labels.npy") |> Check.get
               Expect.equal (labels.data<int64>().ToArray()) [| for i in 0..19 -> [ 0L; 1L; -1L ][i % 3] |] "labels"
               Expect.equal (File.ReadAllLines(place folder "bank.classes.txt")) [| "cat"; "dog" |] "classes"
@@ -127,7 +135,12 @@ let private banks =
                       Expect.equal
                           (File.ReadAllText(Ids.beside again.Out))
                           (File.ReadAllText(Ids.beside whole.Out))
-                          "the same ids")
+                          "the same ids"
+
+                      Expect.equal
+                          (File.ReadAllText(ItemLists.beside again.Out))
+                          (File.ReadAllText(ItemLists.beside whole.Out))
+                          "the same items")
           folderTest "what was begun with something else is not gone on with, unless it is begun anew" (fun folder ->
               prepare folder
               let asked = request folder
@@ -193,7 +206,9 @@ let private banks =
                   [ for text in [ "the cat"; "\"é" ] -> [ for id, kept in padded tokens 6 text ||> Seq.zip -> float (id * kept) ] ]
 
               same "token numbers" tight (Npy.read asked.Out |> Check.get) (Tensors.ofRows rows)
-              Expect.isFalse (File.Exists(place folder "bank.labels.npy")) "no labels, no file")
+              Expect.isFalse (File.Exists(place folder "bank.labels.npy")) "no labels, no file"
+              let items = BankItems.ofFile "a test" "the bank" 2L (ItemLists.beside asked.Out) |> Check.get
+              Expect.equal [ for item in items -> item.Path, item.Text ] [ None, Some "the cat"; None, Some "\"é" ] "texts")
           folderTest "recordings" (fun folder ->
               let samples = [ for i in 0..199 -> 0.5 * sin (float i) ]
               File.WriteAllBytes(place folder "a.wav", wave 1 16 8000 1 (sixteen samples))
@@ -355,7 +370,9 @@ let private mistakes =
 
               Expect.equal (told |> Seq.filter _.IsSkipped |> Seq.length) 3 "told"
               let ids = Ids.read (Ids.beside asked.Out) 17L |> Check.get
-              Expect.equal ids[4] "item-5" "ids")
+              Expect.equal ids[4] "item-5" "ids"
+              let items = BankItems.ofFile "a test" "the bank" 17L (ItemLists.beside asked.Out) |> Check.get
+              Expect.equal [| for item in items -> item.Id |] ids "items as ids")
           folderTest "unreadable files are named, what was done stays, and they may be left out" (fun folder ->
               prepare folder
               File.WriteAllText(place folder "images/7.png", "no image")
@@ -364,6 +381,12 @@ let private mistakes =
               let told = ResizeArray()
               Expect.equal (Extract.run told.Add { asked with SkipUnreadable = true } |> Check.get) [| 19L; 2L |] "shape"
               Expect.equal told[0] (ExtractProgress.Done(6, 20)) "what the first run did"
+              let items = BankItems.ofFile "a test" "the bank" 19L (ItemLists.beside asked.Out) |> Check.get
+
+              Expect.equal
+                  (items[7].Id, items[7].Path)
+                  ("item-8", Some(place folder "images/8.png"))
+                  "items after the one left out"
 
               for i in 0..19 do
                   File.WriteAllText(place folder $"images/{i}.png", "no image")

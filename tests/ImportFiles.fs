@@ -54,6 +54,9 @@ let run name source out = run' name id source out
 let importWorker () =
     Diagnostics.ProcessStartInfo("dotnet", [ Path.Combine(AppContext.BaseDirectory, "Cmcl.Cli.dll"); "import-worker" ])
 
+/// What is said where a stream is in the folder already.
+let occupied (out: string) : string = $"'{out}' holds a stream already; choose another folder, or replace it with --force."
+
 let loaded (out: string) : Stream = StreamFolder.load out |> Check.get
 
 /// Refused with these words, nothing written.

@@ -282,7 +282,7 @@ let private worker =
 
                   Expect.equal
                       (guard.Run(CancellationToken.None, ignore, request))
-                      (Error [ Fault.Told (Fault.Occupied request.Out).Message ])
+                      (Error [ Fault.Told(occupied request.Out) ])
                       "its faults"
 
               Expect.sequenceEqual events again "the same is told"

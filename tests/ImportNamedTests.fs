@@ -230,6 +230,44 @@ let private named =
                   identical "text rows" step.A.Features (part text'.Value [ 2..13 ])
                   Expect.equal [ for i in 0..7 -> entry step.B.Features i 0 ] [ for i in 2..9 -> float (i + 1) ] "audio rows")
 
+      inFolders "items of several steps are in one split, where ids say which are the same" (fun source out ->
+          /// Steps of the items 0 to 59 and 30 to 89; the first feature is the item's number.
+          let write (id: string -> int -> string) =
+              for step, items in [ "1-a", [ 0..59 ]; "2-b", List.rev [ 30..89 ] ] do
+                  for m in (if step = "1-a" then [ "vision"; "text" ] else [ "audio"; "text" ]) do
+                      File.WriteAllLines(
+                          Path.Combine(source, $"{step}.{m}.csv"),
+                          "id,f0,f1" :: [ for i in items -> $"{id step i},{i},1.5" ]
+                      )
+
+          let imported () =
+              Importer.run (Importer.find "csv" |> Check.get) Importer.defaults treatment true ignore source out |> Check.get
+
+          /// Items that one step learns from and that are held out in another.
+          let leaks () =
+              let steps = (loaded out).Steps
+              let items (step: Step) (rows: int64[]) = set [ for row in rows -> int (entry step.A.Features (int row) 0) ]
+              let learned = steps |> List.map (fun step -> items step step.Train) |> Set.unionMany
+              let held = steps |> List.map (fun step -> items step (Array.append step.Test step.Validation)) |> Set.unionMany
+              Set.intersect learned held
+
+          write (fun _ i -> $"item-{i}")
+          Expect.exists (imported ()) (fun note -> note.StartsWith "30 of 90 items are in several steps") "told"
+          Expect.isEmpty (leaks ()) "one split"
+          let tested = (loaded out).Steps |> List.sumBy _.Test.Length
+          Expect.isTrue (tested >= 18 && tested <= 36) "a fifth of 90 items, those of both steps twice"
+          // Ids of their own in each step: then nothing says which items are the same.
+          write (fun step i -> $"{step}-{i}")
+          Expect.isFalse (imported () |> List.exists _.Contains("several steps")) "not told"
+          Expect.isNonEmpty (leaks ()) "two splits")
+
+      inFolders "without ids, rows of several steps are taken for different items, and that is said" (fun source out ->
+          for step in [ "1-a"; "2-b" ] do
+              for m in [ "text"; "audio" ] do
+                  save source $"{step}.{m}.npy" (matrix (numbers (step + m) 20 3))
+
+          Expect.exists (run "npy" source out |> Check.get) (fun note -> note.StartsWith "1-a, 2-b have no ids") "told")
+
       inFolders "names of files never lead out of the folder" (fun source out ->
           for m in [ "text"; "audio" ] do
               for s in [ "train"; "test" ] do
@@ -247,7 +285,7 @@ let private named =
       inFolders "a stream is replaced only when asked, other things never" (fun source out ->
           writeNpy source
           run "npy" source out |> Check.get |> ignore
-          Expect.equal (run "npy" source out) (Error [ Fault.Occupied out ]) "occupied"
+          Expect.equal [ for fault in faultsOf (run "npy" source out) -> fault.Message ] [ occupied out ] "occupied"
 
           Importer.run (Importer.find "npy" |> Check.get) Importer.defaults treatment true ignore source out
           |> Check.get

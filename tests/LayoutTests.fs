@@ -134,7 +134,7 @@ let private commands =
           testCase "help of every command" (fun () ->
               for name in
                   [ "run"; "compare"; "tune"; "verify"; "bench"; "import"; "sweep"; "export"; "apply"; "extract"; "notebook" ]
-                  @ [ "new"; "store" ] do
+                  @ [ "new"; "store"; "stream" ] do
                   for line in (cmcl [ name; "--help" ]).Out.Split '\n' do
                       Expect.isLessThanOrEqual line.Length 80 $"{name}: {line}") ]
 

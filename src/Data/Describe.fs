@@ -214,6 +214,8 @@ module Describe =
                     Layout.figures 0 "eff. rank" ]
                   (List.map bankRow banks)
           yield! coneLines width banks
+          for sentence in Option.toList (Advice.unsaid [] stream) do
+              yield! Layout.wrap (width - 2) sentence |> List.map (fun line -> "  " + line)
           ""
           yield! Layout.wrap (width - 2) (headLine stream) |> List.map (fun line -> "  " + line)
           yield! Layout.wrap (width - 2) $"digest {stream.Digest}" |> List.map (fun line -> "  " + line)

@@ -438,6 +438,12 @@ module StreamFile =
                      json.WriteString("classes", prototypes.Classes)
                      json.WriteString("file", prototypes.Vectors.File)))
 
+         if not stream.Groups.IsEmpty then
+             group "groups" (fun () ->
+                 for KeyValue(bank, groups) in stream.Groups do
+                     json.WritePropertyName bank
+                     writeRows json groups)
+
          match stream.Heads with
          | None -> ()
          | Some(Heads.One file) -> json.WriteString("heads", file)

@@ -72,8 +72,10 @@ module RunHeads =
                 Error [ Fault.Unknown("method in these results", label, labels) ]
             | _ when not (Directory.Exists within) ->
                 Error
-                    [ Fault.Missing(within, $"exporting the heads of '{label}'")
-                      Fault.Contradiction("heads are kept only on request", "run again with --save-weights") ]
+                    [ Fault.Contradiction(
+                          $"'{results}' has no heads of {label}; heads are kept only on request, and only of methods that learn",
+                          "run again with --save-weights"
+                      ) ]
             | _ when steps.IsEmpty ->
                 Error
                     [ Fault.Unknown($"seed with weights of '{label}'", string seed, numbered "seed-" within |> List.map string) ]
