@@ -15,7 +15,9 @@ let byOrder (metric: string) (result: StudyResult) =
           label,
           [ for order in 0 :: List.ofSeq result.Orders.Keys do
                 match
-                    Measured.bySeed result.Stream order label m measured |> List.map (fun (_, x) -> 100.0 * x) |> Transfer.meanSd
+                    Measured.replicates result.Stream order label m measured
+                    |> List.map (fun (_, x) -> 100.0 * x)
+                    |> Transfer.meanSd
                 with
                 | Some spread -> float order, spread
                 | None -> () ] ]

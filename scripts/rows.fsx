@@ -57,7 +57,7 @@ Script.run ("values" :: Script.studies) (fun asked ->
         let r10 = Metric.find "r10" |> Check.get
 
         let values (label: string) (r: StudyResult) =
-            Measured.bySeed r.Stream 0 label r10 (StudyResult.measured r) |> List.map (fun (_, x) -> 100.0 * x)
+            Measured.replicates r.Stream 0 label r10 (StudyResult.measured r) |> List.map (fun (_, x) -> 100.0 * x)
 
         let tried = study (List.collect snd (candidates asked)) |> Run.seeds [ 0 ] |> Run.onValidation |> Run.go
 
