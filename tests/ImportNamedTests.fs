@@ -320,7 +320,7 @@ let private writer =
               let source = Directory.CreateDirectory(Path.Combine(folder, "in")).FullName
 
               for m in [ "text"; "audio" ] do
-                  zeros (Path.Combine(source, $"1.{m}.train.npy")) 60_000L 512L
+                  zeros (Path.Combine(source, $"1.{m}.train.npy")) 120_000L 512L
                   zeros (Path.Combine(source, $"1.{m}.test.npy")) 10L 512L
 
               let importer = Importer.find "npy" |> Check.get
@@ -338,6 +338,6 @@ let private writer =
                   |> ignore
 
               let most = taken run
-              Expect.isLessThan most (60L <<< 20) "of 120 MB that were written")) ]
+              Expect.isLessThan most (100L <<< 20) "of 240 MB that were written")) ]
 
 let tests = testList "import by names" [ testList "files" named; testList "writer" writer ]
