@@ -311,14 +311,17 @@ let private commands =
                   refusedWith [ "no seed with weights of 'vanilla' '7'"; "Known: 0" ] [ "-m"; "vanilla"; "--seed"; "7" ]
                   refusedWith [ "no step"; "'99'"; "Known: 1, 2" ] [ "-m"; "vanilla"; "--step"; "99" ]
                   Directory.Delete(place out "weights", true)
-                  refusedWith [ "does not exist"; "--save-weights" ] [ "-m"; "vanilla" ]
+                  refusedWith [ "no heads of vanilla"; "only of methods that learn"; "--save-weights" ] [ "-m"; "vanilla" ]
                   cmcl [ "export"; place folder "nothing"; "-m"; "dns" ] |> expectRefused [ "does not exist" ]))
           test "retrieve by ids, into a file" (fun () ->
               inFolder (fun folder ->
                   let a = save folder "a.npy" (Tensors.ofRows [ [ 1.0; 0.0 ]; [ 0.0; 2.0 ] ])
                   let b = save folder "b.npy" (Tensors.ofRows [ [ 0.0; 3.0 ]; [ 5.0; 0.0 ]; [ 1.0; 1.0 ] ])
                   let retrieve more = cmcl ([ "retrieve"; a; b ] @ more)
-                  retrieve [ "--ids"; "-k"; "2" ] |> expectRefused [ "a.ids.txt"; "b.ids.txt"; "does not exist" ]
+
+                  retrieve [ "--ids"; "-k"; "2" ]
+                  |> expectRefused [ "a.ids.txt"; "b.ids.txt"; "an id a line"; "leave out --ids" ]
+
                   File.WriteAllText(Ids.beside a, "one\ntwo, too\n")
                   File.WriteAllText(Ids.beside b, "x\ny\n")
                   retrieve [ "--ids"; "-k"; "2" ] |> expectRefused [ "b.ids.txt"; "expected 3"; "got 2" ]
