@@ -62,7 +62,7 @@ let words (line: string) : string list list =
 /// A word of capitals stands for a value, maybe a number, … for what does not matter.
 let private parsed (arguments: string list) : string list =
     let arguments =
-        [| for word in arguments |> List.takeWhile ((<>) "--") |> List.except [ "…" ] ->
+        [| for word in arguments |> List.takeWhile ((<>) "--") |> List.filter ((<>) "…") ->
                if Regex.IsMatch(word, "^[A-Z]+$") then "1" else word |]
 
     let taken = OptionArguments.take (OptionArguments.table (OptionArguments.entries arguments)) (List.ofArray arguments)
