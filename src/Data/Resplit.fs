@@ -161,7 +161,7 @@ module Resplit =
     /// The stream with its items in other parts, drawn from the number alone; 0 is its own. Every part keeps as many items as it had, and among
     /// groups of several sizes about as many rows. No tensor is copied; name and digest tell the split. Faults: `BadValue` for a number below 0
     /// and where a part would have nothing to measure, `Contradiction` where what belongs together is in several parts already.
-    /// Example: `Resplit.apply 1 stream`.
+    /// Example: `Catalogue.find "synthetic" |> Result.bind (Resplit.apply 1)`.
     let apply (number: int) (stream: Stream) : Result<Stream, Fault list> =
         if number < 0 then
             Error [ Fault.BadValue("the number of a split", "a whole number ≥ 0", string number) ]
