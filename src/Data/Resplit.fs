@@ -24,37 +24,21 @@ module Resplit =
         | m when m.Success -> m.Groups[1].Value, int m.Groups[2].Value
         | _ -> name, 0
 
-    /// Sets that grow together: every member points towards one of its set.
-    type private Sets() =
-        let parent = List<int>()
-        let place = Dictionary<struct (string * int64), int>()
-
-        let rec root i =
-            if parent[i] = i then
-                i
-            else
-                parent[i] <- parent[parent[i]]
-                root parent[i]
-
-        member _.Of (bank: string) (row: int64) : int =
-            match place.TryGetValue(struct (bank, row)) with
-            | true, i -> root i
-            | _ ->
-                place[struct (bank, row)] <- parent.Count
-                parent.Add parent.Count
-                parent.Count - 1
-
-        member _.Join (a: int) (b: int) : unit =
-            let a, b = root a, root b
-            parent[max a b] <- min a b
-
-        member _.Rows: (string * int64) list = [ for KeyValue(struct (bank, row), _) in place -> bank, row ]
-
     let private parts = [ Split.Train; Split.Validation; Split.Test ]
 
     /// The item of each number of a step, for every step.
     let private items (stream: Stream) : Dictionary<int64, int>[] =
         let sets = Sets()
+        let numbers = Dictionary<struct (string * int64), int>()
+
+        /// The number of a row among all rows of all banks.
+        let number (bank: string) (row: int64) : int =
+            match numbers.TryGetValue(struct (bank, row)) with
+            | true, i -> i
+            | _ ->
+                let i = sets.Add()
+                numbers[struct (bank, row)] <- i
+                i
 
         let each (f: int -> int64 -> int64 -> int64 -> unit) =
             for s, step in List.indexed stream.Steps do
@@ -67,23 +51,26 @@ module Resplit =
 
         each (fun s _ a b ->
             let step = steps[s]
-            let item = sets.Of step.A.Name a
-            sets.Join item (sets.Of step.B.Name b)
+            let item = number step.A.Name a
+            sets.Join item (number step.B.Name b)
 
             if step.Pairs.IsNone then
                 // In the place of a bank: the items of so many rows.
-                sets.Join item (sets.Of $"\000{step.A.Features.shape[0]}" a))
+                sets.Join item (number $"\000{step.A.Features.shape[0]}" a))
 
-        for bank, rows in sets.Rows |> List.groupBy fst do
-            match Map.tryFind bank stream.Groups with
-            | None -> ()
-            | Some groups ->
-                for _, together in rows |> List.groupBy (fun (_, row) -> groups[int row]) do
-                    for _, row in together.Tail do
-                        sets.Join (sets.Of bank row) (sets.Of bank (snd together.Head))
+        for KeyValue(bank, groups) in stream.Groups do
+            let first = Dictionary<int64, int>()
+
+            for row in 0L .. groups.LongLength - 1L do
+                match numbers.TryGetValue(struct (bank, row)) with
+                | true, i ->
+                    match first.TryGetValue groups[int row] with
+                    | true, other -> sets.Join other i
+                    | _ -> first[groups[int row]] <- i
+                | _ -> ()
 
         let found = [| for _ in steps -> Dictionary<int64, int>() |]
-        each (fun s number a _ -> found[s][number] <- sets.Of steps[s].A.Name a)
+        each (fun s place a _ -> found[s][place] <- sets.First(number steps[s].A.Name a))
         found
 
     /// What an item is in: for each of its steps the part.

@@ -53,35 +53,30 @@ type Pairs =
 module Pairs =
     /// Pairs of rows, as many of the one bank as of the other, with their items.
     let create (a: int64[]) (b: int64[]) : Pairs =
-        // Every pair points to an earlier one of its item, the first of an item to itself.
-        let parent = Array.init a.Length id
+        let sets = Sets()
 
-        let rec root i =
-            if parent[i] = i then
-                i
-            else
-                parent[i] <- parent[parent[i]]
-                root parent[i]
+        for _ in a do
+            sets.Add() |> ignore
 
         for rows in [ a; Array.truncate a.Length b ] do
             let first = System.Collections.Generic.Dictionary<int64, int>()
 
             for i in 0 .. rows.Length - 1 do
                 match first.TryGetValue rows[i] with
-                | true, earlier ->
-                    let x, y = root earlier, root i
-                    parent[max x y] <- min x y
+                | true, earlier -> sets.Join earlier i
                 | _ -> first[rows[i]] <- i
 
         let items = Array.zeroCreate a.Length
         let mutable count = 0L
 
         for i in 0 .. a.Length - 1 do
-            if root i = i then
+            let first = sets.First i
+
+            if first = i then
                 items[i] <- count
                 count <- count + 1L
             else
-                items[i] <- items[root i]
+                items[i] <- items[first]
 
         { A = a; B = b; Items = items }
 

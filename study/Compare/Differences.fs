@@ -84,7 +84,14 @@ module Differences =
             )
 
     /// Paired differences: of seeds, or of splits where there are several.
-    let private paired (stream: string) (label: string) (against: string) (metric: Metric) (m: Measured) : float list =
+    let private paired
+        (bySplit: bool)
+        (stream: string)
+        (label: string)
+        (against: string)
+        (metric: Metric)
+        (m: Measured)
+        : float list =
         let other = Measured.replicates stream 0 against metric m |> Map.ofList
 
         let differences =
@@ -93,16 +100,16 @@ module Differences =
                   | Some other -> replicate.Split, value - other
                   | None -> () ]
 
-        if (Comparison.splits stream m.Comparison).Length > 1 then
+        if bySplit then
             [ for _, own in List.groupBy fst differences -> List.averageBy snd own ]
         else
             List.map snd differences
 
     /// Those of one stream and one metric.
-    let private ofMetric (stream: string) (against: string) (metric: Metric) (m: Measured) : Difference list =
+    let private ofMetric (bySplit: bool) (stream: string) (against: string) (metric: Metric) (m: Measured) : Difference list =
         let found =
             [ for label in Measured.methods m |> List.except [ against ] do
-                  match paired stream label against metric m |> Transfer.meanSd with
+                  match paired bySplit stream label against metric m |> Transfer.meanSd with
                   | Some over -> label, over, p over
                   | None -> () ]
 
@@ -122,7 +129,8 @@ module Differences =
     /// Every method but `against` itself, less it, on every metric that both have for some seed.
     let all (metrics: Metric list) (against: string) (m: Measured) : Difference list =
         [ for stream in m.Comparison.Streams do
-              let own = metrics |> List.collect (fun metric -> ofMetric stream against metric m)
+              let bySplit = (Comparison.splits stream m.Comparison).Length > 1
+              let own = metrics |> List.collect (fun metric -> ofMetric bySplit stream against metric m)
 
               for label in Measured.methods m do
                   yield! own |> List.filter (fun d -> d.Method = label) ]
@@ -132,21 +140,17 @@ module Differences =
         match differences |> List.filter (fun d -> d.Metric.Name = metric.Name && d.Holm.IsSome) with
         | [] -> None
         | tested ->
-            let names sign =
-                tested
-                |> List.filter (fun d -> d.Holm.Value < 0.05 && float (sign d.Over.Mean) > 0.0)
-                |> List.map _.Method
-                |> String.concat ", "
+            let above, below = tested |> List.filter (fun d -> d.Holm.Value < 0.05) |> List.partition (fun d -> d.Over.Mean > 0.0)
 
-            let above, below = names sign, names (fun x -> -sign x)
+            let names (differences: Difference list) = differences |> List.map _.Method |> String.concat ", "
             let against = tested.Head.Against
             let title = metric.Title.Replace('_', ' ')
 
             let parts =
-                [ if above <> "" then
-                      $"above {against}: {above}"
-                  if below <> "" then
-                      $"below {against}: {below}" ]
+                [ if not above.IsEmpty then
+                      $"above {against}: {names above}"
+                  if not below.IsEmpty then
+                      $"below {against}: {names below}" ]
 
             let found = if parts.IsEmpty then $"no method differs from {against}" else String.concat "; " parts
 
